@@ -1,0 +1,34 @@
+"""What is wrong with a file that a person wrote, in the one form in which this project says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One mistake and its cure.
+
+    Attributes:
+        file: path as the reader knows it, relative to the project.
+        what: the key or place and its value, e.g. ``model-serving:models.iris-dtc.replicas is 0``.
+        consequence: what would happen if it were let through, one sentence.
+        remedy: what to write or to run instead, one sentence.
+    """
+
+    file: str
+    what: str
+    consequence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}\n  {self.consequence}\n  {self.remedy}"
+
+
+class InvalidInput(Exception):
+    """Everything that is wrong with the input at once; nothing was changed."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n\n".join(str(problem) for problem in self.problems))
