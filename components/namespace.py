@@ -1,0 +1,50 @@
+"""The namespace in which everything of this project runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi_kubernetes as kubernetes
+from pulumi import ComponentResource, Output, ResourceOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingNamespaceArgs:
+    """A namespace.
+
+    Attributes:
+        namespace: its name in Kubernetes, a DNS label.
+    """
+
+    namespace: str
+
+
+class ServingNamespace(ComponentResource):
+    """A namespace that admits restricted pods alone and lets no traffic in or out unless a policy says so.
+
+    It grants nobody access: who may do what in it is a matter of the platform around it.
+    """
+
+    def __init__(self, name: str, args: ServingNamespaceArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("model-serving:index:ServingNamespace", name, None, opts)
+        namespace = self._namespace(name, args)
+        self._deny_by_default(name, namespace)
+        self.name: Output[str] = namespace.metadata.name
+        self.register_outputs({"name": self.name})
+
+    def _namespace(self, name: str, args: ServingNamespaceArgs) -> kubernetes.core.v1.Namespace:
+        # https://kubernetes.io/docs/concepts/security/pod-security-standards/: the strictest of the three levels.
+        levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+        return kubernetes.core.v1.Namespace(
+            name,
+            metadata={"name": args.namespace, "labels": levels},
+            opts=ResourceOptions(parent=self),
+        )
+
+    def _deny_by_default(self, name: str, namespace: kubernetes.core.v1.Namespace) -> None:
+        kubernetes.networking.v1.NetworkPolicy(
+            f"{name}-deny",
+            metadata={"name": "deny-by-default", "namespace": namespace.metadata.name},
+            spec={"pod_selector": {}, "policy_types": ["Ingress", "Egress"]},
+            opts=ResourceOptions(parent=self),
+        )
