@@ -1,0 +1,587 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import catalog
+from problems import InvalidInput, Problem
+
+HASH = f"--hash=sha256:{'0' * 64}"
+LOCK = f"mlserver==1.7.1 \\\n    {HASH}\n    # via mlserver-sklearn\nmlserver-sklearn==1.7.1 \\\n    {HASH}\n"
+REQUEST = {"inputs": [{"name": "predict", "shape": [1, 4], "datatype": "FP32", "data": [5, 3.4, 1.5, 0.2]}]}
+RESPONSE = {"outputs": [{"name": "predict", "shape": [1, 1], "datatype": "INT64", "data": [0]}]}
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def write(models: Path) -> Write:
+    """Writes a release that is in order, save for what a test says."""
+
+    def write(
+        name: str = "iris-dtc", version: str = "1.0", *, lock: str | None = LOCK, settings: dict[str, Any] | None = None
+    ) -> Path:
+        folder = models / name / version
+        folder.mkdir(parents=True)
+        (folder / "model.joblib").write_bytes(b"trained")
+        if lock is not None:
+            (folder / "requirements.lock").write_text(lock)
+        content = {
+            "name": name,
+            "implementation": "mlserver_sklearn.SKLearnModel",
+            "parameters": {"version": version, "uri": "./model.joblib"},
+        } | (settings or {})
+        kept = {key: value for key, value in content.items() if value is not None}
+        (folder / "model-settings.json").write_text(json.dumps(kept))
+        return folder
+
+    return write
+
+
+def problems(models: Path) -> tuple[Problem, ...]:
+    with pytest.raises(InvalidInput) as caught:
+        catalog.read(models)
+    return caught.value.problems
+
+
+def only(models: Path) -> Problem:
+    found = problems(models)
+    assert len(found) == 1, [str(problem) for problem in found]
+    return found[0]
+
+
+# What is read
+
+
+def test_a_release_is_read_with_its_lock_and_contract(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps(RESPONSE))
+    assert catalog.read(models).get("iris-dtc", "1.0") == catalog.Release(
+        name="iris-dtc",
+        version="1.0",
+        folder=folder,
+        implementation="mlserver_sklearn.SKLearnModel",
+        lock=folder / "requirements.lock",
+        request=folder / "request.json",
+        response=folder / "response.json",
+    )
+
+
+def test_a_release_without_a_contract_has_none(models: Path, write: Write) -> None:
+    write()
+    release = catalog.read(models).newest("iris-dtc")
+    assert release.request is None
+    assert release.response is None
+
+
+def test_a_release_without_a_lock_is_served_with_the_lock_of_all_models(models: Path, write: Write) -> None:
+    write(lock=None)
+    (models / "requirements.lock").write_text(LOCK)
+    assert catalog.read(models).newest("iris-dtc").lock == models / "requirements.lock"
+
+
+def test_the_lock_of_a_release_wins_over_that_of_all_models(models: Path, write: Write) -> None:
+    folder = write()
+    (models / "requirements.lock").write_text("")
+    assert catalog.read(models).newest("iris-dtc").lock == folder / "requirements.lock"
+
+
+def test_a_class_of_the_release_itself_needs_mlserver_alone_and_no_artefact(models: Path, write: Write) -> None:
+    lock = f"mlserver==1.7.1 {HASH}\n"
+    folder = write(lock=lock, settings={"implementation": "runtime.Rules", "parameters": {"version": "1.0"}})
+    (folder / "runtime.py").write_text("class Rules: ...\n")
+    assert catalog.read(models).newest("iris-dtc").implementation == "runtime.Rules"
+
+
+def test_an_artefact_may_be_a_folder(models: Path, write: Write) -> None:
+    folder = write(settings={"parameters": {"version": "1.0", "uri": "./artefact"}})
+    (folder / "artefact").mkdir()
+    (folder / "artefact" / "weights").write_bytes(b"trained")
+    assert catalog.read(models).names() == ("iris-dtc",)
+
+
+def test_what_is_no_release_by_its_name_is_left_alone(models: Path, write: Write) -> None:
+    write()
+    for path in (".DS_Store", "README.md", "iris-dtc/.gitkeep", "iris-dtc/README.md"):
+        (models / path).touch()
+    (models / "__pycache__").mkdir()
+    (models / "iris-dtc" / ".ipynb_checkpoints").mkdir()
+    assert [release.version for release in catalog.read(models).releases("iris-dtc")] == ["1.0"]
+
+
+def test_models_are_named_in_alphabetical_order(models: Path, write: Write) -> None:
+    for name in ("wine", "iris", "products"):
+        write(name)
+    assert catalog.read(models).names() == ("iris", "products", "wine")
+
+
+def test_what_was_never_released_is_a_key_error(models: Path, write: Write) -> None:
+    write()
+    read = catalog.read(models)
+    with pytest.raises(KeyError, match=r"2\.0"):
+        read.get("iris-dtc", "2.0")
+    with pytest.raises(KeyError, match="wine"):
+        read.get("wine", "1.0")
+    with pytest.raises(KeyError, match="wine"):
+        read.newest("wine")
+
+
+# Versions
+
+
+@pytest.mark.parametrize(
+    "oldest_first",
+    [
+        ("v0.0.9", "v0.0.10"),
+        ("0.9", "1.0", "1.1", "1.10", "2.0"),
+        ("1.0.0-rc1", "1.0"),
+        ("1.2.3-alpha", "1.2.3-beta", "1.2.3"),
+        ("v0.0.9", "0.0.10", "v1"),
+    ],
+    ids=" < ".join,
+)
+def test_the_newest_is_the_newest_in_semantic_order(models: Path, write: Write, oldest_first: tuple[str, ...]) -> None:
+    for version in sorted(oldest_first):
+        write(version=version)
+    read = catalog.read(models)
+    assert tuple(release.version for release in read.releases("iris-dtc")) == oldest_first
+    assert read.newest("iris-dtc").version == oldest_first[-1]
+
+
+@pytest.mark.parametrize(
+    ("version", "slug"), [("1.0", "1-0"), ("v0.0.10", "v0-0-10"), ("1.2.3-RC1", "1-2-3-rc1"), ("1.0.0-a-", "1-0-0-a")]
+)
+def test_the_slug_is_the_version_as_a_part_of_a_dns_label(models: Path, write: Write, version: str, slug: str) -> None:
+    write(version=version)
+    release = catalog.read(models).newest("iris-dtc")
+    assert release.slug == slug
+    assert release.label == f"iris-dtc-{slug}"
+
+
+# The content hash
+
+
+def hash_of(models: Path) -> str:
+    return catalog.read(models).newest("iris-dtc").content_hash
+
+
+def test_the_content_hash_is_that_of_the_content_not_of_the_place(tmp_path: Path, models: Path, write: Write) -> None:
+    write()
+    before = hash_of(models)
+    assert len(before) == 64
+    assert hash_of(models.rename(tmp_path / "elsewhere")) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "model.joblib").write_bytes(b"trained again"),
+        lambda folder: (folder / "labels.txt").write_bytes(b""),
+        lambda folder: (folder / "requirements.lock").write_text(f"{LOCK}\n"),
+        lambda folder: (folder / "notes").mkdir() or (folder / "notes" / "a.txt").touch(),
+    ],
+    ids=["bytes", "file", "lock", "nested file"],
+)
+def test_the_content_hash_changes_with_the_content(
+    models: Path, write: Write, change: Callable[[Path], object]
+) -> None:
+    folder = write()
+    before = hash_of(models)
+    change(folder)
+    assert hash_of(models) != before
+
+
+def test_the_content_hash_tells_names_and_bytes_apart(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "a").write_bytes(b"b")
+    before = hash_of(models)
+    (folder / "a").rename(folder / "b")
+    assert hash_of(models) != before
+
+
+def test_what_is_no_part_of_a_release_leaves_its_hash_alone(models: Path, write: Write) -> None:
+    folder = write()
+    before = hash_of(models)
+    (folder / ".DS_Store").write_bytes(b"view")
+    for hidden in (".dvc", "__pycache__", "nested/__pycache__"):
+        (folder / hidden).mkdir(parents=True)
+        (folder / hidden / "cache").write_bytes(b"cache")
+    (folder / "model.joblib").touch()
+    assert hash_of(models) == before
+
+
+# Bad input: the folder
+
+
+def test_every_problem_is_told_at_once_each_with_its_file(models: Path, write: Write) -> None:
+    (write() / "model.joblib").unlink()
+    write("Wine", lock=None)
+    (write("products", "latest") / "model-settings.json").write_text("{")
+    (models / "stray.txt").touch()
+    assert [problem.file for problem in problems(models)] == [
+        "models/stray.txt",
+        "models/Wine",
+        "models/Wine/1.0",
+        "models/iris-dtc/1.0/model-settings.json",
+        "models/products/latest",
+        "models/products/latest/model-settings.json",
+    ]
+
+
+def test_a_problem_names_the_file_what_follows_and_the_cure(models: Path, write: Write) -> None:
+    (write() / "model.joblib").unlink()
+    with pytest.raises(InvalidInput) as caught:
+        catalog.read(models)
+    assert str(caught.value) == (
+        'models/iris-dtc/1.0/model-settings.json: parameters.uri is "./model.joblib", which points to nothing\n'
+        "  The image would not hold the artefact, and the model server has no network to fetch it.\n"
+        "  Put the artefact into models/iris-dtc/1.0 and write its path from there."
+    )
+
+
+def test_paths_in_problems_are_relative_to_the_root(models: Path, write: Write) -> None:
+    write("Wine")
+    with pytest.raises(InvalidInput, match=f"^{models.parent.name}/models/Wine: "):
+        catalog.read(models, root=models.parent.parent)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_without_models_is_refused(models: Path, exists: bool) -> None:
+    if not exists:
+        models.rmdir()
+    problem = only(models)
+    assert problem.what == "holds no model"
+    assert problem.remedy == "Add a release: models/<name>/<version>/ with its model-settings.json and artefact."
+
+
+def test_a_model_without_versions_is_refused(models: Path) -> None:
+    (models / "iris-dtc").mkdir()
+    assert only(models).remedy == "Add a release, models/iris-dtc/<version>/, or remove the folder."
+
+
+def test_a_file_where_a_model_is_expected_is_refused(models: Path, write: Write) -> None:
+    write()
+    (models / "model.joblib").touch()
+    assert only(models).remedy == "Move it into a release, models/<name>/<version>/, or remove it."
+
+
+def test_a_file_where_a_version_is_expected_is_refused(models: Path, write: Write) -> None:
+    write()
+    (models / "iris-dtc" / "model.joblib").touch()
+    assert only(models).remedy == "Move it into a release, models/iris-dtc/<version>/, or remove it."
+
+
+# Bad input: names and versions
+
+
+@pytest.mark.parametrize("name", ["Iris", "iris_dtc", "iris.dtc", "iris-", "-iris", "3d-shapes", "íris"])
+def test_a_name_that_is_no_dns_label_is_refused(models: Path, write: Write, name: str) -> None:
+    write(name)
+    problem = only(models)
+    assert problem.what == f'the model\'s name "{name}" is no DNS label'
+    assert problem.remedy == "Rename the folder: lower-case letters, digits and -, a letter first, no - at the end."
+
+
+def test_a_name_that_leaves_no_room_for_the_version_is_refused(models: Path, write: Write) -> None:
+    write("a" * 59, "1.0")
+    write("b" * 62, "1.0")
+    problem = only(models)
+    assert "have 66 characters" in problem.what
+    assert problem.remedy == "Shorten the model's name or the version by 3 or more."
+
+
+@pytest.mark.parametrize("version", ["1.0.0+build", f"1.0.0-{'a' * 123}"])
+def test_a_version_that_is_no_registry_tag_is_refused(models: Path, write: Write, version: str) -> None:
+    write("i", version)
+    remedies = [problem.remedy for problem in problems(models)]
+    assert remedies[0] == (
+        'Rename the folder: at most 128 letters, digits, "_", "." and "-", neither "." nor "-" first.'
+    )
+
+
+@pytest.mark.parametrize("version", ["latest", "1.0.0.0", "01.0", "version-1", "2024_01", "V1.0", "1.x"])
+def test_a_version_without_semantic_order_is_refused(models: Path, write: Write, version: str) -> None:
+    write(version=version)
+    problem = only(models)
+    assert problem.what == f'the version "{version}" has no semantic order'
+    assert problem.remedy == "Rename the folder like 1.0, 1.2.3, v0.0.10 or 1.2.3-rc1, numbers without leading zeros."
+
+
+@pytest.mark.parametrize(("one", "other"), [("1.0", "1.0.0"), ("1.0", "v1.0"), ("2", "v2.0.0")])
+def test_two_versions_of_one_order_are_refused(models: Path, write: Write, one: str, other: str) -> None:
+    write(version=one)
+    write(version=other)
+    problem = only(models)
+    assert problem.what == f"{one} and {other} are the same version in semantic order"
+    assert problem.remedy == "Remove the one that was never published, or release it under a higher version."
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "label"),
+    [
+        (("iris", "1-0"), ("iris", "1.0"), "iris-1-0"),
+        (("iris", "1.0.0-RC1"), ("iris", "1.0.0-rc1"), "iris-1-0-0-rc1"),
+        (("iris", "1.0"), ("iris-1", "0"), "iris-1-0"),
+    ],
+    ids=["slug", "case", "models"],
+)
+def test_two_releases_that_would_be_served_under_one_name_are_refused(
+    models: Path, write: Write, one: tuple[str, str], other: tuple[str, str], label: str
+) -> None:
+    write(*one)
+    write(*other)
+    problem = only(models)
+    assert problem.file == f"models/{'/'.join(other)}"
+    assert problem.what == f"it and models/{'/'.join(one)} would both be served as {label}"
+    assert problem.remedy == "Rename the one that was never published, so that more than . - _ or the case differs."
+
+
+# Bad input: model-settings.json
+
+
+def test_missing_settings_are_refused(models: Path, write: Write) -> None:
+    (write() / "model-settings.json").unlink()
+    assert only(models).remedy == (
+        'Write it, with "name", "implementation", and "version" and "uri" inside "parameters".'
+    )
+
+
+def test_malformed_settings_are_refused_with_line_and_column(models: Path, write: Write) -> None:
+    (write() / "model-settings.json").write_text('{\n  "name": "iris-dtc"\n  "implementation": ""\n}\n')
+    problem = only(models)
+    assert problem.what.startswith("line 3, column 3: ")
+    assert problem.remedy == (
+        "Correct it there; this says when it is right: python3 -m json.tool models/iris-dtc/1.0/model-settings.json"
+    )
+
+
+def test_settings_that_are_not_utf_8_are_refused_with_line_and_column(models: Path, write: Write) -> None:
+    (write() / "model-settings.json").write_bytes('{\n  "name": "vestuário"}'.encode("latin-1"))
+    problem = only(models)
+    assert problem.what == "line 2, column 17: not UTF-8"
+    assert problem.remedy == "Save the file as UTF-8."
+
+
+def test_settings_that_are_no_object_are_refused(models: Path, write: Write) -> None:
+    (write() / "model-settings.json").write_text("[]")
+    assert only(models).remedy == "Begin it with { and end it with }."
+
+
+def test_a_name_that_differs_from_the_folder_is_refused(models: Path, write: Write) -> None:
+    write(settings={"name": "iris"})
+    problem = only(models)
+    assert problem.what == 'name is "iris", and its folder is "iris-dtc"'
+    assert problem.remedy == 'Write "name": "iris-dtc", or rename the folder.'
+
+
+def test_a_version_that_differs_from_the_folder_is_refused(models: Path, write: Write) -> None:
+    write(settings={"parameters": {"version": "1.1", "uri": "./model.joblib"}})
+    problem = only(models)
+    assert problem.what == 'parameters.version is "1.1", and its folder is "1.0"'
+    assert problem.remedy == 'Write "version": "1.0", or rename the folder.'
+
+
+def test_a_version_outside_of_parameters_is_refused(models: Path, write: Write) -> None:
+    # MLServer ignores it there, and answers 404 to a request for the version.
+    write(settings={"version": "1.0", "parameters": {"uri": "./model.joblib"}})
+    problem = only(models)
+    assert problem.what == "parameters.version is missing; it stands outside of parameters"
+    assert problem.remedy == 'Write a string inside parameters: "version": "1.0"'
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "remedy"),
+    [
+        (
+            {"implementation": None},
+            "implementation is missing",
+            'Write a string: "implementation": "mlserver_sklearn.SKLearnModel"',
+        ),
+        (
+            {"implementation": None, "implementaton": "mlserver_sklearn.SKLearnModel"},
+            'implementation is missing; there is "implementaton"',
+            'Write a string: "implementation": "mlserver_sklearn.SKLearnModel"',
+        ),
+        (
+            {"implementation": ["mlserver_sklearn.SKLearnModel"]},
+            'implementation is ["mlserver_sklearn.SKLearnModel"]',
+            'Write a string: "implementation": "mlserver_sklearn.SKLearnModel"',
+        ),
+        (
+            {"implementation": "SKLearnModel"},
+            'implementation is "SKLearnModel", which names no class in a module',
+            'Write the module and the class with a dot between: "implementation": "mlserver_sklearn.SKLearnModel"',
+        ),
+        ({"parameters": None}, "parameters is missing", 'Write an object: "parameters": {"version": "1.0", "uri": …}'),
+        ({"parameters": 1}, "parameters is 1", 'Write an object: "parameters": {"version": "1.0", "uri": …}'),
+        (
+            {"parameters": {"version": 1.0, "uri": "./model.joblib"}},
+            "parameters.version is 1.0",
+            'Write a string inside parameters: "version": "1.0"',
+        ),
+        (
+            {"parameters": {"version": "1.0"}},
+            "parameters.uri is missing",
+            'Write a string inside parameters: "uri": "./model.joblib"',
+        ),
+        (
+            {"parameters": {"version": "1.0", "uri": ""}},
+            'parameters.uri is ""',
+            'Write a string inside parameters: "uri": "./model.joblib"',
+        ),
+        (
+            {"inputs": {}},
+            "inputs is no list of tensors",
+            'Write "inputs": a list of objects with name, shape, datatype.',
+        ),
+        (
+            {"outputs": [{"name": "predict", "shape": [-1], "datatype": "FLOAT"}]},
+            'outputs[0].datatype is "FLOAT"',
+            'Write it like "datatype": "FP32", or BOOL, BYTES, FP16 to FP64, INT8 to INT64, UINT8 to UINT64.',
+        ),
+    ],
+)
+def test_a_key_that_is_missing_or_of_another_type_is_refused(
+    models: Path, write: Write, settings: dict[str, Any], what: str, remedy: str
+) -> None:
+    write(settings=settings)
+    problem = only(models)
+    assert problem.file == "models/iris-dtc/1.0/model-settings.json"
+    assert problem.what == what
+    assert problem.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("./other.joblib", "which points to nothing"),
+        ("../../../secret", "which is outside of the release"),
+        ("/etc/hostname", "which is outside of the release"),
+        ("link", "which is outside of the release"),
+        ("s3://bucket/model.joblib", "which is no file of the release"),
+        ("./.dvc/model.joblib", "which is hidden, and hidden files are no part of a release"),
+    ],
+)
+def test_an_artefact_that_is_not_in_the_release_is_refused(models: Path, write: Write, uri: str, why: str) -> None:
+    folder = write(settings={"parameters": {"version": "1.0", "uri": uri}})
+    (folder / "link").symlink_to("/etc/hostname")
+    problem = only(models)
+    assert problem.what == f'parameters.uri is "{uri}", {why}'
+    assert problem.remedy == "Put the artefact into models/iris-dtc/1.0 and write its path from there."
+
+
+# Bad input: requirements.lock
+
+
+def test_an_implementation_whose_runtime_is_not_in_the_lock_is_refused(models: Path, write: Write) -> None:
+    write(settings={"implementation": "mlserver_lightgbm.LightGBMModel"})
+    problem = only(models)
+    assert problem.what == (
+        "implementation mlserver_lightgbm.LightGBMModel needs mlserver-lightgbm, "
+        "which models/iris-dtc/1.0/requirements.lock lacks"
+    )
+    assert problem.remedy == (
+        "Add mlserver-lightgbm to the requirements and lock them again: uv pip compile --generate-hashes "
+        "requirements.in --output-file models/iris-dtc/1.0/requirements.lock"
+    )
+
+
+def test_the_name_of_a_package_is_read_in_any_spelling(models: Path, write: Write) -> None:
+    write(lock=LOCK.replace("mlserver-sklearn", "MLServer_SKLearn"))
+    assert catalog.read(models).names() == ("iris-dtc",)
+
+
+def test_a_lock_without_mlserver_is_refused_even_for_a_class_of_the_release(models: Path, write: Write) -> None:
+    folder = write(lock=f"numpy==2.4.6 {HASH}\n", settings={"implementation": "runtime.Rules"})
+    (folder / "runtime.py").touch()
+    assert only(models).remedy.startswith("Add mlserver to the requirements and lock them again: ")
+
+
+def test_a_release_without_any_lock_is_refused(models: Path, write: Write) -> None:
+    write(lock=None)
+    problem = only(models)
+    assert problem.what == "has no requirements.lock, and models has none for all models"
+    assert problem.remedy == (
+        "Lock its requirements: uv pip compile --generate-hashes requirements.in "
+        "--output-file models/iris-dtc/1.0/requirements.lock"
+    )
+
+
+def test_a_lock_without_hashes_is_refused_once(models: Path, write: Write) -> None:
+    write(version="1.0", lock=None)
+    write(version="1.1", lock=None)
+    (models / "requirements.lock").write_text("mlserver==1.7.1\nmlserver-sklearn==1.7.1\n")
+    problem = only(models)
+    assert problem.what == "mlserver and 1 more without a hash"
+    assert problem.remedy == (
+        "Lock with hashes: uv pip compile --generate-hashes requirements.in --output-file models/requirements.lock"
+    )
+
+
+# Bad input: request.json and response.json
+
+
+@pytest.mark.parametrize("name", ["request.json", "response.json"])
+def test_a_malformed_contract_is_refused_with_line_and_column(models: Path, write: Write, name: str) -> None:
+    folder = write()
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / name).write_text('{\n  "inputs": [}\n')
+    problem = only(models)
+    assert problem.file == f"models/iris-dtc/1.0/{name}"
+    assert problem.what.startswith("line 2, column 14: ")
+    assert problem.remedy.endswith(f"python3 -m json.tool models/iris-dtc/1.0/{name}")
+
+
+@pytest.mark.parametrize(
+    ("request_", "what", "remedy"),
+    [
+        ({}, "inputs is missing", 'Write "inputs": a list of objects with name, shape, datatype, data.'),
+        (
+            {"inputs": []},
+            "inputs is no list of tensors",
+            'Write "inputs": a list of objects with name, shape, datatype, data.',
+        ),
+        ({"inputs": [1]}, "inputs[0] is no object", "Write an object with name, shape, datatype, data."),
+        (
+            {"inputs": [{"name": "predict", "shape": [1], "datatype": "FP32"}]},
+            "inputs[0].data is missing",
+            'Write it, like "data": [5, 3.4, 1.5, 0.2].',
+        ),
+        (
+            {"inputs": [*REQUEST["inputs"], {"name": "predict", "shape": "1", "datatype": "FP32", "data": [1]}]},
+            'inputs[1].shape is "1"',
+            'Write it like "shape": [1, 4].',
+        ),
+    ],
+)
+def test_a_request_that_is_not_in_the_form_of_v2_is_refused(
+    models: Path, write: Write, request_: object, what: str, remedy: str
+) -> None:
+    (write() / "request.json").write_text(json.dumps(request_))
+    problem = only(models)
+    assert problem.what == what
+    assert problem.remedy == remedy
+
+
+def test_a_response_that_is_not_in_the_form_of_v2_is_refused(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps(REQUEST))
+    assert only(models).remedy == 'Write "outputs": a list of objects with name, shape, datatype, data.'
+
+
+def test_a_response_without_a_request_is_refused(models: Path, write: Write) -> None:
+    (write() / "response.json").write_text(json.dumps(RESPONSE))
+    assert only(models).remedy == "Add the request.json that it answers, or remove it."
