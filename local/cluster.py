@@ -1,0 +1,307 @@
+"""Starts the cluster's processes in the order of what each needs, and takes away all that they left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from local import builder, certificates, cgroups, checks, control_plane, firewall, gateway, mounts, network, node, pause
+from local.api import Api
+from local.errors import LocalError
+from local.layout import NODE, Layout
+from local.processes import Process, Processes
+
+START_SECONDS = 60
+POLL_SECONDS = 0.02
+GRACE_SECONDS = 5
+NOT_READY_TAINT = "node.kubernetes.io/not-ready"
+CONTAINER_LOGS = Path("/var/log/containers")  # fixed in the kubelet
+SHIM_SOCKETS = Path("/run/containerd/s")  # fixed in containerd
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Work between the processes that is done once and then is done."""
+
+    name: str
+    run: Callable[[], None]
+    after: tuple[str, ...] = ()
+
+
+Step = Process | Task
+
+
+class Cluster:
+    """One instance of the local cluster."""
+
+    def __init__(self, layout: Layout, report: Report) -> None:
+        self._layout = layout
+        self._report = report
+        self.processes = Processes(layout)
+
+    # start
+
+    def start(self) -> None:
+        checks.check_machine(self._layout)
+        with self._locked():
+            self._claim()
+            address = self._choose_address()
+            steps = self.steps(address)
+            processes = [step for step in steps if isinstance(step, Process)]
+            checks.check_ports(process for process in processes if not self.processes.is_alive(process.name))
+            self._retire(processes)
+            self._prepare(address)
+            Start(steps, self.processes, self._report).run()
+
+    def _claim(self) -> None:
+        """Refuse to take over what was started from another checkout under the same name."""
+        owner = self._layout.owner
+        if owner.exists() and owner.read_text() != str(self._layout.state):
+            raise LocalError(
+                f"A local cluster named {self._layout.name} was started from {owner.read_text()}.\n"
+                f"  Stop it with --state {owner.read_text()}, or give this one another name with --name."
+            )
+
+    def _choose_address(self) -> str:
+        """What runs keeps its address as long as this machine has it; afterwards everything starts anew."""
+        chosen = network.own_address() or network.make_own_address()
+        if not any(self.processes.is_alive(name) for name in self.processes.names()):
+            return chosen
+        used = self._layout.address.read_text() if self._layout.address.exists() else chosen
+        if network.has_address(used):
+            return used
+        self._report(f"this machine's address is {chosen} and no longer {used}: starting everything anew")
+        self._remove_everything()
+        return network.own_address() or network.make_own_address()
+
+    def steps(self, address: str) -> list[Step]:
+        """Everything that `start` does, each with what it has to wait for."""
+        layout = self._layout
+        return [
+            Task(name="certificates", run=lambda: certificates.ensure(layout, address)),
+            *builder.processes(layout),
+            *control_plane.processes(layout, address, self._api(address)),
+            *node.processes(layout, address),
+            Task(name="pause image", run=pause.ensure_pushed, after=("registry",)),
+            Task(name="administrators", run=lambda: self._bind_administrators(address), after=("kube-apiserver",)),
+            Task(name="node", run=lambda: self._await_node(address), after=("kubelet", "kube-controller-manager")),
+            Task(
+                name="gateway definitions",
+                run=lambda: gateway.install_definitions(layout, self._api(address)),
+                after=("kube-apiserver",),
+            ),
+            *gateway.processes(layout),
+        ]
+
+    def _api(self, address: str) -> Api:
+        return Api(kubeconfig=certificates.kubeconfig(self._layout, "super-admin"), address=address)
+
+    def _retire(self, processes: Sequence[Process]) -> None:
+        """Say what died, and end what would run differently today: another version, another configuration."""
+        for process in processes:
+            record = self.processes.record(process.name)
+            if self.processes.died(process.name) and record:
+                lines = self.processes.last_lines(process.name)
+                self._report(f"{process.name} (process {record.pid}) had died; its last log lines:\n{lines}")
+            elif record and record.is_alive and record.digest != process.digest:
+                self._report(f"{process.name} is started again: its version or configuration changed")
+                self.processes.end(process.name, grace_seconds=GRACE_SECONDS if process.keeps_data else 0)
+
+    def _prepare(self, address: str) -> None:
+        layout = self._layout
+        for folder in (layout.run, layout.cluster, layout.cache, layout.pod_logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        layout.owner.write_text(str(layout.state))
+        layout.address.write_text(address)
+        network.prepare()
+        cgroups.make(layout)
+        builder.write_definition(layout)
+
+    def _bind_administrators(self, address: str) -> None:
+        """The administrators of kubeadm and the API server's own requests to the kubelet are of this group."""
+        name = "kubeadm:cluster-admins"
+        kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name}}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+        group = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name}
+        path = f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{name}"
+        api = self._api(address)
+        if not api.get(path):
+            api.apply(path, json.dumps(kind | {"roleRef": role, "subjects": [group]}))
+
+    def _await_node(self, address: str) -> None:
+        """Ready by a report of the kubelet that runs now, and free for pods."""
+        record = self.processes.record("kubelet")
+        started = int(time.time() - record.uptime_seconds) if record else 0
+        api = self._api(address)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if _is_ready(api.get(f"/api/v1/nodes/{NODE}") or {}, since=started):
+                return
+            time.sleep(0.05)
+        raise LocalError(f"The node is not Ready after {START_SECONDS} s:\n{self.processes.last_lines('kubelet')}")
+
+    # stop
+
+    def stop(self, *, delete: bool) -> None:
+        if not self._layout.state.exists() and not self._layout.run.exists():
+            return
+        self._claim()
+        with self._locked():
+            self._remove_everything()
+            if delete:
+                self._delete_state()
+
+    def _remove_everything(self) -> None:
+        """The kubelet goes first, for it would start pods again; data is closed while nothing uses it any more."""
+        layout = self._layout
+        names = self.processes.names()
+        keepers = [name for name in names if name in {"etcd", "containerd", "registry", "buildkitd"}]
+        self.processes.end_all([name for name in names if name not in keepers])
+        cgroups.remove(layout)
+        self.processes.end_all(keepers, grace_seconds=GRACE_SECONDS)
+        sockets = _shim_sockets(layout)
+        self.processes.end_marked()
+        cgroups.remove(layout)
+        mounts.unmount_below((layout.run, layout.kubelet, layout.cache))
+        network.remove(layout)
+        firewall.clean()
+        self._remove_files(sockets)
+
+    def _remove_files(self, sockets: Sequence[Path]) -> None:
+        layout = self._layout
+        for socket in sockets:
+            socket.unlink(missing_ok=True)
+        if CONTAINER_LOGS.is_dir():
+            for link in CONTAINER_LOGS.iterdir():
+                if link.is_symlink() and link.readlink().is_relative_to(layout.pod_logs):
+                    link.unlink()
+        for folder in (layout.run, layout.pod_addresses):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (CONTAINER_LOGS, SHIM_SOCKETS, SHIM_SOCKETS.parent, layout.run.parent):
+            with contextlib.suppress(OSError):  # not empty: others use it
+                folder.rmdir()
+
+    def _delete_state(self) -> None:
+        layout = self._layout
+        for path in layout.cluster.iterdir():
+            if path not in {layout.lock, layout.logs}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        layout.kubeconfig.unlink(missing_ok=True)
+        layout.builder.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One start or stop at a time."""
+        self._layout.cluster.mkdir(parents=True, exist_ok=True)
+        with self._layout.lock.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._report("another start or stop of this cluster is under way: waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class Start:
+    """One run through the steps: each begins as soon as those before it are done."""
+
+    def __init__(self, steps: Sequence[Step], processes: Processes, report: Report) -> None:
+        self._steps = steps
+        self._processes = processes
+        self._report = report
+        self._began = time.monotonic()
+        self._done: set[str] = set()
+        self._begun: dict[str, Future[None] | None] = {}
+        self._launched: set[str] = set()
+
+    def run(self) -> None:
+        pool = ThreadPoolExecutor(max_workers=len(self._steps))
+        try:
+            while len(self._done) < len(self._steps):
+                if not self._advance(pool):
+                    self._check_time()
+                    time.sleep(POLL_SECONDS)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _advance(self, pool: ThreadPoolExecutor) -> bool:
+        """Begin what can begin and note what is done; whether anything was."""
+        before = len(self._done)
+        for step in self._steps:
+            if step.name not in self._begun and self._done.issuperset(step.after):
+                self._begin(step, pool)
+            if step.name in self._begun and step.name not in self._done and self._is_done(step):
+                self._note(step)
+        return len(self._done) > before
+
+    def _begin(self, step: Step, pool: ThreadPoolExecutor) -> None:
+        if isinstance(step, Task):
+            self._begun[step.name] = pool.submit(step.run)
+            return
+        self._begun[step.name] = None
+        if not self._processes.is_alive(step.name):
+            self._processes.launch(step)
+            self._launched.add(step.name)
+
+    def _is_done(self, step: Step) -> bool:
+        if isinstance(step, Process):
+            self._check_lives()
+            return step.ready()
+        future = self._begun[step.name]
+        if future is None or not future.done():
+            return False
+        future.result()
+        return True
+
+    def _note(self, step: Step) -> None:
+        self._done.add(step.name)
+        if self._launched:
+            elapsed = time.monotonic() - self._began
+            self._report(f"[{len(self._done):2}/{len(self._steps)}] {elapsed:4.1f} s  {step.name}")
+
+    def _check_lives(self) -> None:
+        for name in self._launched:
+            if not self._processes.is_alive(name):
+                raise LocalError(
+                    f"{name} died while the cluster started; its last log lines:\n{self._processes.last_lines(name)}\n"
+                    f"  Its whole log: {self._processes.log(name)}\n"
+                    "  What was started goes on running; run start again when the cause is gone, or stop."
+                )
+
+    def _check_time(self) -> None:
+        if time.monotonic() - self._began < START_SECONDS:
+            return
+        waiting = [step.name for step in self._steps if step.name in self._begun and step.name not in self._done]
+        logs = "\n".join(f"  {name}:\n{self._processes.last_lines(name)}" for name in waiting)
+        raise LocalError(f"After {START_SECONDS} s these are not ready: {', '.join(waiting)}. Last log lines:\n{logs}")
+
+
+def _is_ready(found: dict[str, object], *, since: int) -> bool:
+    """Whether a node is Ready and open for pods, as reported no earlier than `since`."""
+    spec, status = found.get("spec"), found.get("status")
+    if not isinstance(spec, dict) or not isinstance(status, dict):
+        return False
+    if any(taint["key"] == NOT_READY_TAINT for taint in spec.get("taints", [])):
+        return False
+    return any(
+        condition["type"] == "Ready"
+        and condition["status"] == "True"
+        and datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp() >= since
+        for condition in status.get("conditions", [])
+    )
+
+
+def _shim_sockets(layout: Layout) -> list[Path]:
+    """Each container's folder names the socket of its shim, which is in a folder that all of containerd shares."""
+    files = (layout.run / "containerd/io.containerd.runtime.v2.task").glob("*/*/address")
+    return [Path(file.read_text().removeprefix("unix://")) for file in files]
