@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from local import checks
+from local import base_image, checks, wheels
 from local.cluster import Cluster
 from local.errors import LocalError
 from local.layout import GATEWAY_ADDRESS, GATEWAY_PORT, PROJECT, REGISTRY, Layout
+from local.status import Status
 
 EXAMPLE = """\
 example:
@@ -78,11 +79,14 @@ def _stop(layout: Layout, options: argparse.Namespace) -> None:
 
 
 def _status(layout: Layout, _: argparse.Namespace) -> int:
-    return 0
+    table, all_run = Status(layout).table()
+    _say(table)
+    return 0 if all_run else 1
 
 
 def _images(layout: Layout, _: argparse.Namespace) -> None:
-    pass
+    base_image.ensure_pushed(layout, _say)
+    wheels.ensure(layout, _say)
 
 
 COMMANDS = {"start": _start, "stop": _stop, "status": _status, "images": _images}

@@ -13,7 +13,6 @@ _OWN = r"(?:KUBE-|CNI-)\S+"
 _OWN_RULE = re.compile(rf"-A (?P<chain>\S+) .*(?:-j|-g) {_OWN}(?: |$)")
 _OWN_CHAIN = re.compile(rf":(?P<chain>{_OWN}) ")
 _OWN_SET = re.compile(r"(?:inet6:)?(?:KUBE-|kube-router-)\S+")
-_EMPTY_TABLE = re.compile(r"\*(?P<table>\S+)\n(?::[A-Z]+ ACCEPT \S+\n)*COMMIT\n")
 
 
 def clean() -> None:
@@ -35,7 +34,6 @@ def _clean_tables(program: str) -> None:
             check=True,
             capture_output=True,
         )
-        _drop_empty_tables(program)
 
 
 def _removal(table: str) -> list[str]:
@@ -52,12 +50,6 @@ def _removal(table: str) -> list[str]:
     # The line that declares a chain flushes it, which has to come before any of them can go.
     flushed = [f":{chain} - [0:0]" for chain in chains]
     return [lines[0], *flushed, *rules, *(f"-X {chain}" for chain in chains), "COMMIT"]
-
-
-def _drop_empty_tables(program: str) -> None:
-    """Tables that the cluster was the only one to use go too, as far as the kernel's interface allows."""
-    for match in _EMPTY_TABLE.finditer(_output(f"{program}-save")):
-        subprocess.run([program, "-t", match["table"], "-X"], capture_output=True, check=False)
 
 
 def _clean_sets() -> None:
