@@ -77,7 +77,7 @@ def runtime_image(release: Release) -> RuntimeImage:
 def model_image(version: LiveVersion) -> ModelImage:
     release = version.release
     return ModelImage(
-        version.name,
+        version.release.label,
         ModelImageArgs(
             build=build,
             model=release.name,
@@ -93,9 +93,9 @@ def model_image(version: LiveVersion) -> ModelImage:
 
 def model_server(model: LiveModel, version: LiveVersion, image: ModelImage) -> ModelServer:
     return ModelServer(
-        version.name,
+        version.release.label,
         ModelServerArgs(
-            name=version.name,
+            name=version.release.label,
             model=model.name,
             version=version.release.version,
             namespace=namespace.name,

@@ -1,4 +1,4 @@
-"""What a stack serves: the models that it names, each with the releases that are live and their share of the traffic."""
+"""What a stack serves: the models that it names, each with its live releases and their share of the traffic."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ class LiveVersion:
     release: Release
     weight: int
 
-    @property
-    def name(self) -> str:
-        """Name of its Deployment and Service."""
-        return f"{self.release.name}-{self.release.slug}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class LiveModel:
@@ -41,20 +36,19 @@ def resolve(settings: Settings, catalog: Catalog, *, file: str) -> tuple[LiveMod
     """Finds the releases that a stack names.
 
     Args:
+        settings: the stack's.
+        catalog: the released models.
         file: how messages name the stack file.
 
     Raises:
-        InvalidInput: with every model and version that is not in the catalog, and every two that share a name.
+        InvalidInput: with every model and version that is not in the catalog.
     """
     problems = [
         problem for name, model in settings.models.items() for problem in _unknown(name, model, catalog, file=file)
     ]
     if problems:
         raise InvalidInput(problems)
-    live = tuple(_live(name, model, catalog) for name, model in sorted(settings.models.items()))
-    if problems := [*_shared_names(live, file=file)]:
-        raise InvalidInput(problems)
-    return live
+    return tuple(_live(name, model, catalog) for name, model in sorted(settings.models.items()))
 
 
 def _unknown(name: str, model: ModelSettings, catalog: Catalog, *, file: str) -> Iterator[Problem]:
@@ -91,19 +85,3 @@ def _live(name: str, model: ModelSettings, catalog: Catalog) -> LiveModel:
         if release.version in weights
     )
     return LiveModel(name=name, settings=model, versions=versions)
-
-
-def _shared_names(models: Iterable[LiveModel], *, file: str) -> Iterator[Problem]:
-    """Version 0 of a model iris-1 and version 1.0 of a model iris would both be iris-1-0."""
-    owners: dict[str, str] = {model.name: f"model {model.name}" for model in models}
-    for model in models:
-        for version in model.versions:
-            owner = f"version {version.release.version} of {model.name}"
-            if version.name in owners:
-                yield Problem(
-                    file=file,
-                    what=f"{NAMESPACE}:models has {owner} and {owners[version.name]}",
-                    consequence=f"Both would be called {version.name} in the cluster, and one would replace the other.",
-                    remedy="Remove one of them from the stack, or release one under another name.",
-                )
-            owners[version.name] = owner

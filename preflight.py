@@ -22,6 +22,7 @@ def check(settings: Settings, *, file: str) -> None:
     """Checks a stack against its surroundings.
 
     Args:
+        settings: the stack's.
         file: how messages name the stack file.
 
     Raises:
@@ -51,6 +52,7 @@ def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
     path = kubeconfig_path(settings)
     try:
         content = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        names = [context["name"] for context in content.get("contexts") or []]
     except FileNotFoundError:
         yield Problem(
             file=file,
@@ -59,7 +61,7 @@ def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
             remedy=f"Run `make up`, which starts the local cluster, or set {NAMESPACE}:kubeconfig to an existing file.",
         )
         return
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         yield Problem(
             file=str(path),
             what=f"it cannot be read as a kubeconfig: {' '.join(str(error).split())}",
@@ -67,8 +69,7 @@ def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
             remedy="Mend the file, or name another one in the stack.",
         )
         return
-    names = [context["name"] for context in (content or {}).get("contexts") or []]
-    wanted = settings.kube_context or (content or {}).get("current-context")
+    wanted = settings.kube_context or content.get("current-context")
     if wanted not in names:
         yield Problem(
             file=file,

@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from problems import InvalidInput, Problem
+from sections import Cidr, DnsLabel, HttpUrl, Quantity, Section, wrong
 
 NAMESPACE: Final = "model-serving"
 """The prefix of this program's keys in a stack file, which is the project's name in Pulumi.yaml."""
@@ -24,14 +24,9 @@ ALL_TRAFFIC: Final = 100
 """Percent. The weights of a model's versions add up to this."""
 
 
-def _wrong(what: str, consequence: str, remedy: str) -> PydanticCustomError:
-    # The texts go in as context and not as a template: a brace in a value must not be read as a placeholder.
-    return PydanticCustomError("setting", "{what}", {"what": what, "consequence": consequence, "remedy": remedy})
-
-
 def _whole_traffic(weights: dict[str, int]) -> dict[str, int]:
     if weights and sum(weights.values()) != ALL_TRAFFIC:
-        raise _wrong(
+        raise wrong(
             f"has weights that add up to {sum(weights.values())}",
             "Part of the requests would go to a version that nobody chose.",
             f"Write weights that add up to {ALL_TRAFFIC}; a single version has the weight {ALL_TRAFFIC}.",
@@ -40,17 +35,6 @@ def _whole_traffic(weights: dict[str, int]) -> dict[str, int]:
 
 
 Weight = Annotated[int, Field(ge=0, le=ALL_TRAFFIC)]
-Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[KMGT]i?)?$")]
-"""A Kubernetes quantity: ``500m`` is half a core, ``512Mi`` is 512 × 2²⁰ bytes."""
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
-Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(:\d+)?$")]
-
-
-class Section(BaseModel):
-    """A part of the stack file. Keys are camelCase there, as in Pulumi's own files, and unknown ones are refused."""
-
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, coerce_numbers_to_str=False)
 
 
 class Resources(Section):
@@ -154,7 +138,9 @@ class Settings(Section):
             "remedy": "Write a host with port and path as needed, e.g. localhost:5000.",
         },
     )
-    namespace: DnsLabel = Field("models", description="Kubernetes namespace of the model servers and the gateway.")
+    namespace: DnsLabel = Field(
+        "models", examples=["models"], description="Kubernetes namespace of the model servers and the gateway."
+    )
     images: ImageSettings = Field(default_factory=ImageSettings, description="How images are built.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="How clients reach the models.")
     scraper_namespaces: list[DnsLabel] = Field(
@@ -251,12 +237,13 @@ def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     for part in location:
         for info in section.model_fields.values():
             if info.alias == part:
-                section = next(_sections(info.annotation), section)
+                section = next(sections_in(info.annotation), section)
     return section
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a field's type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):
-        yield from _sections(argument)
+        yield from sections_in(argument)

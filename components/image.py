@@ -86,7 +86,7 @@ class ModelImageArgs:
     dockerfile: str
     folder: str
     content_hash: str
-    guard: ResourceHook
+    guard: ResourceHook | None = None
 
 
 class ModelImage(ComponentResource):

@@ -63,8 +63,9 @@ class ModelRoute(ComponentResource):
     def _pinned(
         self, name: str, args: ModelRouteArgs, version: str, backend: Backend
     ) -> kubernetes.apiextensions.CustomResource:
+        # A dot, because a name with a dash may be that of another model's route.
         alone = Backend(slug=backend.slug, service=backend.service, weight=1)
-        return self._route(f"{name}-{backend.slug}", args, f"/v2/models/{args.model}/versions/{version}", [alone])
+        return self._route(f"{name}.{backend.slug}", args, f"/v2/models/{args.model}/versions/{version}", [alone])
 
     def _route(
         self,

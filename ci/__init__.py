@@ -1,0 +1,1 @@
+"""What the pipelines call; each command works on a laptop as well."""

@@ -1,0 +1,80 @@
+"""Shows what a stack serves, and asks one of its models for a prediction: ``python -m ci.show --stack local``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+PREDICTION_SECONDS: Final = 30
+
+
+def stack_outputs(stack: str) -> dict[str, Any]:
+    """The outputs of a stack as its last update left them."""
+    command = ["pulumi", "stack", "output", "--json", "--stack", stack]
+    outputs: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return outputs
+
+
+def table(models: Mapping[str, Any]) -> str:
+    """One row a live version: model, version, percent of the traffic, address."""
+    rows = [("MODEL", "VERSION", "WEIGHT", "URL")]
+    for name, model in models.items():
+        for version, live in model["versions"].items():
+            rows.append((name, version, f"{live['weight']}%", model["url"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def example(models: Mapping[str, Any]) -> tuple[str, Path] | None:
+    """The first live version that has an example request: the address to ask, and the file to send."""
+    for name, model in models.items():
+        for version in model["versions"]:
+            request = Path("models", name, version, "request.json")
+            if request.is_file():
+                return f"{model['url']}/versions/{version}/infer", request
+    return None
+
+
+def predict(url: str, request: Path) -> str:
+    """Sends an example request; returns the answer's body."""
+    # MLServer answers 415 or misreads the body without this header.
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(url, data=request.read_bytes(), headers=headers)  # noqa: S310 - a stack's output
+    with urllib.request.urlopen(asked, timeout=PREDICTION_SECONDS) as answer:  # noqa: S310
+        body: str = answer.read().decode()
+    return body
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition(":")[0] + ".", epilog="Example: python -m ci.show --stack local"
+    )
+    parser.add_argument("--stack", default="local", help="the stack's name")
+    models = stack_outputs(parser.parse_args().stack)["models"]
+    print(f"\n{table(models)}\n")
+    if not (found := example(models)):
+        print("None of these has a request.json to try.")
+        return 0
+    url, request = found
+    print(f"curl --header 'Content-Type: application/json' --data @{shlex.quote(str(request))} {shlex.quote(url)}")
+    try:
+        print(predict(url, request))
+    except urllib.error.URLError as error:
+        print(f"make up: {url} did not answer: {error}. See `make status`.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

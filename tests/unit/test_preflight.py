@@ -1,0 +1,102 @@
+"""What a stack points to is looked at before anything is changed."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+import preflight
+from problems import InvalidInput
+from settings import Settings
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Answers as a registry that wants to know who asks."""
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        """Not in the tests' output."""
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Registry)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump({"contexts": [{"name": "here"}, {"name": "there"}], "current-context": "here"}))
+    return path
+
+
+def check(**settings: str) -> None:
+    preflight.check(Settings.model_validate(settings), file="stacks/Pulumi.test.yaml")
+
+
+def test_a_context_that_exists_and_a_registry_that_answers_pass(registry: str, kubeconfig: Path) -> None:
+    check(registry=registry, kubeconfig=str(kubeconfig), kubeContext="there")
+    check(registry=registry, kubeconfig=str(kubeconfig))
+
+
+def test_an_unknown_context_is_refused_with_those_that_exist(registry: str, kubeconfig: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"kubeContext is nowhere(.|\n)*Write one of its contexts: here, there\."):
+        check(registry=registry, kubeconfig=str(kubeconfig), kubeContext="nowhere")
+
+
+def test_a_missing_kubeconfig_is_refused(registry: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"does not exist(.|\n)*Run `make up`"):
+        check(registry=registry, kubeconfig=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "text", "contexts: 1"])
+def test_a_malformed_kubeconfig_is_refused(registry: str, kubeconfig: Path, content: str) -> None:
+    kubeconfig.write_text(content)
+    with pytest.raises(InvalidInput, match="Mend the file"):
+        check(registry=registry, kubeconfig=str(kubeconfig))
+
+
+def test_the_kubeconfig_is_found_as_kubectl_finds_it(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", f"{kubeconfig}:/elsewhere")
+    assert preflight.kubeconfig_path(Settings(registry="r")) == kubeconfig
+    monkeypatch.delenv("KUBECONFIG")
+    assert preflight.kubeconfig_path(Settings(registry="r")) == Path.home() / ".kube" / "config"
+
+
+def test_context_and_registry_are_told_at_once(kubeconfig: Path) -> None:
+    with socket.socket() as taken:
+        # Bound and not listening: nothing else can take the port, and nothing answers.
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(InvalidInput) as refused:
+            check(registry=f"127.0.0.1:{taken.getsockname()[1]}", kubeconfig=str(kubeconfig), kubeContext="nowhere")
+    assert len(refused.value.problems) == 2
+    assert "which does not answer" in str(refused.value)
+    assert "`make up` starts the local one" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("registry", "url"),
+    [
+        ("localhost:5000", "http://localhost:5000/v2/"),
+        ("localhost", "http://localhost/v2/"),
+        ("127.0.0.1:5000/models", "http://127.0.0.1:5000/v2/"),
+        ("europe-west6-docker.pkg.dev/p/models", "https://europe-west6-docker.pkg.dev/v2/"),
+        ("localhost.example.com:5000", "https://localhost.example.com:5000/v2/"),
+    ],
+)
+def test_only_this_machines_registry_is_asked_without_a_certificate(registry: str, url: str) -> None:
+    assert preflight.registry_url(registry) == url

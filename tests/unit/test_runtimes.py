@@ -1,0 +1,64 @@
+"""One runtime per distinct lock."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+import runtimes
+from catalog import Release
+from settings import ImageSettings
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runtimes.DOCKERFILE.parent.mkdir()
+    runtimes.DOCKERFILE.write_text("FROM base")
+
+
+def release(version: str, lock: str) -> Release:
+    folder = Path("models", "iris", version)
+    folder.mkdir(parents=True)
+    (folder / "requirements.lock").write_text(lock)
+    return Release(
+        name="iris",
+        version=version,
+        folder=folder,
+        implementation="mlserver_sklearn.SKLearnModel",
+        lock=folder / "requirements.lock",
+        request=None,
+        response=None,
+    )
+
+
+def test_releases_with_one_lock_share_a_runtime() -> None:
+    images = ImageSettings()
+    first, second = (runtimes.runtime_of(release(version, "mlserver==1"), images) for version in ("1.0", "1.1"))
+    other = runtimes.runtime_of(release("1.2", "mlserver==2"), images)
+    assert first == second
+    assert other.tag != first.tag
+
+
+def test_base_and_dockerfile_are_part_of_the_tag() -> None:
+    iris = release("1.0", "mlserver==1")
+    tags = {runtimes.runtime_of(iris, ImageSettings(base=base)).tag for base in ("python:3.11", "python:3.12")}
+    runtimes.DOCKERFILE.write_text("FROM other")
+    tags.add(runtimes.runtime_of(iris, ImageSettings(base="python:3.11")).tag)
+    assert len(tags) == 3
+
+
+def test_the_build_context_outlives_the_release() -> None:
+    runtime = runtimes.runtime_of(release("1.0", "mlserver==1"), ImageSettings())
+    assert (runtime.context / "requirements.lock").read_text() == "mlserver==1"
+    assert not runtime.context.is_relative_to("models")
+
+
+def test_wheels_are_used_once_they_are_there() -> None:
+    iris, images = release("1.0", "mlserver==1"), ImageSettings(wheels="wheels")
+    assert runtimes.runtime_of(iris, images).wheels is None
+    prepared = Path("wheels", hashlib.sha256(b"mlserver==1").hexdigest()[:12])
+    prepared.mkdir(parents=True)
+    assert runtimes.runtime_of(iris, images).wheels == prepared

@@ -1,0 +1,88 @@
+"""Every mistake in a stack file, with its message."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import settings
+from problems import InvalidInput
+
+
+def read(**values: Any) -> settings.Settings:
+    whole = {"registry": "localhost:5000"} | values
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in whole.items()}
+    return settings.read("local", {f"model-serving:{key}": text for key, text in texts.items()})
+
+
+def refusal(**values: Any) -> str:
+    with pytest.raises(InvalidInput) as refused:
+        read(**values)
+    (problem,) = refused.value.problems
+    return str(problem)
+
+
+def test_a_stack_needs_no_more_than_a_registry() -> None:
+    stack = read(models={"iris-dtc": {}})
+    assert stack.models["iris-dtc"].replicas == 1
+    assert stack.namespace == "models"
+
+
+def test_keys_of_other_projects_are_left_alone() -> None:
+    assert settings.read("local", {"gcp:project": "p", "model-serving:registry": "r"}).registry == "r"
+
+
+def test_message_names_file_key_value_consequence_and_remedy() -> None:
+    assert refusal(models={"iris-dtc": {"replicas": 0}}) == (
+        "stacks/Pulumi.local.yaml: model-serving:models.iris-dtc.replicas is 0\n"
+        "  The route would have no endpoint and every request would get 503.\n"
+        "  Write 1 or more, or remove the model to stop serving it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "what", "remedy"),
+    [
+        ({"registri": "x"}, "model-serving:registri is no setting", "Did you mean registry?"),
+        ({"models": {"a": {"replica": 2}}}, "models.a.replica is no setting", "Did you mean replicas?"),
+        ({"gateway": {"class_name": "x"}}, "gateway.class_name is no setting", "Did you mean className?"),
+        ({"images": {"zzz": 1}}, "images.zzz is no setting", "Known here: base, builder, wheels."),
+        ({"registry": "https://r"}, 'registry is "https://r"', "Write a host with port and path"),
+        ({"models": {"a": {"versions": {"1": 50}}}}, "weights that add up to 50", "add up to 100"),
+        ({"models": {"a": {"versions": {"1": 101}}}}, "models.a.versions.1 is 101", "less than or equal to 100"),
+        ({"models": {"a": {"resources": {"cpu": "much"}}}}, 'resources.cpu is "much"', "Write for example 500m or 2"),
+        ({"models": {"a": {"environment": {"A": 1}}}}, "environment.A is 1", "valid string"),
+        ({"models": ["a"]}, 'models is ["a"]', "valid dictionary"),
+        ({"models": "{a: b"}, 'models is "{a: b"', "valid dictionary"),
+        ({"namespace": "Models"}, 'namespace is "Models"', "Write for example models"),
+        ({"gateway": {"endpoint": "127.0.0.1"}}, 'endpoint is "127.0.0.1"', "Write scheme, host and port"),
+        ({"gateway": {"clientRanges": ["all"]}}, 'clientRanges.0 is "all"', "Write ranges such as 10.0.0.0/24."),
+    ],
+)
+def test_each_mistake_is_refused_with_its_remedy(values: dict[str, Any], what: str, remedy: str) -> None:
+    message = refusal(**values)
+    assert what in message
+    assert remedy in message
+
+
+def test_a_missing_registry_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"model-serving:registry is missing\n.*\n  Write a host"):
+        settings.read("local", {})
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read(namespace="Models", registri="x", models={"a": {"replicas": 0}, "b": {"drainSeconds": -1}})
+    assert len(refused.value.problems) == 4
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    sections: list[type[BaseModel]] = [settings.Settings]
+    while sections:
+        section = sections.pop()
+        for name, info in section.model_fields.items():
+            assert info.description, f"{section.__name__}.{name}"
+            sections += settings.sections_in(info.annotation)
