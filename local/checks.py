@@ -129,9 +129,9 @@ def check_ports(processes: Iterable[Process]) -> None:
 
 
 def _covers(listener: IPv4Address | IPv6Address, wanted: IPv4Address | IPv6Address) -> bool:
-    """A socket on every address, of either family, takes the port of each."""
+    """A socket on every address, of either family, takes the port of each, and needs it free on each."""
     mapped = listener.ipv4_mapped if isinstance(listener, IPv6Address) else None
-    return listener.is_unspecified or (mapped or listener) == wanted
+    return listener.is_unspecified or wanted.is_unspecified or (mapped or listener) == wanted
 
 
 def _listeners() -> Iterator[Listener]:

@@ -21,6 +21,7 @@ from local.layout import (
     CONTOUR_DEBUG_PORT,
     CONTOUR_HEALTH_PORT,
     CONTOUR_XDS_PORT,
+    ENVOY_ADMINISTRATION_PORT,
     ENVOY_STATS_PORT,
     GATEWAY_ADDRESS,
     GATEWAY_PORT,
@@ -50,7 +51,7 @@ def _contour(layout: Layout) -> Process:
     configuration = layout.configuration / "contour.json"
     content = {
         "gateway": {"gatewayRef": {"namespace": GATEWAY_NAMESPACE, "name": GATEWAY_NAME}},
-        "accesslog-format": "envoy",
+        "network": {"admin-port": ENVOY_ADMINISTRATION_PORT},
     }
     return Process(
         name="contour",
@@ -97,15 +98,17 @@ def _envoy(layout: Layout) -> Process:
         name="envoy",
         command=(
             _envoy_program(),
-            f"--config-path={configuration}",
-            "--service-cluster=model-serving",
-            "--service-node=envoy",
+            *("--config-path", str(configuration), "--log-level", "warning"),
+            *("--service-cluster", "model-serving", "--service-node", "envoy"),
             "--disable-hot-restart",  # its shared memory would be shared with every other Envoy of this machine
-            "--log-level=warning",
         ),
         ready=lambda: probes.http_ok(ENVOY_STATS_PORT, "/ready"),
         after=("contour",),
-        ports={GATEWAY_PORT: "the gateway", ENVOY_STATS_PORT: "Envoy, health and metrics"},
+        ports={
+            GATEWAY_PORT: "the gateway",
+            ENVOY_STATS_PORT: "Envoy, health and metrics",
+            ENVOY_ADMINISTRATION_PORT: "Envoy, administration",
+        },
         address=GATEWAY_ADDRESS,
         files={configuration: json.dumps(_envoy_configuration(layout), indent=2)},
     )

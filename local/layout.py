@@ -27,6 +27,7 @@ BRIDGE = "ms-pods"
 DUMMY = "ms-address"
 
 LOOPBACK = "127.0.0.1"
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for what cannot be told to listen on less
 GATEWAY_ADDRESS = LOOPBACK  # where Envoy listens
 GATEWAY_PORT = 8080
 REGISTRY_PORT = 5000
@@ -47,6 +48,7 @@ CONTOUR_XDS_PORT = 8001
 CONTOUR_HEALTH_PORT = 8000
 CONTOUR_DEBUG_PORT = 6060
 ENVOY_STATS_PORT = 8002
+ENVOY_ADMINISTRATION_PORT = 9001
 
 # The kernel takes 107 bytes as a socket's path; the kubelet's longest is ROOT/pod-resources/<random digits>.
 SOCKET_PATH_LIMIT = 107

@@ -11,6 +11,7 @@ from pathlib import Path
 from local import certificates, probes
 from local.layout import (
     BRIDGE,
+    EVERY_ADDRESS,
     KUBE_PROXY_HEALTH_PORT,
     KUBE_PROXY_METRICS_PORT,
     KUBE_ROUTER_HEALTH_PORT,
@@ -194,11 +195,11 @@ def _kube_router(layout: Layout) -> Process:
             "--run-service-proxy=false",
             "--run-loadbalancer=false",
             f"--service-cluster-ip-range={SERVICE_RANGE}",
-            f"--health-addr={LOOPBACK}",
             f"--health-port={KUBE_ROUTER_HEALTH_PORT}",
             "--metrics-port=0",
         ),
         ready=lambda: probes.http_ok(KUBE_ROUTER_HEALTH_PORT, "/healthz"),
         after=("node",),
         ports={KUBE_ROUTER_HEALTH_PORT: "kube-router, health"},
+        address=EVERY_ADDRESS,  # it has no flag for another; it tells nothing but that it works
     )

@@ -112,12 +112,12 @@ class Processes:
         return self._layout.logs / f"{name}.log"
 
     def last_lines(self, name: str) -> str:
-        """The end of its log, indented, without the help that a program prints after a wrong flag."""
+        """The end of its log, indented."""
         try:
             lines = self.log(name).read_text(errors="replace").splitlines()
         except FileNotFoundError:
             lines = []
-        return "\n".join(f"    {line[:400]}" for line in lines[-SHOWN_LOG_LINES:]) or "    (its log is empty)"
+        return "\n".join(f"    {line[:200]}" for line in lines[-SHOWN_LOG_LINES:]) or "    (its log is empty)"
 
     def launch(self, process: Process) -> None:
         """Start it in a session of its own, so that a Ctrl-C in the terminal does not reach it."""
