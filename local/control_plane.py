@@ -119,6 +119,9 @@ def _controller_manager(layout: Layout) -> Process:
         "requestheader-client-ca-file": keys / "front-proxy-ca.crt",
         "service-account-private-key-file": keys / "sa.key",
         "use-service-account-credentials": "true",
+        # Its defaults stretch the first start by seconds: each controller fetches a token of its own.
+        "kube-api-qps": 500,
+        "kube-api-burst": 1000,
         # Its default is a folder of the host that other kubelets use too.
         "flex-volume-plugin-dir": layout.cluster / "volume-plugins",
     }
