@@ -22,7 +22,7 @@ export PULUMI_BACKEND_URL ?= file://$(CURDIR)/$(STATE)/backend
 export PULUMI_CONFIG_PASSPHRASE ?= local
 export BUILDX_CONFIG ?= $(CURDIR)/$(STATE)/buildx
 endif
-LOCAL := .venv/bin/python -m local --name $(CLUSTER)
+LOCAL := .venv/bin/python -m local
 
 .PHONY: help
 help: ## list the targets
@@ -40,8 +40,8 @@ preview: $(if $(filter local,$(STACK)),cluster,tools) stack ## show what `make u
 .PHONY: down
 down: tools ## destroy the stack and stop the local cluster; caches stay
 ifeq ($(STACK),local)
-	@if $(LOCAL) status >/dev/null 2>&1; then $(MAKE) stack && pulumi destroy --yes --skip-preview --stack local; fi
-	@$(LOCAL) stop --delete
+	@if $(LOCAL) status --name $(CLUSTER) >/dev/null 2>&1; then $(MAKE) stack && pulumi destroy --yes --skip-preview --stack local; fi
+	@$(LOCAL) stop --name $(CLUSTER) --delete
 	@rm -rf $(STATE)/backend
 else
 	@pulumi destroy --stack $(STACK)
@@ -49,12 +49,12 @@ endif
 
 .PHONY: status
 status: tools ## show the processes of the local cluster
-	@$(LOCAL) status
+	@$(LOCAL) status --name $(CLUSTER)
 
 .PHONY: cluster
 cluster: tools
-	@$(LOCAL) start
-	@$(LOCAL) images
+	@$(LOCAL) start --name $(CLUSTER)
+	@$(LOCAL) images --name $(CLUSTER)
 
 .PHONY: stack
 stack:

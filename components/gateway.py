@@ -55,7 +55,7 @@ class Gateway(ComponentResource):
         super().__init__("model-serving:index:Gateway", name, None, opts)
         gateway = self._gateway(name, args)
         self.name: Output[str] = Output.from_input(name).apply(str)
-        self.endpoint: Output[str] = Output.all(args.endpoint, gateway.status).apply(_endpoint)
+        self.endpoint: Output[str] = Output.from_input(args.endpoint or gateway.status.apply(_address))
         self.register_outputs({"endpoint": self.endpoint})
 
     def _gateway(self, name: str, args: GatewayArgs) -> GatewayObject:
@@ -81,8 +81,5 @@ class Gateway(ComponentResource):
         )
 
 
-def _endpoint(values: list[Any]) -> str:
-    stated, status = values
-    if stated:
-        return str(stated)
+def _address(status: dict[str, Any]) -> str:
     return f"http://{status['addresses'][0]['value']}"

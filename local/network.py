@@ -43,7 +43,7 @@ def make_own_address() -> str:
     """Give a machine without any address one on a dummy interface, so that the cluster works offline too."""
     if not has_address(FALLBACK_ADDRESS):
         with contextlib.suppress(subprocess.CalledProcessError):  # it may be there, but without its address
-            _run("ip", "link", "add", DUMMY, "type", "dummy")
+            _run("ip", "link", "add", DUMMY, "type", "bridge")
         _run("ip", "address", "replace", f"{FALLBACK_ADDRESS}/32", "dev", DUMMY)
         _run("ip", "link", "set", DUMMY, "up")
     return FALLBACK_ADDRESS
