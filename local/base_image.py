@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from local import mounts, oci
+from local import locks, mounts, oci
 from local.errors import LocalError
 from local.layout import REGISTRY, Layout
 
@@ -46,7 +46,9 @@ Report = Callable[[str], None]
 def ensure_pushed(layout: Layout, report: Report) -> None:
     if oci.is_pushed(BASE_IMAGE):
         return
-    folder = _ensure_made(layout.shared_cache / "base-images", report)
+    cache = layout.shared_cache / "base-images"
+    with locks.held(cache / "lock", waiting="base image: another command is making it, waiting", report=report):
+        folder = _ensure_made(cache, report)
     layer = oci.Layer(**json.loads((folder / "layer.json").read_text()))
     began = time.monotonic()
     oci.push(BASE_IMAGE, layer, folder / "layer.tar.gz", CONFIGURATION)
@@ -64,7 +66,6 @@ def _ensure_made(cache: Path, report: Report) -> Path:
             "  On Debian and Ubuntu: apt-get install debootstrap debian-archive-keyring\n"
             "  Or set model-serving:baseImage in the stack to an image that this machine can pull."
         )
-    cache.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
     try:
         _make(temporary, report)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from local import builder, certificates, cgroups, checks, control_plane, firewall, gateway, mounts, network, node, pause
+from local import (
+    builder,
+    certificates,
+    cgroups,
+    checks,
+    control_plane,
+    firewall,
+    gateway,
+    locks,
+    mounts,
+    network,
+    node,
+    pause,
+)
 from local.api import Api
 from local.errors import LocalError
 from local.layout import NODE, Layout
@@ -199,17 +211,10 @@ class Cluster:
         layout.kubeconfig.unlink(missing_ok=True)
         layout.builder.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
         """One start or stop at a time."""
-        self._layout.cluster.mkdir(parents=True, exist_ok=True)
-        with self._layout.lock.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._report("another start or stop of this cluster is under way: waiting for it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        waiting = "another start or stop of this cluster is under way: waiting for it"
+        return locks.held(self._layout.lock, waiting=waiting, report=self._report)
 
 
 class Start:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from local import locks
 from local.errors import LocalError
 from local.layout import PROJECT, Layout
 
@@ -33,11 +34,13 @@ Report = Callable[[str], None]
 
 def ensure(layout: Layout, report: Report) -> None:
     """Download what is missing and link each lock's folder into the state folder."""
-    locks = {key(lock): lock for lock in sorted((PROJECT / "models").rglob("requirements.lock"))}
-    for name, lock in locks.items():
-        folder = layout.shared_cache / "wheels" / name
+    cache = layout.shared_cache / "wheels"
+    requirements = {key(lock): lock for lock in sorted((PROJECT / "models").rglob("requirements.lock"))}
+    for name, lock in requirements.items():
+        folder = cache / name
         if not folder.exists():
-            _download(lock, folder, report)
+            with locks.held(cache / "lock", waiting="wheels: another command is loading some, waiting", report=report):
+                _ensure_downloaded(lock, folder, report)
         _link(layout.wheels / name, folder)
 
 
@@ -54,9 +57,10 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target)
 
 
-def _download(lock: Path, folder: Path, report: Report) -> None:
+def _ensure_downloaded(lock: Path, folder: Path, report: Report) -> None:
     """Into a temporary folder first: one that has its name is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        return
     temporary = Path(tempfile.mkdtemp(prefix=".loading-", dir=folder.parent))
     try:
         _run_pip(lock, temporary, report)
