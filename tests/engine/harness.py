@@ -1,0 +1,284 @@
+"""Runs the real engine on a project, with the clouds stood in for, and reads what it did."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS: Final = 120
+STANDINS: Final = ("gcp", "kubernetes", "docker-build")
+_TAIL_LINES: Final = 60
+_COMMANDS: Final = ("pulumi", "pulumi-language-python", "pulumi-language-python-exec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What the engine did with one resource."""
+
+    operation: str
+    token: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command did.
+
+    Attributes:
+        changes: operation to number of resources, as the summary has it; ``same`` and the stack itself left out.
+        steps: every resource that was not left as it was, in the engine's order.
+        errors: what the engine or a provider said went wrong.
+    """
+
+    command: str
+    code: int
+    text: str
+    seconds: float
+    changes: Mapping[str, int] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        tail = "\n".join(self.text.splitlines()[-_TAIL_LINES:])
+        return f"{self.command}: exit code {self.code} after {self.seconds:.1f} s, {dict(self.changes)}\n{tail}"
+
+    def names(self, operation: str) -> set[str]:
+        return {step.name for step in self.steps if step.operation == operation}
+
+
+class Unexpected(AssertionError):
+    """A command ended otherwise than the test expected; the text is the command and the end of what it printed."""
+
+
+class Cloud:
+    """What the stand-ins hold, to read and to change behind the engine's back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults = folder / "faults.json"
+        folder.mkdir(parents=True)
+
+    def resources(self, package: str = "gcp") -> dict[str, dict[str, Any]]:
+        """Token and id, ``token::id``, to what the cloud holds."""
+        path = self.folder / f"{package}.json"
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text())["resources"] if path.exists() else {}
+        return found
+
+    def of(self, token: str) -> dict[str, Any]:
+        """The outputs of the one resource of a type."""
+        (found,) = (each for each in self.resources(token.partition(":")[0]).values() if each["token"] == token)
+        outputs: dict[str, Any] = found["outputs"]
+        return outputs
+
+    def drift(self, token: str, **properties: Any) -> None:
+        """Changes the one resource of a type, as somebody at a console would."""
+        self._rewrite(token, lambda resource: resource["outputs"].update(properties))
+
+    def lose(self, token: str) -> None:
+        """Deletes the one resource of a type, as somebody at a console would."""
+        self._rewrite(token, None)
+
+    def fail(self, *faults: Mapping[str, Any]) -> None:
+        """What goes wrong from now on, see tests.engine.provider.Faults; nothing, if nothing is given."""
+        self.faults.write_text(json.dumps(faults))
+
+    def _rewrite(self, token: str, change: Any) -> None:
+        path = self.folder / f"{token.partition(':')[0]}.json"
+        content = json.loads(path.read_text())
+        (key,) = (key for key, each in content["resources"].items() if each["token"] == token)
+        if change is None:
+            del content["resources"][key]
+        else:
+            change(content["resources"][key])
+        path.write_text(json.dumps(content))
+
+
+class Project:
+    """A folder with a program, a stack of its own and a cloud of its own."""
+
+    def __init__(self, folder: Path, home: Path, cloud: Cloud, stack: str) -> None:
+        self.folder, self.cloud, self.stack = folder, cloud, stack
+        backend = folder.parent / f"{folder.name}-state"
+        backend.mkdir()
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "GOOGLE_"))},
+            "PATH": search_path(home),
+            "PULUMI_BACKEND_URL": f"file://{backend}",
+            "PULUMI_HOME": str(home),
+            "PULUMI_CONFIG_PASSPHRASE": "stand-in",
+            "PULUMI_DEBUG_COMMANDS": "true",  # for --event-log
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "STANDIN_STATE": str(cloud.folder),
+            "STANDIN_FAULTS": str(cloud.faults),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.run("stack", "init", stack, "--secrets-provider", "passphrase")
+
+    def preview(self, *, fails: bool = False) -> Outcome:
+        return self.run("preview", fails=fails)
+
+    def up(self, *, fails: bool = False, keep_going: bool = False) -> Outcome:
+        """``keep_going``: one resource's failure stops only those that need it."""
+        options = ("--continue-on-error",) if keep_going else ()
+        return self.run("up", "--yes", "--skip-preview", *options, fails=fails)
+
+    def refresh(self, *, fails: bool = False) -> Outcome:
+        return self.run("refresh", "--yes", "--skip-preview", fails=fails)
+
+    def destroy(self, *, fails: bool = False) -> Outcome:
+        return self.run("destroy", "--yes", "--skip-preview", fails=fails)
+
+    def export(self) -> str:
+        """The state as ``pulumi stack export`` gives it to whoever may read the backend."""
+        return self.run("stack", "export").text
+
+    def outputs(self) -> str:
+        return self.run("stack", "output", "--json").text
+
+    def resources(self) -> list[dict[str, Any]]:
+        """What the state holds, the stack and the providers left out."""
+        listed: list[dict[str, Any]] = json.loads(self.export())["deployment"].get("resources", [])
+        return [each for each in listed if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
+
+    def run(self, *arguments: str, fails: bool = False) -> Outcome:
+        """One command of the CLI.
+
+        Args:
+            fails: whether it is expected to fail.
+
+        Raises:
+            Unexpected: if it fails and should not have, the other way round, or is not done in time.
+        """
+        log = self.folder.parent / f"{self.folder.name}-events.json"
+        log.unlink(missing_ok=True)
+        acts = arguments[0] in ("preview", "up", "refresh", "destroy")
+        command = ["pulumi", *arguments, "--non-interactive", *(("--event-log", str(log)) if acts else ())]
+        command += ["--stack", self.stack] if arguments[:2] != ("stack", "init") else []
+        started = time.monotonic()
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if acts else subprocess.PIPE,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            printed = (error.stdout or b"").decode()
+            raise Unexpected(f"{command[:2]} was not done after {TIMEOUT_SECONDS} s\n{printed}") from None
+        outcome = Outcome(
+            command=f"pulumi {' '.join(arguments)} ({self.stack})",
+            code=done.returncode,
+            text=done.stdout + (done.stderr or "" if done.returncode else ""),
+            seconds=time.monotonic() - started,
+            **(_events(log) if acts else {}),
+        )
+        if bool(outcome.code) != fails:
+            raise Unexpected(f"expected {'failure' if fails else 'success'}. {outcome}")
+        return outcome
+
+
+def copy_of_project(target: Path) -> Path:
+    """The checkout as it would be committed now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    (target / ".venv").symlink_to(environment_folder())
+    # The stacks' own secrets provider is a key in the cloud; here it is a passphrase.
+    for path in (target / "stacks").glob("Pulumi.*.yaml"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text(
+            "".join(x for x in lines if not x.startswith(("secretsprovider:", "encryptedkey:", "encryptionsalt:")))
+        )
+    return target
+
+
+def small_project(target: Path, program: str, config: Mapping[str, str]) -> Path:
+    """A project of one file."""
+    target.mkdir(parents=True)
+    (target / ".venv").symlink_to(environment_folder())
+    (target / "Pulumi.yaml").write_text(
+        "name: small\nruntime: {name: python, options: {virtualenv: .venv}}\n"
+        + f"config: {json.dumps({key: {'value': value} for key, value in config.items()})}\n"
+    )
+    (target / "__main__.py").write_text(program)
+    return target
+
+
+def pulumi_home(target: Path, standins: Iterable[str] = STANDINS) -> Path:
+    """A PULUMI_HOME whose plugins are stand-ins, and for the packages left out those that were built."""
+    standins = tuple(standins)
+    for package in standins:
+        version = importlib.metadata.version(f"pulumi-{package}")
+        folder = target / "plugins" / f"resource-{package}-v{version}"
+        folder.mkdir(parents=True)
+        plugin = folder / f"pulumi-resource-{package}"
+        start = f'exec "{sys.executable}" -m tests.engine.standin {package}'
+        plugin.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" STANDIN_VERSION="{version}" {start}\n')
+        plugin.chmod(0o755)
+    for built in (ROOT / ".state" / "pulumi" / "plugins").glob("resource-*"):
+        if built.is_dir() and built.name.removeprefix("resource-").rpartition("-v")[0] not in standins:
+            (target / "plugins" / built.name).symlink_to(built)
+    path = f"{ROOT / '.state' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    (target / "bin").mkdir(parents=True)
+    for command in _COMMANDS:
+        if not (found := shutil.which(command, path=path)):
+            raise FileNotFoundError(f"{command} is neither in .state/bin nor on PATH: run `make tools`")
+        (target / "bin" / command).symlink_to(found)
+    return target
+
+
+def search_path(home: Path) -> str:
+    """PATH without real providers: the engine prefers those on PATH to those in PULUMI_HOME."""
+    others = (x for x in os.environ["PATH"].split(os.pathsep) if not any(Path(x).glob("pulumi-resource-*")))
+    return os.pathsep.join([str(home / "bin"), *others])
+
+
+def environment_folder() -> Path:
+    return Path(sys.prefix)
+
+
+def plain_secrets(text: str, *secrets: str) -> list[str]:
+    """Those of the secrets that a text shows, as they are or in base64."""
+    return [each for each in secrets if each in text or base64.b64encode(each.encode()).decode().rstrip("=") in text]
+
+
+def _events(log: Path) -> dict[str, Any]:
+    changes: Counter[str] = Counter()
+    steps, errors = [], []
+    for line in log.read_text().splitlines() if log.exists() else ():
+        event = json.loads(line)
+        if summary := event.get("summaryEvent"):
+            changes.update({key: count for key, count in summary["resourceChanges"].items() if key != "same"})
+        elif metadata := event.get("resourcePreEvent", {}).get("metadata"):
+            if metadata["op"] != "same" and metadata["type"] != "pulumi:pulumi:Stack":
+                name = metadata["urn"].rpartition("::")[2]
+                steps.append(Step(operation=metadata["op"], token=metadata["type"], name=name))
+        elif (diagnostic := event.get("diagnosticEvent")) and diagnostic["severity"] == "error":
+            errors.append(diagnostic["message"])
+    return {"changes": dict(changes), "steps": tuple(steps), "errors": tuple(errors)}

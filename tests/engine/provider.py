@@ -1,0 +1,419 @@
+"""A provider without a cloud: Pulumi's provider protocol over resources that are kept in a file.
+
+What the engine sends and gets is the real thing (check, diff, create, read, update, delete, invoke over gRPC); only the
+cloud behind it is a JSON file that a test may read and edit. Subclasses say what a package's resources look like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import fnmatch
+import functools
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+from google.protobuf import any_pb2, empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
+UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""What the protocol writes for a value that a preview cannot know."""
+_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
+_SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker, the protocol's own
+
+Properties = dict[str, Any]
+Path_ = tuple[str | int, ...]
+"""Where a property is, from the resource down: ``("ipAllocationPolicy", "stackType")``."""
+
+
+def secret(value: Any) -> Properties:
+    return {_SIGNATURE: _SECRET, "value": value}
+
+
+class Refused(Exception):
+    """What the cloud answers when it does not do what it is asked."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One resource as a call names it.
+
+    Attributes:
+        token: type, e.g. ``gcp:storage/bucket:Bucket``.
+        name: name in the program, the last part of the URN.
+        inputs: what the program asks for, defaults included.
+        identifier: what the cloud calls the resource; empty before it exists.
+    """
+
+    token: str
+    name: str
+    inputs: Properties
+    identifier: str = ""
+
+    @property
+    def key(self) -> str:
+        """Where the resource is in the file. Some clouds give one id to resources of different types."""
+        return f"{self.token}::{self.identifier}"
+
+
+class Store:
+    """The cloud's memory: a JSON file, shared by every process of one package, replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = path.with_suffix(".lock")
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[dict[str, Any]]:
+        """The content, to read and change; written when the block ends well and anything differs."""
+        with self._lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            text = self._path.read_text() if self._path.exists() else "{}"
+            content: dict[str, Any] = {"resources": {}, "deleted": [], "calls": {}, **json.loads(text)}
+            yield content
+            if (changed := json.dumps(content, indent=1, sort_keys=True)) != text:
+                scratch = self._path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+                scratch.write_text(changed)
+                scratch.replace(self._path)
+
+
+FAULTS: Final = {
+    "permission-denied": (grpc.StatusCode.PERMISSION_DENIED, "Error 403: Permission denied on resource {name}."),
+    "quota-exceeded": (grpc.StatusCode.RESOURCE_EXHAUSTED, "Error 403: Quota exceeded for {token}, quotaExceeded"),
+    "api-not-enabled": (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "Error 403: API has not been used in project before or it is disabled, accessNotConfigured ({token})",
+    ),
+    "timeout": (grpc.StatusCode.DEADLINE_EXCEEDED, "timeout while waiting for {name} to become ready"),
+}
+"""What can go wrong on request. Also: ``slow`` only waits; ``half-made`` leaves the resource there, not ready."""
+
+
+class Faults:
+    """Failures that a test asks for, in a JSON file: a list of mappings with
+
+    ``fault`` (a key of FAULTS, ``slow`` or ``half-made``), and optionally ``token`` and ``name`` (patterns),
+    ``operation`` (default create), ``nth`` (first matching call that fails, from 1), ``times``, ``seconds`` to wait.
+    """
+
+    def __init__(self, path: Path | None, store: Store) -> None:
+        self._path, self._store = path, store
+
+    def meet(self, operation: str, request: Request) -> bool:
+        """Waits and fails as asked; true if the resource is to be left half made."""
+        half_made = False
+        for fault in self._due(operation, request):
+            time.sleep(fault.get("seconds", 0))
+            if fault["fault"] in FAULTS:
+                code, message = FAULTS[fault["fault"]]
+                raise Refused(code, message.format(token=request.token, name=request.name))
+            half_made |= fault["fault"] == "half-made"
+        return half_made
+
+    def _due(self, operation: str, request: Request) -> list[Properties]:
+        if not self._path or not self._path.exists():
+            return []
+        due = []
+        for fault in json.loads(self._path.read_text()):
+            if fault["fault"] not in {*FAULTS, "slow", "half-made"}:
+                raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"the stand-in knows no fault {fault['fault']}")
+            if (
+                fault.get("operation", "create") == operation
+                and fnmatch.fnmatchcase(request.token, fault.get("token", "*"))
+                and fnmatch.fnmatchcase(request.name, fault.get("name", "*"))
+            ):
+                key = json.dumps(fault, sort_keys=True)
+                with self._store.open() as content:
+                    content["calls"][key] = call = content["calls"].get(key, 0) + 1
+                first = fault.get("nth", 1)
+                if first <= call < first + fault.get("times", 1):
+                    due.append(fault)
+        return due
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _answered(method: _Method) -> _Method:
+    """Turns what the cloud refuses into the protocol's error."""
+
+    @functools.wraps(method)
+    def answering(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(self, request, context)
+        except Refused as error:
+            context.abort(error.code, str(error))
+
+    return answering  # type: ignore[return-value]
+
+
+class Provider(provider_pb2_grpc.ResourceProviderServicer):
+    """The protocol. What a subclass may say of its package's resources is in the first methods."""
+
+    package: ClassVar[str]
+
+    def __init__(self, state: Path, faults: Path | None) -> None:
+        self.store = Store(state / f"{self.package}.json")
+        self.faults = Faults(faults, self.store)
+        self.config: Properties = {}
+
+    # What subclasses know.
+
+    def problems(self, token: str, inputs: Properties) -> Iterator[tuple[str, str]]:
+        """What is wrong with a resource's inputs: property, reason."""
+        yield from ()
+
+    def defaulted(self, token: str, name: str, inputs: Properties, old: Properties, seed: str) -> Properties:
+        """The inputs with what the provider fills in, such as generated names."""
+        return inputs
+
+    def identify(self, request: Request) -> str:
+        """What the cloud calls a new resource."""
+        return request.name
+
+    def computed(self, request: Request) -> Properties:
+        """The outputs that the cloud decides."""
+        return {}
+
+    def planned(self, token: str, inputs: Properties) -> Properties:
+        """The outputs that a preview of a new resource knows, with UNKNOWN for those that it cannot know."""
+        return inputs
+
+    def replaced_by(self, token: str, path: Path_) -> bool:
+        """Whether another value there takes another resource."""
+        return False
+
+    def config_replaced_by(self, key: str) -> bool:
+        """Whether another provider configuration makes other resources of all its resources."""
+        return False
+
+    def before_create(self, request: Request, content: dict[str, Any]) -> None:
+        """Raises Refused if the cloud would not have this resource now."""
+
+    def before_delete(self, request: Request, content: dict[str, Any]) -> bool:
+        """Raises Refused if the cloud would not let it go; false if it is only to be forgotten."""
+        return True
+
+    def ask(self, token: str, arguments: Properties, content: dict[str, Any]) -> Properties:
+        """Answers a function of the package."""
+        raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"the stand-in for {self.package} does not know {token}")
+
+    # The protocol.
+
+    def Handshake(self, request: Any, context: Any) -> provider_pb2.ProviderHandshakeResponse:  # noqa: N802
+        return provider_pb2.ProviderHandshakeResponse()
+
+    def GetPluginInfo(self, request: Any, context: Any) -> plugin_pb2.PluginInfo:  # noqa: N802
+        return plugin_pb2.PluginInfo(version=os.environ.get("STANDIN_VERSION", "0.0.1"))
+
+    def GetSchema(self, request: Any, context: Any) -> provider_pb2.GetSchemaResponse:  # noqa: N802
+        return provider_pb2.GetSchemaResponse(schema=json.dumps({"name": self.package}))
+
+    def Attach(self, request: Any, context: Any) -> empty_pb2.Empty:  # noqa: N802
+        return empty_pb2.Empty()
+
+    def Cancel(self, request: Any, context: Any) -> empty_pb2.Empty:  # noqa: N802
+        return empty_pb2.Empty()
+
+    def CheckConfig(self, request: provider_pb2.CheckRequest, context: Any) -> provider_pb2.CheckResponse:  # noqa: N802
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: provider_pb2.DiffRequest, context: Any) -> provider_pb2.DiffResponse:  # noqa: N802
+        paths = list(differences(read(request.old_inputs), read(request.news)))
+        return _diff_response({path: self.config_replaced_by(str(path[0])) for path in paths}, delete_first=False)
+
+    def Configure(self, request: Any, context: Any) -> provider_pb2.ConfigureResponse:  # noqa: N802
+        self.config = read(request.args)
+        return provider_pb2.ConfigureResponse(supportsPreview=True)
+
+    @_answered
+    def Check(self, request: provider_pb2.CheckRequest, context: Any) -> provider_pb2.CheckResponse:  # noqa: N802
+        token, name = _token_and_name(request.urn)
+        news, olds = read(request.news), read(request.olds)
+        seed = hashlib.sha256(request.randomSeed or request.urn.encode()).hexdigest()
+        failures = [
+            provider_pb2.CheckFailure(property=place, reason=reason) for place, reason in self.problems(token, news)
+        ]
+        return provider_pb2.CheckResponse(
+            inputs=write(self.defaulted(token, name, news, olds, seed)), failures=failures
+        )
+
+    @_answered
+    def Diff(self, request: provider_pb2.DiffRequest, context: Any) -> provider_pb2.DiffResponse:  # noqa: N802
+        token, name = _token_and_name(request.urn)
+        old, new = read(request.old_inputs), read(request.news)
+        paths = {path: self.replaced_by(token, path) for path in differences(old, new)}
+        # Two cannot have one name at one time: the real provider deletes first then, too.
+        same = any(paths.values()) and self.identify(Request(token=token, name=name, inputs=new)) == request.id
+        return _diff_response(paths, delete_first=same)
+
+    @_answered
+    def Create(self, request: provider_pb2.CreateRequest, context: Any) -> provider_pb2.CreateResponse:  # noqa: N802
+        token, name = _token_and_name(request.urn)
+        inputs = read(request.properties)
+        if request.preview:
+            return provider_pb2.CreateResponse(properties=write(self.planned(token, inputs)))
+        wanted = Request(token=token, name=name, inputs=inputs)
+        made = Request(token=token, name=name, inputs=inputs, identifier=self.identify(wanted))
+        half_made = self.faults.meet("create", made)
+        with self.store.open() as content:
+            if made.key in content["resources"] or made.key in content["deleted"]:
+                raise Refused(grpc.StatusCode.ALREADY_EXISTS, f"Error 409: {made.identifier} already exists")
+            self.before_create(made, content)
+            outputs = merged(inputs, self.computed(made))
+            content["resources"][made.key] = {
+                "token": token,
+                "id": made.identifier,
+                "name": name,
+                "inputs": inputs,
+                "outputs": outputs,
+            }
+        if half_made:
+            _leave_half_made(made, outputs, context)
+        return provider_pb2.CreateResponse(id=made.identifier, properties=write(outputs))
+
+    @_answered
+    def Read(self, request: provider_pb2.ReadRequest, context: Any) -> provider_pb2.ReadResponse:  # noqa: N802
+        token, name = _token_and_name(request.urn)
+        asked = Request(token=token, name=name, inputs=read(request.inputs), identifier=request.id)
+        self.faults.meet("read", asked)
+        with self.store.open() as content:
+            found = content["resources"].get(asked.key)
+        if not found:
+            return provider_pb2.ReadResponse()
+        # What is there now; an import brings no inputs and takes those of whoever made the resource.
+        inputs = {key: found["outputs"].get(key) for key in asked.inputs} or found["inputs"]
+        inputs = {key: value for key, value in inputs.items() if value is not None}
+        return provider_pb2.ReadResponse(id=request.id, inputs=write(inputs), properties=write(found["outputs"]))
+
+    @_answered
+    def Update(self, request: provider_pb2.UpdateRequest, context: Any) -> provider_pb2.UpdateResponse:  # noqa: N802
+        token, name = _token_and_name(request.urn)
+        inputs, old = read(request.news), read(request.olds)
+        kept = {key: value for key, value in old.items() if key not in read(request.old_inputs)}
+        if request.preview:
+            return provider_pb2.UpdateResponse(properties=write(merged(kept, inputs)))
+        wanted = Request(token=token, name=name, inputs=inputs, identifier=request.id)
+        self.faults.meet("update", wanted)
+        with self.store.open() as content:
+            if wanted.key not in content["resources"]:
+                raise Refused(grpc.StatusCode.NOT_FOUND, f"Error 404: {request.id} was not found")
+            outputs = merged(inputs, self.computed(wanted))
+            content["resources"][wanted.key] |= {"inputs": inputs, "outputs": outputs}
+        return provider_pb2.UpdateResponse(properties=write(outputs))
+
+    @_answered
+    def Delete(self, request: provider_pb2.DeleteRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
+        token, name = _token_and_name(request.urn)
+        asked = Request(token=token, name=name, inputs={}, identifier=request.id)
+        self.faults.meet("delete", asked)
+        with self.store.open() as content:
+            if found := content["resources"].get(asked.key):
+                going = Request(token=token, name=name, inputs=found["inputs"], identifier=request.id)
+                if self.before_delete(going, content):
+                    del content["resources"][asked.key]
+        return empty_pb2.Empty()
+
+    @_answered
+    def Invoke(self, request: provider_pb2.InvokeRequest, context: Any) -> provider_pb2.InvokeResponse:  # noqa: N802
+        with self.store.open() as content:
+            answer = self.ask(request.tok, read(request.args), content)
+        return provider_pb2.InvokeResponse(**{"return": write(answer)})
+
+
+def read(properties: struct_pb2.Struct) -> Properties:
+    content: Properties = json_format.MessageToDict(properties)
+    return content
+
+
+def write(properties: Mapping[str, Any]) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update(dict(properties))
+    return struct
+
+
+def merged(under: Any, over: Any) -> Any:
+    """Two trees laid over each other; a list is one value, as is a secret."""
+    if not (isinstance(under, dict) and isinstance(over, dict)) or _SIGNATURE in over:
+        return over
+    return {**under, **{key: merged(under.get(key), value) for key, value in over.items()}}
+
+
+def differences(old: Any, new: Any, path: Path_ = ()) -> Iterator[Path_]:
+    """The deepest places at which two trees differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from differences(old.get(key), new.get(key), (*path, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from differences(before, after, (*path, index))
+    elif old != new:
+        yield path
+
+
+def number_of(text: str) -> str:
+    """A number such as Google gives to projects: always the same one for a text."""
+    return str(10**11 + int(hashlib.sha256(text.encode()).hexdigest(), 16) % (9 * 10**11))
+
+
+def serve(provider: Provider) -> None:
+    """Serves until the engine, which started this process, ends it."""
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=32), options=[("grpc.max_receive_message_length", 400 * 2**20)]
+    )
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    server.wait_for_termination()
+
+
+def _token_and_name(urn: str) -> tuple[str, str]:
+    """From ``urn:pulumi:<stack>::<project>::<parent$…token>::<name>``."""
+    _, _, types, name = urn.split("::", 3)
+    return types.rpartition("$")[2], name
+
+
+def _diff_response(paths: Mapping[Path_, bool], *, delete_first: bool) -> provider_pb2.DiffResponse:
+    kinds = provider_pb2.PropertyDiff
+    return provider_pb2.DiffResponse(
+        changes=provider_pb2.DiffResponse.DIFF_SOME if paths else provider_pb2.DiffResponse.DIFF_NONE,
+        diffs=sorted({str(path[0]) for path in paths}),
+        replaces=sorted({str(path[0]) for path, replaces in paths.items() if replaces}),
+        deleteBeforeReplace=delete_first,
+        hasDetailedDiff=True,
+        detailedDiff={
+            "".join(
+                f"[{part}]" if isinstance(part, int) else f'["{part}"]' for part in path
+            ): provider_pb2.PropertyDiff(kind=kinds.UPDATE_REPLACE if replaces else kinds.UPDATE, inputDiff=True)
+            for path, replaces in paths.items()
+        },
+    )
+
+
+def _leave_half_made(made: Request, outputs: Properties, context: grpc.ServicerContext) -> None:
+    reason = f"{made.identifier} was made but is not ready: timeout while waiting for state RUNNING"
+    detail = any_pb2.Any()
+    detail.Pack(
+        provider_pb2.ErrorResourceInitFailed(
+            id=made.identifier, properties=write(outputs), reasons=[reason], inputs=write(made.inputs)
+        )
+    )
+    code = grpc.StatusCode.UNKNOWN
+    status = status_pb2.Status(code=code.value[0], message=reason, details=[detail])
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(code, reason)

@@ -1,0 +1,29 @@
+"""The program behind each ``pulumi-resource-…`` of these tests: ``python -m tests.engine.standin gcp``.
+
+Environment: STANDIN_STATE, folder of the files that stand for the clouds; STANDIN_FAULTS, file that says what fails;
+STANDIN_CLUSTER_ENDPOINT, STANDIN_CLUSTER_DNS_ENDPOINT and STANDIN_CLUSTER_CA, where a made cluster really is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tests.engine.provider import Provider, serve
+
+
+def provider(package: str) -> type[Provider]:
+    # Each imports only what it needs: the engine waits for its start.
+    if package == "gcp":
+        from tests.engine.gcp_standin import Google  # noqa: PLC0415
+
+        return Google
+    from tests.engine.others_standin import DockerBuild, Kubernetes  # noqa: PLC0415
+
+    return {"kubernetes": Kubernetes, "docker-build": DockerBuild}[package]
+
+
+if __name__ == "__main__":
+    faults = os.environ.get("STANDIN_FAULTS")
+    serve(provider(sys.argv[1])(Path(os.environ["STANDIN_STATE"]), Path(faults) if faults else None))
