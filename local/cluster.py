@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ GRACE_SECONDS = 5
 NOT_READY_TAINT = "node.kubernetes.io/not-ready"
 CONTAINER_LOGS = Path("/var/log/containers")  # fixed in the kubelet
 SHIM_SOCKETS = Path("/run/containerd/s")  # fixed in containerd
+BUILD_STATES = Path("/run/runc")  # fixed in buildkit
 
 Report = Callable[[str], None]
 
@@ -77,24 +78,37 @@ class Cluster:
 
     def _claim(self) -> None:
         """Refuse to take over what was started from another checkout under the same name."""
-        owner = self._layout.owner
-        if owner.exists() and owner.read_text() != str(self._layout.state):
+        owner = self._owner()
+        if owner and owner["state"] != str(self._layout.state):
             raise LocalError(
-                f"A local cluster named {self._layout.name} was started from {owner.read_text()}.\n"
-                f"  Stop it with --state {owner.read_text()}, or give this one another name with --name."
+                f"A local cluster named {self._layout.name} was started from {owner['state']}.\n"
+                f"  Stop it with --state {owner['state']}, or give this one another name with --name."
             )
+
+    def _owner(self) -> dict[str, str]:
+        """Which state folder and network namespace this instance belongs to; empty when it is stopped."""
+        try:
+            owner: dict[str, str] = json.loads(self._layout.owner.read_text())
+        except (FileNotFoundError, ValueError):  # a start that was killed may leave a torn file
+            return {}
+        return owner
 
     def _choose_address(self) -> str:
         """What runs keeps its address as long as this machine has it; afterwards everything starts anew."""
-        chosen = network.own_address() or network.make_own_address()
+        chosen = network.own_address()
         if not any(self.processes.is_alive(name) for name in self.processes.names()):
             return chosen
+        if self._owner().get("network") != network.namespace():
+            raise LocalError(
+                f"The local cluster named {self._layout.name} runs in another network namespace.\n"
+                "  Give this one another --name and --state, or stop that one."
+            )
         used = self._layout.address.read_text() if self._layout.address.exists() else chosen
         if network.has_address(used):
             return used
         self._report(f"this machine's address is {chosen} and no longer {used}: starting everything anew")
         self._remove_everything()
-        return network.own_address() or network.make_own_address()
+        return chosen
 
     def steps(self, address: str) -> list[Step]:
         """Everything that `start` does, each with what it has to wait for."""
@@ -133,9 +147,9 @@ class Cluster:
         layout = self._layout
         for folder in (layout.run, layout.cluster, layout.cache, layout.pod_logs):
             folder.mkdir(parents=True, exist_ok=True)
-        layout.owner.write_text(str(layout.state))
+        layout.owner.write_text(json.dumps({"state": str(layout.state), "network": network.namespace()}))
         layout.address.write_text(address)
-        network.prepare()
+        network.prepare(address)
         cgroups.make(layout)
         builder.write_definition(layout)
 
@@ -185,8 +199,9 @@ class Cluster:
         self.processes.end_marked()
         cgroups.remove(layout)
         mounts.unmount_below((layout.run, layout.kubelet, layout.cache))
-        network.remove(layout)
-        firewall.clean()
+        if self._owner().get("network") == network.namespace():  # another's is not for us to clean
+            network.remove(layout)
+            firewall.clean()
         self._remove_files(sockets)
 
     def _remove_files(self, sockets: Sequence[Path]) -> None:
@@ -199,9 +214,17 @@ class Cluster:
                     link.unlink()
         for folder in (layout.run, layout.pod_addresses):
             shutil.rmtree(folder, ignore_errors=True)
-        for folder in (CONTAINER_LOGS, SHIM_SOCKETS, SHIM_SOCKETS.parent, layout.run.parent):
+        self._remove_build_states()
+        for folder in (CONTAINER_LOGS, SHIM_SOCKETS, SHIM_SOCKETS.parent, BUILD_STATES, layout.run.parent):
             with contextlib.suppress(OSError):  # not empty: others use it
                 folder.rmdir()
+
+    def _remove_build_states(self) -> None:
+        """What runc remembers of builds that were under way."""
+        own = f"/{self._layout.cgroup}/"
+        for state in BUILD_STATES.glob("*/state.json"):
+            if own in state.read_text(errors="replace"):
+                shutil.rmtree(state.parent, ignore_errors=True)
 
     def _delete_state(self) -> None:
         layout = self._layout
@@ -217,6 +240,28 @@ class Cluster:
         return locks.held(self._layout.lock, waiting=waiting, report=self._report)
 
 
+class Work(threading.Thread):
+    """A task in the background; as a daemon, so that a start which fails or is interrupted does not wait for it."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(name=task.name, daemon=True)
+        self._task = task
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._task.run()
+        except BaseException as error:
+            self._error = error
+
+    def is_done(self) -> bool:
+        if self.is_alive():
+            return False
+        if self._error:
+            raise self._error
+        return True
+
+
 class Start:
     """One run through the steps: each begins as soon as those before it are done."""
 
@@ -226,35 +271,32 @@ class Start:
         self._report = report
         self._began = time.monotonic()
         self._done: set[str] = set()
-        self._begun: dict[str, Future[None] | None] = {}
+        self._begun: set[str] = set()
+        self._work: dict[str, Work] = {}
         self._launched: set[str] = set()
 
     def run(self) -> None:
-        pool = ThreadPoolExecutor(max_workers=len(self._steps))
-        try:
-            while len(self._done) < len(self._steps):
-                if not self._advance(pool):
-                    self._check_time()
-                    time.sleep(POLL_SECONDS)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while len(self._done) < len(self._steps):
+            if not self._advance():
+                self._check_time()
+                time.sleep(POLL_SECONDS)
 
-    def _advance(self, pool: ThreadPoolExecutor) -> bool:
+    def _advance(self) -> bool:
         """Begin what can begin and note what is done; whether anything was."""
         before = len(self._done)
         for step in self._steps:
             if step.name not in self._begun and self._done.issuperset(step.after):
-                self._begin(step, pool)
+                self._begin(step)
             if step.name in self._begun and step.name not in self._done and self._is_done(step):
                 self._note(step)
         return len(self._done) > before
 
-    def _begin(self, step: Step, pool: ThreadPoolExecutor) -> None:
+    def _begin(self, step: Step) -> None:
+        self._begun.add(step.name)
         if isinstance(step, Task):
-            self._begun[step.name] = pool.submit(step.run)
-            return
-        self._begun[step.name] = None
-        if not self._processes.is_alive(step.name):
+            self._work[step.name] = Work(step)
+            self._work[step.name].start()
+        elif not self._processes.is_alive(step.name):
             self._processes.launch(step)
             self._launched.add(step.name)
 
@@ -262,11 +304,7 @@ class Start:
         if isinstance(step, Process):
             self._check_lives()
             return step.ready()
-        future = self._begun[step.name]
-        if future is None or not future.done():
-            return False
-        future.result()
-        return True
+        return self._work[step.name].is_done()
 
     def _note(self, step: Step) -> None:
         self._done.add(step.name)

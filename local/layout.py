@@ -21,10 +21,10 @@ BUILDER = "model-serving"
 POD_RANGE = IPv4Network("10.213.0.0/24")
 SERVICE_RANGE = IPv4Network("10.214.0.0/16")
 API_SERVICE_ADDRESS = SERVICE_RANGE[1]
-FALLBACK_ADDRESS = "10.215.0.1"  # of the dummy interface, on a machine that has no address of its own
+FALLBACK_ADDRESS = "10.215.0.1"  # for a machine that has no address of its own
 
 BRIDGE = "ms-pods"
-DUMMY = "ms-address"
+OWN_INTERFACE = "ms-address"
 
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for what cannot be told to listen on less

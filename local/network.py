@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from local.errors import LocalError
-from local.layout import BRIDGE, DUMMY, FALLBACK_ADDRESS, POD_RANGE, SERVICE_RANGE, Layout
+from local.layout import BRIDGE, FALLBACK_ADDRESS, OWN_INTERFACE, POD_RANGE, SERVICE_RANGE, Layout
 
 CNI_RESULTS = Path("/var/lib/cni/results")  # fixed in libcni
 # Per network namespace; the second exists only where the kernel's br_netfilter is loaded.
@@ -21,17 +21,20 @@ SETTINGS = {
 }
 
 
-def own_address() -> str | None:
-    """The address of the default route's interface, or else any that others can reach; None for an offline machine."""
+def own_address() -> str:
+    """The address of the default route's interface, or else any that others can reach.
+
+    A machine without any gets one on an interface of its own by `prepare`, so that the cluster works offline too.
+    """
     addresses = {
         entry["ifname"]: entry["addr_info"][0]["local"]
         for entry in _ip("-4", "address", "show", "up", "scope", "global")
-        if entry.get("addr_info") and entry["ifname"] not in {BRIDGE, DUMMY}
+        if entry.get("addr_info") and entry["ifname"] not in {BRIDGE, OWN_INTERFACE}
     }
     for route in _ip("-4", "route", "show", "default"):
         if route.get("dev") in addresses:
             return str(addresses[route["dev"]])
-    return next(iter(addresses.values()), None)
+    return str(next(iter(addresses.values()), FALLBACK_ADDRESS))
 
 
 def has_address(address: str) -> bool:
@@ -39,14 +42,9 @@ def has_address(address: str) -> bool:
     return any(info.get("local") == address for entry in entries for info in entry.get("addr_info", []))
 
 
-def make_own_address() -> str:
-    """Give a machine without any address one on a dummy interface, so that the cluster works offline too."""
-    if not has_address(FALLBACK_ADDRESS):
-        with contextlib.suppress(subprocess.CalledProcessError):  # it may be there, but without its address
-            _run("ip", "link", "add", DUMMY, "type", "bridge")
-        _run("ip", "address", "replace", f"{FALLBACK_ADDRESS}/32", "dev", DUMMY)
-        _run("ip", "link", "set", DUMMY, "up")
-    return FALLBACK_ADDRESS
+def namespace() -> str:
+    """Identity of the network namespace that this command runs in."""
+    return str(Path("/proc/self/ns/net").readlink())
 
 
 def overlaps() -> list[str]:
@@ -64,8 +62,10 @@ def overlaps() -> list[str]:
     return found
 
 
-def prepare() -> None:
-    """Let packets pass between pods, and let the firewall see those that stay on the bridge."""
+def prepare(address: str) -> None:
+    """Have the address, let packets pass between pods, and let the firewall see those that stay on the bridge."""
+    if address == FALLBACK_ADDRESS and not has_address(address):
+        _make_address()
     if not Path("/proc/sys/net/bridge").exists():
         subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
     for path, value in SETTINGS.items():
@@ -73,11 +73,19 @@ def prepare() -> None:
             path.write_text(value)
 
 
+def _make_address() -> None:
+    with contextlib.suppress(subprocess.CalledProcessError):  # it may be there, but without its address
+        # A bridge with nothing on it, because not every kernel has dummy interfaces.
+        _run("ip", "link", "add", OWN_INTERFACE, "type", "bridge")
+    _run("ip", "address", "replace", f"{FALLBACK_ADDRESS}/32", "dev", OWN_INTERFACE)
+    _run("ip", "link", "set", OWN_INTERFACE, "up")
+
+
 def remove(layout: Layout) -> None:
-    """Remove the bridge, the pods' interfaces on it and the dummy interface, and forget the pods' addresses."""
+    """Remove the interfaces of the pods and of the fallback address, and forget the pods' addresses."""
     names = {entry["ifname"] for entry in _ip("link", "show")}
     attached = [entry["ifname"] for entry in _ip("link", "show", "master", BRIDGE)] if BRIDGE in names else []
-    for name in [*attached, *({BRIDGE, DUMMY} & names)]:
+    for name in [*attached, *({BRIDGE, OWN_INTERFACE} & names)]:
         with contextlib.suppress(subprocess.CalledProcessError):  # the kernel may just have removed it with its pod
             _run("ip", "link", "delete", name)
     own = re.compile(rf"{re.escape(layout.network)}-[0-9a-f]{{64}}-")

@@ -143,7 +143,10 @@ class Processes:
     def _environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if key not in {"NOTIFY_SOCKET", "KUBECONFIG"}}
         path = f"{self._layout.bin}:{SYSTEM_PATH}"
-        return inherited | {"PATH": path, MARK: str(self._layout.run)}
+        # buildkitd leaves mount points behind in its temporary folder.
+        temporary = self._layout.run / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        return inherited | {"PATH": path, "TMPDIR": str(temporary), MARK: str(self._layout.run)}
 
     def _write(self, process: Process, pid: int) -> None:
         record = {"pid": pid, "started": start_time(pid) or "", "boot": boot(), "digest": process.digest}
