@@ -513,6 +513,17 @@ class ObservabilitySettings(Section):
     )
     alerts: AlertSettings = Field(default_factory=AlertSettings, description="When an alert is raised.")
 
+    @field_validator("emails")
+    @classmethod
+    def _told_apart(cls, value: list[str]) -> list[str]:
+        if len(set(names(value))) < len(value):
+            raise wrong(
+                f"is {', '.join(value)}, and two of them are alike",
+                "Both would have one name in the stack, and one would replace the other.",
+                "Write each address once.",
+            )
+        return value
+
 
 class StateSettings(Section):
     """Where the state of this stack is; `make init-gcp` made it and prints these two lines."""
