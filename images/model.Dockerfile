@@ -1,5 +1,5 @@
 # A released model on its runtime: one layer, the release's folder.
-ARG RUNTIME
+ARG RUNTIME=scratch
 FROM ${RUNTIME}
 ARG MODEL
 # --link: the layer does not depend on those below it, so a release builds and pushes no more than the model.

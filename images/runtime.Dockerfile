@@ -1,6 +1,6 @@
 # What a model needs to run: MLServer and the packages that the model was trained with, exactly as locked.
 # The build context is a release's folder, of which only requirements.lock is sent (see the .dockerignore beside this).
-ARG BASE
+ARG BASE=scratch
 
 # An empty folder, unless the build is given a context of this name with the lock's wheels.
 FROM scratch AS wheels

@@ -45,7 +45,7 @@ class Tool:
         variables: Go variable -> value that the linker sets, so that the tool knows its version.
         cgo: whether C code is linked in; off where a static binary works as well.
         probe: how an installed tool tells its version; without it a tool on PATH is never reused.
-        plugin: a Pulumi resource plugin, which the engine looks for in PULUMI_HOME.
+        plugin: a plugin of Pulumi, which the engine looks for in PULUMI_HOME.
         embed: files of a module that its main package embeds, copied beside it before the build.
         file: files of a module that the tool needs beside it when it runs.
     """
@@ -66,7 +66,9 @@ class Tool:
 
     @property
     def key(self) -> str:
-        digest = hashlib.sha256(repr((self, platform.system(), platform.machine())).encode())
+        """Hash of what decides the result, which is not where it is linked to or how one on PATH is recognised."""
+        recipe = (self.packages, self.variables, self.cgo, self.embed, self.file, platform.system(), platform.machine())
+        digest = hashlib.sha256(repr(recipe).encode())
         for path in sorted(self.folder.rglob("*")):
             if path.is_file():
                 digest.update(f"{path.relative_to(HERE)}\0".encode() + path.read_bytes())

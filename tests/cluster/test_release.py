@@ -1,0 +1,105 @@
+"""Releases: a folder appears, `pulumi up`, and the traffic is on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import Project, ask
+from tests.cluster.test_serving import IRIS
+
+POLL_SECONDS = 0.1
+RELEASE_SECONDS = 120  # a bound on the wait, not a measure: see `make bench`
+
+
+class Watch:
+    """Asks a model without a pause worth the name, and takes down which version answered."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.answers: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while not self._end.wait(POLL_SECONDS) and time.monotonic() < deadline:
+            status, body = ask(self.path, IRIS)
+            self.answers.append(body["model_version"] if status == 200 else f"{status} {body}")
+
+
+def manifest(repository: str, reference: str) -> dict[str, list[dict[str, str]]]:
+    request = urllib.request.Request(
+        f"http://localhost:5000/v2/{repository}/manifests/{reference}",
+        headers={"Accept": "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        content: dict[str, list[dict[str, str]]] = json.load(answer)
+    return content
+
+
+@pytest.fixture
+def next_release(project: Project) -> Iterator[Path]:
+    folder = project.release("iris-dtc", "1.0.1", like="1.0")
+    yield folder
+    subprocess.run(["rm", "--recursive", "--force", str(folder)], check=True)
+    project.up()
+
+
+def test_a_new_version_takes_the_traffic_and_nothing_else_changes(project: Project, next_release: Path) -> None:
+    with Watch("/mlapi/v2/models/iris-dtc/infer") as watch:
+        project.up()
+    assert set(watch.answers) == {"1.0", "1.0.1"}
+    assert watch.answers == sorted(watch.answers), "traffic moves once"
+    assert ask("/mlapi/v2/models/iris-dtc/versions/1.0.1/infer", IRIS)[1]["model_version"] == "1.0.1"
+    assert ask("/mlapi/v2/models/iris-dtc/versions/1.0/infer", IRIS)[0] == 404, "the old version is gone"
+    assert list(project.outputs()["models"]["iris-dtc"]["versions"]) == ["1.0.1"]
+    # The image of the old version is still there: a rollback has something to run.
+    old, new = manifest("iris-dtc", "1.0"), manifest("iris-dtc", "1.0.1")
+    assert old["layers"][:-1] == new["layers"][:-1], "all layers but the model's are shared"
+
+
+def test_a_split_shares_the_traffic(project: Project, next_release: Path) -> None:
+    stack = project.folder / "stacks" / "Pulumi.local.yaml"
+    before = stack.read_text()
+    stack.write_text(before.replace("iris-dtc: {}", 'iris-dtc: {versions: {"1.0": 50, "1.0.1": 50}}'))
+    try:
+        project.up()
+        answers = [ask("/mlapi/v2/models/iris-dtc/infer", IRIS)[1]["model_version"] for _ in range(60)]
+        assert set(answers) == {"1.0", "1.0.1"}
+        for version in ("1.0", "1.0.1"):
+            assert ask(f"/mlapi/v2/models/iris-dtc/versions/{version}/infer", IRIS)[1]["model_version"] == version
+    finally:
+        stack.write_text(before)
+
+
+def test_a_model_that_is_changed_after_its_release_is_refused(project: Project) -> None:
+    settings = project.folder / "models" / "iris-dtc" / "1.0" / "model-settings.json"
+    before = settings.read_text()
+    settings.write_text(before + "\n")
+    try:
+        for command in ("preview", "up"):
+            options = ["--yes", "--skip-preview"] if command == "up" else []
+            refused = project.run("pulumi", command, "--stack", "local", *options, check=False)
+            assert refused.returncode != 0
+            assert "models/iris-dtc/1.0 was changed after it was published" in refused.stdout
+            assert "git checkout models/iris-dtc/1.0" in refused.stdout
+            assert "Traceback" not in refused.stdout
+    finally:
+        settings.write_text(before)
+    project.up("--expect-no-changes")

@@ -1,0 +1,106 @@
+"""The models as clients reach them: through the real gateway, from real pods."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient import http as tritonclient
+
+from tests.cluster.conftest import PROJECT, Project, ask
+
+IRIS = {"inputs": [{"name": "predict", "shape": [1, 4], "datatype": "FP32", "data": [5, 3.4, 1.5, 0.2]}]}
+PRODUCTS = {
+    "inputs": [{"name": "predict", "shape": [3], "datatype": "BYTES", "data": ["boneca", "carrinho", "minecraft"]}]
+}
+
+
+@pytest.mark.parametrize("version", ["/versions/1.0", ""])
+@pytest.mark.parametrize(
+    ("model", "request_body", "answer"),
+    [
+        ("iris-dtc", IRIS, [0]),
+        ("classificador-produtos", PRODUCTS, ["brinquedos", "brinquedos", "jogos"]),
+    ],
+)
+def test_the_requests_of_the_original_workflow_work_verbatim(
+    project: Project, model: str, version: str, request_body: dict[str, Any], answer: list[Any]
+) -> None:
+    status, body = ask(f"/mlapi/v2/models/{model}{version}/infer", request_body)
+    assert status == 200, body
+    assert (body["model_name"], body["model_version"]) == (model, "1.0")
+    assert body["outputs"][0]["data"] == answer
+
+
+@pytest.mark.parametrize("folder", sorted((PROJECT / "models").glob("*/*/request.json")), ids=lambda p: p.parts[-3])
+def test_each_release_answers_its_contract(project: Project, folder: Any) -> None:
+    model, version = folder.parts[-3:-1]
+    status, body = ask(f"/mlapi/v2/models/{model}/versions/{version}/infer", json.loads(folder.read_text()))
+    assert status == 200, body
+    for output, expected in zip(
+        body["outputs"], json.loads(folder.with_name("response.json").read_text())["outputs"], strict=True
+    ):
+        assert (output["name"], output["shape"], output["datatype"]) == (
+            expected["name"],
+            expected["shape"],
+            expected["datatype"],
+        )
+        # Another processor may round the last digits of a float differently.
+        assert output["data"] == (
+            pytest.approx(expected["data"]) if output["datatype"].startswith("FP") else expected["data"]
+        )
+
+
+def test_a_client_of_the_ecosystem_gets_a_prediction(project: Project) -> None:
+    client = tritonclient.InferenceServerClient("127.0.0.1:8080/mlapi")
+    assert client.is_model_ready("iris-dtc", "1.0")
+    tensor = tritonclient.InferInput("predict", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.array([[5, 3.4, 1.5, 0.2]], dtype=np.float32), binary_data=False)
+    wanted = tritonclient.InferRequestedOutput("predict", binary_data=False)
+    for version in ("", "1.0"):
+        result = client.infer("iris-dtc", [tensor], model_version=version, outputs=[wanted])
+        assert result.as_numpy("predict").tolist() == [[0]]
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/mlapi",
+        "/mlapi/v2",
+        "/mlapi/v2/models",
+        "/mlapi/v2/health/ready",
+        "/mlapi/v2/repository/index",
+        "/mlapi/v2/models/iris-dtc/../../repository/index",
+        "/mlapi/v2/models/iris-dtc/%2e%2e/%2e%2e/repository/index",
+        "/mlapi/v2/models/iris-dtc/..%2f..%2frepository/index",
+        "/mlapi/v2/models/iris",
+        "/v2/models/iris-dtc",
+        "/v2/repository/index",
+        "/metrics",
+    ],
+)
+def test_everything_but_the_models_is_unreachable(project: Project, path: str) -> None:
+    assert ask(path, {})[0] == 404
+
+
+def test_a_second_up_changes_nothing(project: Project) -> None:
+    assert "changes" not in project.up("--expect-no-changes").stdout.rpartition("Resources:")[2]
+
+
+def test_outputs_tell_endpoint_url_versions_and_digests(project: Project) -> None:
+    outputs = project.outputs()
+    assert outputs["endpoint"] == "http://127.0.0.1:8080"
+    iris = outputs["models"]["iris-dtc"]
+    assert iris["url"] == "http://127.0.0.1:8080/mlapi/v2/models/iris-dtc"
+    assert iris["versions"]["1.0"]["weight"] == 100
+    deployed = project.kubectl("get", "deployment", "iris-dtc-1-0", "--output", "jsonpath={..image}").stdout
+    assert deployed.endswith(f"@{iris['versions']['1.0']['digest']}")
+
+
+def test_the_checkout_stays_clean(project: Project) -> None:
+    project.make("preview")
+    assert project.run("git", "status", "--porcelain", "--", ":!models").stdout == ""
