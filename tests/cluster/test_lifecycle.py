@@ -1,0 +1,327 @@
+"""The local cluster's life: start, loss of each process, stop, and what a stop leaves behind.
+
+Every cluster here runs in a network namespace of its own, with its own home folder, so that neither the machine's
+cluster nor the order of tests matters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import checks
+from local.errors import LocalError
+from local.layout import PROJECT, Layout
+
+PROCESSES = (
+    "registry",
+    "buildkitd",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "containerd",
+    "kubelet",
+    "kube-proxy",
+    "kube-router",
+    "contour",
+    "envoy",
+)
+TOOLS = PROJECT / ".state" / "bin"
+HOLD = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); print(flush=True); s.accept()"
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "sleeper"},
+    "spec": {"containers": [{"name": "sleeper", "image": "localhost:5000/base/pause:1"}]},
+}
+GATEWAY = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "Gateway",
+    "metadata": {"name": "gateway", "namespace": "models"},
+    "spec": {"gatewayClassName": "contour", "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}]},
+}
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the local cluster needs root")
+
+
+class Instance:
+    """A cluster in a network namespace of its own, driven as a person would: through its command line."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.state = folder / "state"
+        self.home = folder / "home"
+        self.tools = TOOLS
+        self.kubeconfig_of_user = self.home / ".kube" / "config"
+        self.kubeconfig_of_user.parent.mkdir(parents=True)
+        self.kubeconfig_of_user.write_text("the user's own")
+        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self._namespace = Path(f"/proc/{self._holder.pid}/ns/net")
+        while self._namespace.readlink() == Path("/proc/self/ns/net").readlink():
+            time.sleep(0.01)
+        self.inside("ip", "link", "set", "lo", "up")
+
+    def close(self) -> None:
+        self.run("stop", "--delete")
+        self._holder.kill()
+        self._holder.wait()
+
+    def command(self, *arguments: str) -> list[str]:
+        return ["nsenter", f"--net={self._namespace}", *arguments]
+
+    def inside(self, *arguments: str) -> str:
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, check=True).stdout
+
+    def local(self, *arguments: str) -> list[str]:
+        options = ("--name", self.name, "--state", str(self.state), "--bin", str(self.tools))
+        return self.command(sys.executable, "-m", "local", *arguments, *options)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if key not in {"XDG_CACHE_HOME", "KUBECONFIG"}}
+        return kept | {"HOME": str(self.home)}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.local(*arguments), capture_output=True, text=True, check=False, env=self.environment, cwd=PROJECT
+        )
+
+    def kubectl(self, *arguments: str, text: str = "") -> str:
+        command = self.command(str(TOOLS / "kubectl"), f"--kubeconfig={self.state}/kubeconfig", *arguments)
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+
+    def pids(self) -> dict[str, int]:
+        return {path.name: json.loads(path.read_text())["pid"] for path in (self.state / "local" / "pids").iterdir()}
+
+    def traces(self) -> dict[str, list[str]]:
+        """Everything on this machine that belongs to the instance or lies in its network namespace."""
+        rules = self.inside("iptables-save") + self.inside("ip6tables-save")
+        return {
+            "processes": sorted(self._processes()),
+            "mounts": re.findall(rf".*(?:{self.state}|{self.home}|{self._run}).*", Path("/proc/mounts").read_text()),
+            "interfaces": re.findall(r"^\d+: ([^:@]+)", self.inside("ip", "link"), re.MULTILINE),
+            "routes": self.inside("ip", "route", "show", "table", "all").splitlines(),
+            "rules": re.findall(r"^(?:-A .*|:.* - .*)$", rules, re.MULTILINE),
+            "sets": self.inside("ipset", "list", "-name").split(),
+            "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/model-serving-{self.name}")],
+            "namespaces": self.inside("ip", "netns", "list").split(),
+            "files": [str(path) for path in self._files()],
+        }
+
+    @property
+    def _run(self) -> str:
+        return f"/run/model-serving/{self.name}"
+
+    def _files(self) -> Iterator[Path]:
+        yield from Path("/run").glob(f"model-serving/{self.name}")
+        yield from Path("/var/lib/cni").glob(f"results/model-serving-{self.name}-*")
+        yield from (
+            link for link in Path("/var/log").glob("containers/*") if link.readlink().is_relative_to(self.state)
+        )
+
+    def _processes(self) -> Iterator[str]:
+        namespace = self._namespace.readlink()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                dead = folder.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+                marked = self._run.encode() in folder.joinpath("environ").read_bytes()
+                contained = f"model-serving-{self.name}" in folder.joinpath("cgroup").read_text()
+                here = (folder / "ns" / "net").readlink() == namespace
+            except OSError:
+                continue
+            if not dead and (marked or contained or here) and int(folder.name) != self._holder.pid:
+                yield folder.joinpath("comm").read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Not pytest's own: a kubelet's sockets need short paths."""
+    with tempfile.TemporaryDirectory(prefix="ms-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="module")
+def instance(folder: Path) -> Iterator[Instance]:
+    made = Instance("test-lifecycle", folder)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def before(instance: Instance) -> dict[str, list[str]]:
+    return instance.traces()
+
+
+@pytest.fixture(scope="module")
+def running(instance: Instance, before: dict[str, list[str]]) -> Instance:
+    done = instance.run("start")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return instance
+
+
+@pytest.fixture
+def other(folder: Path) -> Iterator[Instance]:
+    with tempfile.TemporaryDirectory(dir=folder) as path:
+        made = Instance("test-other", Path(path))
+        yield made
+        made.close()
+
+
+def test_start_from_nothing_ends_with_a_ready_node(running: Instance) -> None:
+    node = json.loads(running.kubectl("get", "node", "local", "-o", "json"))
+    ready = [condition["status"] for condition in node["status"]["conditions"] if condition["type"] == "Ready"]
+    assert ready == ["True"]
+    assert running.kubectl("config", "current-context").strip() == "model-serving-local"
+    assert running.run("status").returncode == 0
+
+
+def test_a_gateway_is_served_as_soon_as_it_is_declared(running: Instance) -> None:
+    running.kubectl("create", "namespace", "models")
+    running.kubectl("apply", "-f", "-", text=json.dumps(GATEWAY))
+    running.kubectl("wait", "--for=condition=Programmed", "--namespace=models", "gateway/gateway", "--timeout=20s")
+
+
+def test_a_second_start_starts_nothing(running: Instance) -> None:
+    pids = running.pids()
+    began = time.monotonic()
+    done = running.run("start")
+    assert (done.returncode, running.pids()) == (0, pids), done.stdout + done.stderr
+    assert time.monotonic() - began < 2
+
+
+def test_a_pod_runs_from_the_registry(running: Instance) -> None:
+    account = ("--for=create", "serviceaccount/default", "--timeout=20s")
+    running.kubectl("wait", *account)
+    running.kubectl("apply", "-f", "-", text=json.dumps(POD))
+    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=30s")
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_killed_process_is_named_and_started_again(running: Instance, name: str) -> None:
+    pids = running.pids()
+    os.kill(pids[name], signal.SIGKILL)
+    status = running.run("status")
+    assert status.returncode == 1
+    assert f"{name} died; its last log lines:" in status.stdout
+
+    done = running.run("start")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{name} (process {pids[name]}) had died; its last log lines:" in done.stdout
+    now = running.pids()
+    assert {changed for changed in PROCESSES if now[changed] != pids[changed]} == {name}
+    assert running.run("status").returncode == 0
+
+
+def test_another_checkout_cannot_take_the_name(running: Instance, folder: Path) -> None:
+    done = subprocess.run(
+        [*running.local("start"), "--state", str(folder / "second")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"Stop it with --state {running.state}" in done.stderr
+
+
+def test_stop_leaves_nothing_and_start_recovers_the_objects(running: Instance, before: dict[str, list[str]]) -> None:
+    assert running.traces() != before
+    assert running.run("stop").returncode == 0
+    assert running.traces() == before
+    assert running.run("stop").returncode == 0
+    assert running.traces() == before
+    assert running.run("status").returncode == 1
+
+    # A laptop comes back with another address: whatever names the old one has to be made anew.
+    running.inside("ip", "link", "add", "other", "type", "bridge")
+    running.inside("ip", "address", "add", "192.0.2.77/24", "dev", "other")
+    running.inside("ip", "link", "set", "other", "up")
+    done = running.run("start")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "https://192.0.2.77:6443" in (running.state / "kubeconfig").read_text()
+    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=30s")
+
+    for pid in running.pids().values():
+        os.kill(pid, signal.SIGKILL)
+    assert running.run("stop", "--delete").returncode == 0
+    running.inside("ip", "link", "delete", "other")
+    assert running.traces() == before
+    assert not (running.state / "kubeconfig").exists()
+    assert not (running.state / "local" / "etcd").exists()
+    assert running.kubeconfig_of_user.read_text() == "the user's own"
+
+
+def test_taken_ports_are_all_named_before_anything_starts(other: Instance) -> None:
+    holders = [
+        subprocess.Popen(other.command(sys.executable, "-c", HOLD, port), stdout=subprocess.PIPE)
+        for port in ("5000", "8080")
+    ]
+    try:
+        for holder in holders:
+            assert holder.stdout
+            holder.stdout.readline()
+        done = other.run("start")
+        assert done.returncode == 1
+        for holder, port, purpose in zip(holders, ("5000", "8080"), ("the image registry", "the gateway"), strict=True):
+            assert f"{port}, wanted for {purpose}: held by process {holder.pid} " in done.stderr
+            assert f"kill {holder.pid}" in done.stderr
+        assert not (other.state / "local" / "pids").exists()
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+
+
+def test_a_process_that_dies_at_once_is_named_with_its_last_words(other: Instance, folder: Path) -> None:
+    other.tools = folder / "broken" / "bin"
+    shutil.copytree(TOOLS, other.tools, symlinks=True)
+    (other.tools.parent / "share-contour").symlink_to((TOOLS.parent / "share-contour").resolve())
+    (other.tools / "etcd").unlink()
+    (other.tools / "etcd").write_text("#!/bin/sh\necho no luck today\nexit 3\n")
+    (other.tools / "etcd").chmod(0o755)
+    done = other.run("start")
+    assert done.returncode == 1
+    assert "etcd died while the cluster started" in done.stderr
+    assert "no luck today" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_start_can_be_gone_on_with(other: Instance) -> None:
+    nothing = other.traces()
+    start = subprocess.Popen(
+        other.local("start"), cwd=PROJECT, env=other.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 20
+    while not (other.state / "local" / "pids" / "kube-apiserver").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    start.send_signal(signal.SIGINT)
+    output = start.communicate(timeout=10)[0].decode()
+    assert start.returncode == 130
+    assert "Traceback" not in output
+    assert other.run("stop").returncode == 0
+    assert other.traces() == nothing
+
+
+def test_everything_that_is_missing_is_in_one_message(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(checks, "PACKAGES", {"no-such-one": "one", "no-such-two": "two"})
+    layout = Layout(name="test-other", state=folder / "empty", bin=folder / "empty" / "bin")
+    with pytest.raises(LocalError, match="apt-get install one two") as raised:
+        checks.check_machine(layout)
+    assert "Missing: no-such-one, no-such-two." in str(raised.value)
+    assert "Build them: make tools" in str(raised.value)
+    assert "model-serving:kubeContext" in str(raised.value)
+
+
+def test_a_user_who_is_not_root_learns_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(LocalError, match="Run the same command with sudo -E"):
+        checks.require_root()
