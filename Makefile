@@ -23,6 +23,8 @@ export PULUMI_CONFIG_PASSPHRASE ?= local
 export BUILDX_CONFIG ?= $(CURDIR)/$(STATE)/buildx
 endif
 LOCAL := .venv/bin/python -m local
+# By content, not by time: a fresh checkout has new times and the same content.
+VENV := .venv/installed-$(shell cat requirements*.txt | sha256sum | cut -c 1-12)
 
 .PHONY: help
 help: ## list the targets
@@ -62,7 +64,8 @@ stack:
 	@pulumi stack select --create $(STACK)
 
 .PHONY: env
-env: tools ## print the environment for commands of your own: eval "$(make env)"
+env: ## print the environment for commands of your own: eval "$(make env)"
+	@$(MAKE) tools >&2
 	@for name in PATH PULUMI_HOME PULUMI_SKIP_UPDATE_CHECK PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION \
 	    PULUMI_BACKEND_URL PULUMI_CONFIG_PASSPHRASE BUILDX_CONFIG; do \
 	  test -z "$${!name+set}" || printf 'export %s=%q\n' "$$name" "$${!name}"; \
@@ -70,20 +73,20 @@ env: tools ## print the environment for commands of your own: eval "$(make env)"
 	@printf 'export KUBECONFIG=%q\n' "$(CURDIR)/$(STATE)/kubeconfig"
 
 .PHONY: tools
-tools: $(STATE)/packages .venv/installed ## install or build whatever is missing; a second run takes no time
+tools: $(STATE)/packages $(VENV) ## install or build whatever is missing; a second run takes no time
 	@.venv/bin/python toolchain/build.py --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME)
 
 $(STATE)/packages: toolchain/packages.py
 	@$(PYTHON) toolchain/packages.py
 	@mkdir -p $(STATE) && touch $@
 
-.venv/installed: requirements-bootstrap.txt requirements.txt requirements-dev.txt
+$(VENV):
 	@echo "installing the Python packages into .venv"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
 	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode \
 	    requirements-bootstrap.txt requirements.txt requirements-dev.txt
-	@touch $@
+	@rm -f .venv/installed* && touch $@
 
 .PHONY: lock
 lock: ## pin the Python packages anew after a change of requirements*.in
