@@ -114,7 +114,7 @@ class Edge(ComponentResource):
         self.dns_records = Output.all(self.address, proof.dns_resource_records).apply(
             lambda found: [
                 {"name": f"{domain}.", "type": "A", "data": found[0]},
-                *({"name": record.name, "type": record.type, "data": record.data} for record in found[1]),
+                *({key: record[key] for key in ("name", "type", "data")} for record in found[1]),
             ]
         )
 

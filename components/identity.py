@@ -221,7 +221,7 @@ class Identity(ComponentResource):
         self._let_apply_use_nodes(name)
         self.providers: dict[str, Output[str]] = self._federate(name, args)
         """gitlab or github -> name of the provider, which a job gives as the audience of its token."""
-        self.keys: Output[dict[str, str]] = Output.secret(Output.all(**self._keys(name) if args.key_for_ci else {}))
+        self.keys: Output[dict[str, str]] = self._keys(name) if args.key_for_ci else Output.secret({})
         """Duty -> key file, base64; empty unless keys are asked for."""
         self.register_outputs({"emails": self.emails, "providers": self.providers})
 
@@ -359,17 +359,16 @@ class Identity(ComponentResource):
             opts=ResourceOptions(parent=self, retain_on_delete=True),
         ).name
 
-    def _keys(self, name: str) -> dict[str, Output[str]]:
-        return {
-            duty: Output.secret(
-                gcp.serviceaccount.Key(
-                    f"{name}-{duty}",
-                    service_account_id=self._accounts[duty].name,
-                    opts=ResourceOptions(parent=self, additional_secret_outputs=["privateKey"]),
-                ).private_key
+    def _keys(self, name: str) -> Output[dict[str, str]]:
+        keys = {
+            duty: gcp.serviceaccount.Key(
+                f"{name}-{duty}",
+                service_account_id=self._accounts[duty].name,
+                opts=ResourceOptions(parent=self, additional_secret_outputs=["privateKey"]),
             )
             for duty in CI_DUTIES
         }
+        return Output.secret(Output.all(**{duty: key.private_key for duty, key in keys.items()}))
 
 
 def _one_of(claim: str, numbers: Sequence[int]) -> str:
