@@ -49,7 +49,7 @@ class Project:
         return result
 
     def make(self, *targets: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run("make", f"CLUSTER={CLUSTER}", *targets, check=check)
+        return self.run("make", *targets, check=check)
 
     def up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("pulumi", "up", "--yes", "--skip-preview", "--stack", "local", *options, check=check)
@@ -117,7 +117,7 @@ def make_environment(folder: Path) -> dict[str, str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("project")
     copy_project(folder)
-    project = Project(folder=folder, environment=os.environ | make_environment(folder))
+    project = Project(folder=folder, environment=os.environ | make_environment(folder) | {"CLUSTER": CLUSTER})
     try:
         project.make("up")
         yield project

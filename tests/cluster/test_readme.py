@@ -1,0 +1,39 @@
+"""The commands in the documents, run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from tests.cluster.conftest import Project
+
+RUN_ELSEWHERE = {
+    "make test": "runs this test",
+    "make down": "ends the tests of this folder",
+}
+
+
+def commands(path: Path) -> str:
+    """The shell blocks of a document, one after the other."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line not in RUN_ELSEWHERE]
+    return "\n".join(lines)
+
+
+def test_the_commands_of_the_readme_work_one_after_the_other(project: Project) -> None:
+    try:
+        project.run("bash", "-euo", "pipefail", "-c", commands(project.folder / "README.md"))
+        assert "iris-dtc                1.1" in project.run("python", "-m", "ci.show").stdout
+    finally:
+        subprocess.run(["rm", "-rf", str(project.folder / "models" / "iris-dtc" / "1.1")], check=True)
+        project.up()
+
+
+def test_a_release_is_trained_again_byte_for_byte(project: Project) -> None:
+    """The commands of training/README.md, with the wheels that are there instead of the package index."""
+    (wheels,) = (
+        folder for folder in (project.folder / ".state" / "wheels").iterdir() if list(folder.glob("mlserver_sklearn-*"))
+    )
+    training = commands(project.folder / "training" / "README.md").partition("uv pip compile")[0]
+    project.run("env", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={wheels}", "bash", "-euo", "pipefail", "-c", training)
