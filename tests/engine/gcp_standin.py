@@ -375,7 +375,8 @@ def _address(request: Request, project: str) -> Properties:
 
 def _service_identity(request: Request, project: str) -> Properties:
     service = str(request.inputs["service"]).partition(".")[0]
-    email = f"service-{number_of(project)}@gcp-sa-{service}.iam.gserviceaccount.com"
+    agent = "container-engine-robot" if service == "container" else f"gcp-sa-{service}"
+    email = f"service-{number_of(project)}@{agent}.iam.gserviceaccount.com"
     return {"email": email, "member": f"serviceAccount:{email}"}
 
 

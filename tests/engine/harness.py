@@ -123,14 +123,14 @@ class Project:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "STANDIN_STATE": str(cloud.folder),
             "STANDIN_FAULTS": str(cloud.faults),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "STANDIN_TYPES": str(home / "types"),
         }
         self.run("stack", "init", stack, "--secrets-provider", "passphrase")
 
     def preview(self, *, fails: bool = False) -> Outcome:
         return self.run("preview", fails=fails)
 
-    def up(self, *, fails: bool = False, keep_going: bool = False) -> Outcome:
+    def up(self, *, fails: bool | None = False, keep_going: bool = False) -> Outcome:
         """``keep_going``: one resource's failure stops only those that need it."""
         options = ("--continue-on-error",) if keep_going else ()
         return self.run("up", "--yes", "--skip-preview", *options, fails=fails)
@@ -153,11 +153,11 @@ class Project:
         listed: list[dict[str, Any]] = json.loads(self.export())["deployment"].get("resources", [])
         return [each for each in listed if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
 
-    def run(self, *arguments: str, fails: bool = False) -> Outcome:
+    def run(self, *arguments: str, fails: bool | None = False) -> Outcome:
         """One command of the CLI.
 
         Args:
-            fails: whether it is expected to fail.
+            fails: whether it is expected to fail; None takes either.
 
         Raises:
             Unexpected: if it fails and should not have, the other way round, or is not done in time.
@@ -190,13 +190,13 @@ class Project:
             seconds=time.monotonic() - started,
             **(_events(log) if acts else {}),
         )
-        if bool(outcome.code) != fails:
+        if fails is not None and bool(outcome.code) != fails:
             raise Unexpected(f"expected {'failure' if fails else 'success'}. {outcome}")
         return outcome
 
 
-def copy_of_project(target: Path) -> Path:
-    """The checkout as it would be committed now."""
+def copy_of_project(target: Path, program: Path | None = None) -> Path:
+    """The checkout as it would be committed now, with another program in the place of ``__main__.py`` if given."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -209,6 +209,8 @@ def copy_of_project(target: Path) -> Path:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     (target / ".venv").symlink_to(environment_folder())
+    if program:
+        shutil.copy2(program, target / "__main__.py")
     # The stacks' own secrets provider is a key in the cloud; here it is a passphrase.
     for path in (target / "stacks").glob("Pulumi.*.yaml"):
         lines = path.read_text().splitlines(keepends=True)

@@ -7,6 +7,7 @@ cloud behind it is a JSON file that a test may read and edit. Subclasses say wha
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import fnmatch
 import functools
@@ -296,8 +297,11 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if not found:
             return provider_pb2.ReadResponse()
         # What is there now; an import brings no inputs and takes those of whoever made the resource.
-        inputs = {key: found["outputs"].get(key) for key in asked.inputs} or found["inputs"]
-        inputs = {key: value for key, value in inputs.items() if value is not None}
+        inputs = found["inputs"]
+        if asked.inputs:
+            decided = self.computed(dataclasses.replace(asked, inputs=inputs))
+            now = {key: value for key, value in found["outputs"].items() if key in asked.inputs}
+            inputs = _asked_for(now, asked.inputs, decided)
         return provider_pb2.ReadResponse(id=request.id, inputs=write(inputs), properties=write(found["outputs"]))
 
     @_answered
@@ -351,6 +355,17 @@ def merged(under: Any, over: Any) -> Any:
     if not (isinstance(under, dict) and isinstance(over, dict)) or _SIGNATURE in over:
         return over
     return {**under, **{key: merged(under.get(key), value) for key, value in over.items()}}
+
+
+def _asked_for(now: Any, inputs: Any, decided: Any) -> Any:
+    """What is there now, without what the cloud itself added to what it was asked for."""
+    if not (isinstance(now, dict) and isinstance(inputs, dict) and isinstance(decided, dict)):
+        return now
+    return {
+        key: _asked_for(value, inputs.get(key), decided.get(key))
+        for key, value in now.items()
+        if key in inputs or key not in decided
+    }
 
 
 def differences(old: Any, new: Any, path: Path_ = ()) -> Iterator[Path_]:

@@ -1,6 +1,7 @@
 """What the Python SDK of Google Cloud knows of a resource: its properties, their types, what replaces it.
 
-The SDK passes a nested mapping with a misspelt key on as it is. The classes know better, so the stand-in asks them.
+The SDK passes a nested mapping with a misspelt key on as it is. Its classes know better, so the stand-in asks them:
+once for each type of resource, because loading them takes a second and every command starts the stand-in anew.
 """
 
 from __future__ import annotations
@@ -9,158 +10,154 @@ import difflib
 import functools
 import importlib
 import inspect
+import json
+import os
 import re
 import threading
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
-
-from pulumi import _types
 
 from tests.engine.provider import UNKNOWN, Path_, Properties
 
+Shape = Mapping[str, Any]
+"""A type as JSON: ``{"class", "fields", "required", "replacing"}``, ``{"items"}``, ``{"values"}``, ``{"scalar"}``; or
+``{}``, which takes anything."""
 _REPLACES: Final = re.compile(
     r"forces?\s+(a\s+)?(new|recreation|replacement)|(force|trigger)\s+(re-?creation|replacement)|will\s+be\s+recreated"
     r"|cannot\s+be\s+changed\s+(after|once)|immutable",
     re.IGNORECASE,
 )
-_LOADING: Final = threading.RLock()
-_SCALARS: Final[Mapping[type, tuple[type, ...]]] = {
-    str: (str,),
-    bool: (bool,),
-    int: (int, float),
-    float: (int, float),
+_SCALARS: Final[Mapping[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int, float),
+    "float": (int, float),
 }
-
-
-@functools.cache
-def resource_class(token: str) -> type | None:
-    """The SDK's class of ``gcp:container/cluster:Cluster``, if it has one."""
-    module = _module(token)
-    return getattr(module, token.rpartition(":")[2], None) if module else None
-
-
-@functools.cache
-def arguments_class(token: str) -> type | None:
-    module = _module(token)
-    name = f"{token.rpartition(':')[2]}Args"
-    return getattr(module, name, None) if module else None
+_LOADING: Final = threading.RLock()
 
 
 def output_names(token: str) -> frozenset[str]:
-    cls = resource_class(token)
-    return frozenset(_types.resource_types(cls)) if cls else frozenset()
+    return frozenset(_known(token)["outputs"])
 
 
 def input_names(token: str) -> frozenset[str]:
-    cls = arguments_class(token)
-    return frozenset(_fields(cls)) if cls else frozenset()
+    return frozenset(_known(token)["inputs"].get("fields", ()))
 
 
 def problems(token: str, inputs: Properties) -> Iterator[tuple[str, str]]:
     """Properties that are unknown, missing or of another type than the SDK's classes say."""
-    if cls := arguments_class(token):
-        yield from _problems(cls, inputs, "")
+    if shape := _known(token)["inputs"]:
+        yield from _problems(shape, inputs, "")
     else:
         yield "", f"pulumi-gcp has no resource {token}"
 
 
 def replaced_by(token: str, path: Path_) -> bool:
     """Whether the SDK's own documentation says that another value there makes another resource."""
-    cls = arguments_class(token)
+    shape: Shape = _known(token)["inputs"]
     for part in path:
-        if isinstance(part, int) or cls is None:
-            continue
-        if part in _replacing(cls):
+        if isinstance(part, str) and part in shape.get("replacing", ()):
             return True
-        cls = _nested(_fields(cls).get(part))
+        shape = shape.get("items", {}) if isinstance(part, int) else shape.get("fields", {}).get(part, {})
     return False
 
 
-def _problems(cls: type, value: Any, place: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, dict):
-        yield place, f"is {value!r} but has to be a mapping, see {cls.__name__}"
-        return
-    fields = _fields(cls)
-    for key in sorted(_required(cls) - value.keys()):
-        yield _at(place, key), f"is missing: {cls.__name__} requires it"
-    for key, inner in value.items():
-        if key in fields:
-            yield from _type_problems(fields[key], inner, _at(place, key))
-            continue
-        close = difflib.get_close_matches(key, fields, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(fields))}"
-        yield _at(place, key), f"is no property of {cls.__name__}; {hint}"
-
-
-def _type_problems(expected: Any, value: Any, place: str) -> Iterator[tuple[str, str]]:
+def _problems(shape: Shape, value: Any, place: str) -> Iterator[tuple[str, str]]:
     if value is None or value == UNKNOWN:
         return
-    expected = _types.unwrap_type(expected)
-    origin = typing.get_origin(expected)
-    if isinstance(expected, type) and _types.is_input_type(expected):
-        yield from _problems(expected, value, place)
-    elif origin in (Sequence, list) or (isinstance(origin, type) and issubclass(origin, Sequence)):
+    if "fields" in shape:
+        yield from _object_problems(shape, value, place)
+    elif "items" in shape:
         if not isinstance(value, list):
             yield place, f"is {value!r} but has to be a list"
             return
         for index, inner in enumerate(value):
-            yield from _type_problems(typing.get_args(expected)[0], inner, f"{place}[{index}]")
-    elif isinstance(origin, type) and issubclass(origin, Mapping):
+            yield from _problems(shape["items"], inner, f"{place}[{index}]")
+    elif "values" in shape:
         if not isinstance(value, dict):
             yield place, f"is {value!r} but has to be a mapping"
-    elif (allowed := _SCALARS.get(expected)) and (
-        not isinstance(value, allowed) or (isinstance(value, bool) and expected is not bool)
+    elif (scalar := shape.get("scalar")) and (
+        not isinstance(value, _SCALARS[scalar]) or (isinstance(value, bool) and scalar != "bool")
     ):
-        yield place, f"is {value!r} but has to be {expected.__name__}"
+        yield place, f"is {value!r} but has to be {scalar}"
 
 
-def _at(place: str, key: str) -> str:
-    return f"{place}.{key}" if place else key
+def _object_problems(shape: Shape, value: Any, place: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict):
+        yield place, f"is {value!r} but has to be a mapping, see {shape['class']}"
+        return
+    prefix, fields = f"{place}." if place else "", shape["fields"]
+    for key in sorted(set(shape["required"]) - value.keys()):
+        yield f"{prefix}{key}", f"is missing: {shape['class']} requires it"
+    for key, inner in value.items():
+        if key in fields:
+            yield from _problems(fields[key], inner, f"{prefix}{key}")
+            continue
+        close = difflib.get_close_matches(key, fields, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(fields))}"
+        yield f"{prefix}{key}", f"is no property of {shape['class']}; {hint}"
 
 
 @functools.cache
-def _module(token: str) -> Any:
-    name = token.split(":")[1].partition("/")[0]
-    # Modules are loaded at their first use, some warn of arguments that they dropped, and neither bears threads.
-    with _LOADING, warnings.catch_warnings():
+def _known(token: str) -> Mapping[str, Any]:
+    """Inputs and outputs of a type, from the folder STANDIN_TYPES if another process looked them up before."""
+    folder = os.environ.get("STANDIN_TYPES")
+    path = Path(folder) / f"{re.sub(r'[^A-Za-z]+', '-', token)}.json" if folder else None
+    if path and path.exists():
+        found: Mapping[str, Any] = json.loads(path.read_text())
+        return found
+    with _LOADING:  # a module is loaded at its first use, which does not bear threads
+        found = _look_up(token)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        scratch.write_text(json.dumps(found))
+        scratch.replace(path)
+    return found
+
+
+def _look_up(token: str) -> Mapping[str, Any]:
+    from pulumi import _types  # noqa: PLC0415 - costs a process that finds everything in the folder
+
+    _, place, name = token.split(":")
+    with warnings.catch_warnings():
+        # Some modules tell whoever loads them of arguments that they dropped.
         warnings.simplefilter("ignore")
         try:
-            module = importlib.import_module(f"pulumi_gcp.{name}")
-        except ModuleNotFoundError:
-            return None
-        hasattr(module, "loaded")
-        return module
+            module = importlib.import_module(f"pulumi_gcp.{place.partition('/')[0]}")
+            resource, arguments = getattr(module, name), getattr(module, f"{name}Args")
+        except (ModuleNotFoundError, AttributeError):
+            return {"inputs": {}, "outputs": []}
+    return {"inputs": _shape(arguments), "outputs": sorted(_types.resource_types(resource))}
 
 
-@functools.cache
-def _fields(cls: type) -> dict[str, Any]:
-    return _types.input_type_types(cls)
+def _shape(expected: Any, within: tuple[type, ...] = ()) -> Shape:
+    from pulumi import _types  # noqa: PLC0415
+
+    expected = _types.unwrap_type(expected)
+    origin = typing.get_origin(expected)
+    if isinstance(expected, type) and _types.is_input_type(expected):
+        return {} if expected in within else _object_shape(expected, (*within, expected))
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return {"items": _shape(typing.get_args(expected)[0], within)}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"values": True}
+    name = getattr(expected, "__name__", "")
+    return {"scalar": name} if name in _SCALARS else {}
 
 
-@functools.cache
-def _required(cls: type) -> frozenset[str]:
+def _object_shape(cls: type, within: tuple[type, ...]) -> Shape:
+    from pulumi import _types  # noqa: PLC0415
+
     names = _types.input_type_py_to_pulumi_names(cls)
     parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
-    required = (parameter.name for parameter in parameters if parameter.default is parameter.empty)
-    return frozenset(names[name] for name in required if name in names)
-
-
-@functools.cache
-def _replacing(cls: type) -> frozenset[str]:
-    names = _types.input_type_py_to_pulumi_names(cls)
-    documented = {
-        name: (value.fget.__doc__ or "")
-        for name, value in vars(cls).items()
-        if inspect.isdatadescriptor(value) and hasattr(value, "fget")
+    texts = {name: value.fget.__doc__ or "" for name, value in vars(cls).items() if isinstance(value, property)}
+    return {
+        "class": cls.__name__,
+        "fields": {name: _shape(field, within) for name, field in _types.input_type_types(cls).items()},
+        "required": [names[each.name] for each in parameters if each.name in names and each.default is each.empty],
+        "replacing": [names[name] for name, text in texts.items() if name in names and _REPLACES.search(text)],
     }
-    return frozenset(names[name] for name, text in documented.items() if name in names and _REPLACES.search(text))
-
-
-def _nested(field: Any) -> type | None:
-    """The class of a property or of a list's items, if it has one."""
-    field = _types.unwrap_type(field) if field is not None else None
-    if isinstance(field, type):
-        return field if _types.is_input_type(field) else None
-    return next((found for inner in typing.get_args(field) if (found := _nested(inner))), None)

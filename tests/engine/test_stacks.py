@@ -1,0 +1,74 @@
+"""The stacks on Google Cloud through the real engine, with every cloud stood in for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.engine import invariants
+from tests.engine.gcp_standin import PRIVATE_KEY
+from tests.engine.harness import STANDINS, Cloud, Project, plain_secrets
+
+STACKS = ("dev", "staging", "production")
+PUBLIC = ("production",)
+FAULTS = ("permission-denied", "quota-exceeded", "api-not-enabled", "half-made", "timeout")
+LONGEST_CHAIN = 12
+"""Resources that wait for each other, at most: one more run brings at least one more link."""
+Whole = Callable[[str], Project]
+
+
+def held(cloud: Cloud) -> set[str]:
+    return {resource["id"] for package in STANDINS for resource in cloud.resources(package).values()}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_comes_up_stays_as_it_is_and_goes(whole: Whole, stack: str) -> None:
+    project = whole(stack)
+    assert project.preview().changes.keys() == {"create"}
+    assert held(project.cloud) == set(), "a preview made something"
+    project.up()
+    resources = project.resources()
+    assert {each["id"] for each in resources} == held(project.cloud)
+
+    assert list(invariants.broad_bindings(resources)) == []
+    doors = list(invariants.public_doors(resources))
+    assert bool(doors) == (stack in PUBLIC), doors
+    shown = project.export() + project.outputs()
+    assert plain_secrets(shown, PRIVATE_KEY) == []
+    assert not re.search(r"-----BEGIN [A-Z ]*PRIVATE KEY|\bya29\.|\bglpat-", shown)
+
+    assert project.preview().changes == {}, project.preview()
+    assert project.refresh().changes == {}
+    project.destroy()
+    kept = {each["token"].rpartition(":")[2] for each in project.cloud.resources().values()}
+    assert kept <= {"WorkloadIdentityPool", "WorkloadIdentityPoolProvider"}, "destroy left something behind"
+    assert project.cloud.resources("kubernetes") == {}
+
+
+def test_production_converges_after_a_failure_at_each_kind_of_resource(whole: Whole) -> None:
+    project = whole("production")
+    kinds = sorted({step.token for step in project.preview().steps if step.token.startswith("gcp:")})
+    assert len(kinds) > 20, kinds
+    # The first of each kind fails, each time in another way; the rest of the kind may succeed.
+    faults = [{"fault": FAULTS[n % len(FAULTS)], "token": kind} for n, kind in enumerate(kinds)]
+    project.cloud.fail(*faults)
+    runs = 0
+    while (runs := runs + 1) <= LONGEST_CHAIN and (failed := project.up(fails=None, keep_going=True)).code:
+        assert failed.errors, failed
+    assert runs <= LONGEST_CHAIN, failed
+    met = json.loads((project.cloud.folder / "gcp.json").read_text())["calls"]
+    assert len(met) == len(faults), "a kind was never made, so its fault proved nothing"
+    assert {each["id"] for each in project.resources()} == held(project.cloud), "a failure left something behind"
+    assert project.preview().changes == {}
+
+
+def test_drift_at_the_console_is_seen_and_undone(whole: Whole) -> None:
+    project = whole("dev")
+    project.up()
+    project.cloud.drift("gcp:artifactregistry/repository:Repository", dockerConfig={"immutableTags": False})
+    assert project.refresh().changes == {"update": 1}
+    assert project.up().changes["update"] >= 1
+    assert project.cloud.of("gcp:artifactregistry/repository:Repository")["dockerConfig"] == {"immutableTags": True}
