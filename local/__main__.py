@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ from local import base_image, checks, wheels
 from local.cluster import Cluster
 from local.errors import LocalError
 from local.layout import GATEWAY_ADDRESS, GATEWAY_PORT, PROJECT, REGISTRY, Layout
+from local.processes import SYSTEM_PATH
 from local.status import Status
 
 EXAMPLE = """\
@@ -23,6 +26,7 @@ The stack's kubeContext and registry say which cluster and registry are used; se
 
 def main() -> int:
     options = _parser().parse_args()
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"  # which a root shell made by su has only in part
     try:
         checks.require_root()
         state = options.state.absolute()
@@ -30,6 +34,12 @@ def main() -> int:
         return int(COMMANDS[options.command](layout, options) or 0)
     except LocalError as error:
         print(error, file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(
+            f"{' '.join(map(str, error.cmd))} failed with exit code {error.returncode}:\n{error.stderr}",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(

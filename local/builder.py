@@ -31,7 +31,6 @@ def _registry(layout: Layout) -> Process:
         ready=lambda: probes.http_ok(REGISTRY_PORT, "/v2/"),
         ports={REGISTRY_PORT: "the image registry"},
         files={configuration: json.dumps(content, indent=2)},
-        keeps_data=True,
     )
 
 
@@ -56,7 +55,6 @@ root = "{layout.cache}/buildkit"
         command=(layout.tool("buildkitd"), "--config", str(configuration)),
         ready=lambda: probes.socket_accepts(layout.buildkit_socket),
         files={configuration: content},
-        keeps_data=True,
     )
 
 

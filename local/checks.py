@@ -14,7 +14,7 @@ from local import network
 from local.errors import LocalError
 from local.layout import Layout
 from local.node import cni_folder
-from local.processes import SYSTEM_PATH, Process, running
+from local.processes import Process, running
 
 OTHER_CLUSTER = (
     "Or use a cluster and a registry that you have: set model-serving:kubeContext and model-serving:registry in the "
@@ -80,8 +80,7 @@ def _wrong_platform() -> list[str]:
 
 
 def _missing_commands() -> list[str]:
-    path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
-    missing = {command: package for command, package in PACKAGES.items() if not shutil.which(command, path=path)}
+    missing = {command: package for command, package in PACKAGES.items() if not shutil.which(command)}
     if not cni_folder():
         missing["the CNI plugins"] = "containernetworking-plugins"
     if not missing:

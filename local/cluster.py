@@ -29,11 +29,12 @@ from local import (
 from local.api import Api
 from local.errors import LocalError
 from local.layout import NODE, Layout
-from local.processes import Process, Processes
+from local.processes import Process, Processes, boot
 
 START_SECONDS = 60
 POLL_SECONDS = 0.02
 GRACE_SECONDS = 5
+KEEPERS = ("etcd", "containerd", "registry", "buildkitd")  # of data; these get time to close their files
 NOT_READY_TAINT = "node.kubernetes.io/not-ready"
 CONTAINER_LOGS = Path("/var/log/containers")  # fixed in the kubelet
 SHIM_SOCKETS = Path("/run/containerd/s")  # fixed in containerd
@@ -68,6 +69,7 @@ class Cluster:
         checks.check_machine(self._layout)
         with self._locked():
             self._claim()
+            self._clear_leftovers()
             address = self._choose_address()
             steps = self.steps(address)
             processes = [step for step in steps if isinstance(step, Process)]
@@ -79,7 +81,7 @@ class Cluster:
     def _claim(self) -> None:
         """Refuse to take over what was started from another checkout under the same name."""
         owner = self._owner()
-        if owner and owner["state"] != str(self._layout.state):
+        if owner and owner["state"] != str(self._layout.state) and Path(owner["state"]).exists():
             raise LocalError(
                 f"A local cluster named {self._layout.name} was started from {owner['state']}.\n"
                 f"  Stop it with --state {owner['state']}, or give this one another name with --name."
@@ -92,6 +94,13 @@ class Cluster:
         except (FileNotFoundError, ValueError):  # a start that was killed may leave a torn file
             return {}
         return owner
+
+    def _clear_leftovers(self) -> None:
+        """A reboot ended all pods without freeing their addresses; a checkout may be deleted without a stop."""
+        owner = self._owner()
+        ours = owner.get("boot") == boot() and owner["state"] == str(self._layout.state)
+        if not ours and (self._layout.run.exists() or self._layout.pod_addresses.exists()):
+            self._remove_everything()
 
     def _choose_address(self) -> str:
         """What runs keeps its address as long as this machine has it; afterwards everything starts anew."""
@@ -134,6 +143,7 @@ class Cluster:
 
     def _retire(self, processes: Sequence[Process]) -> None:
         """Say what died, and end what would run differently today: another version, another configuration."""
+        changed = []
         for process in processes:
             record = self.processes.record(process.name)
             if self.processes.died(process.name) and record:
@@ -141,13 +151,20 @@ class Cluster:
                 self._report(f"{process.name} (process {record.pid}) had died; its last log lines:\n{lines}")
             elif record and record.is_alive and record.digest != process.digest:
                 self._report(f"{process.name} is started again: its version or configuration changed")
-                self.processes.end(process.name, grace_seconds=GRACE_SECONDS if process.keeps_data else 0)
+                changed.append(process.name)
+        self._end(changed)
+
+    def _end(self, names: Sequence[str]) -> None:
+        """End those that keep data last and in peace: etcd waits for its clients to leave."""
+        self.processes.end_all([name for name in names if name not in KEEPERS])
+        self.processes.end_all([name for name in names if name in KEEPERS], grace_seconds=GRACE_SECONDS)
 
     def _prepare(self, address: str) -> None:
         layout = self._layout
         for folder in (layout.run, layout.cluster, layout.cache, layout.pod_logs):
             folder.mkdir(parents=True, exist_ok=True)
-        layout.owner.write_text(json.dumps({"state": str(layout.state), "network": network.namespace()}))
+        owner = {"state": str(layout.state), "network": network.namespace(), "boot": boot()}
+        layout.owner.write_text(json.dumps(owner))
         layout.address.write_text(address)
         network.prepare(address)
         cgroups.make(layout)
@@ -191,17 +208,16 @@ class Cluster:
         """The kubelet goes first, for it would start pods again; data is closed while nothing uses it any more."""
         layout = self._layout
         names = self.processes.names()
-        keepers = [name for name in names if name in {"etcd", "containerd", "registry", "buildkitd"}]
-        self.processes.end_all([name for name in names if name not in keepers])
-        cgroups.remove(layout)
-        self.processes.end_all(keepers, grace_seconds=GRACE_SECONDS)
+        self.processes.end_all([name for name in names if name not in KEEPERS])
+        cgroups.remove(layout)  # ends the pods, while containerd can still take note
+        self._end(names)
         sockets = _shim_sockets(layout)
         self.processes.end_marked()
         cgroups.remove(layout)
         mounts.unmount_below((layout.run, layout.kubelet, layout.cache))
         if self._owner().get("network") == network.namespace():  # another's is not for us to clean
             network.remove(layout)
-            firewall.clean()
+            firewall.clean(layout)
         self._remove_files(sockets)
 
     def _remove_files(self, sockets: Sequence[Path]) -> None:

@@ -57,7 +57,6 @@ def _etcd(layout: Layout) -> Process:
         ready=lambda: probes.http_ok(ETCD_HEALTH_PORT, "/readyz"),
         after=("certificates",),
         ports={ETCD_PORT: "etcd", ETCD_PEER_PORT: "etcd, peers", ETCD_HEALTH_PORT: "etcd, health"},
-        keeps_data=True,
     )
 
 

@@ -1,6 +1,7 @@
 """Removes the rules, chains and sets that kube-proxy, kube-router and the bridge plugin leave in the firewall.
 
-Rules of others stay: what is removed is a chain of the cluster's own naming, or a rule that jumps to one.
+Rules of others stay, those of other users of CNI among them: what goes is a chain of Kubernetes' naming, a chain to
+which a rule jumps in the name of this instance's pod network, and the rules that jump to either.
 """
 
 from __future__ import annotations
@@ -9,47 +10,41 @@ import re
 import shutil
 import subprocess
 
-_OWN = r"(?:KUBE-|CNI-)\S+"
-_OWN_RULE = re.compile(rf"-A (?P<chain>\S+) .*(?:-j|-g) {_OWN}(?: |$)")
-_OWN_CHAIN = re.compile(rf":(?P<chain>{_OWN}) ")
+from local.layout import Layout
+
+_RULE = re.compile(r"-A (?P<chain>\S+) .*(?:-j|-g) (?P<target>\S+)")
+_KUBERNETES_CHAIN = re.compile(r":(?P<chain>KUBE-\S+) ")
 _OWN_SET = re.compile(r"(?:inet6:)?(?:KUBE-|kube-router-)\S+")
 
 
-def clean() -> None:
+def clean(layout: Layout) -> None:
     for program in ("iptables", "ip6tables"):
         if shutil.which(program):
-            _clean_tables(program)
+            _clean_tables(program, layout.network)
     if shutil.which("ipset"):
         _clean_sets()
 
 
-def _clean_tables(program: str) -> None:
-    save = _output(f"{program}-save")
-    lines = [line for table in save.split("*")[1:] for line in _removal(f"*{table}")]
+def _clean_tables(program: str, network: str) -> None:
+    tables = _output(f"{program}-save").split("*")[1:]
+    lines = [line for table in tables for line in _removal(f"*{table}", network)]
     if lines:
-        subprocess.run(
-            [f"{program}-restore", "--noflush"],
-            input="\n".join(lines) + "\n",
-            text=True,
-            check=True,
-            capture_output=True,
-        )
+        text = "\n".join(lines) + "\n"
+        subprocess.run([f"{program}-restore", "--noflush"], input=text, text=True, check=True, capture_output=True)
 
 
-def _removal(table: str) -> list[str]:
+def _removal(table: str, network: str) -> list[str]:
     """The lines for iptables-restore that take the cluster's part out of one table."""
     lines = table.splitlines()
-    chains = [match["chain"] for line in lines if (match := _OWN_CHAIN.match(line))]
-    rules = [
-        line.replace("-A ", "-D ", 1)
-        for line in lines
-        if (match := _OWN_RULE.match(line)) and match["chain"] not in chains
-    ]
-    if not chains and not rules:
+    rules = [(line, match["chain"], match["target"]) for line in lines if (match := _RULE.match(line))]
+    chains = {match["chain"] for line in lines if (match := _KUBERNETES_CHAIN.match(line))}
+    chains |= {target for line, _, target in rules if target.startswith("CNI-") and f'name: \\"{network}\\"' in line}
+    if not chains:
         return []
     # The line that declares a chain flushes it, which has to come before any of them can go.
-    flushed = [f":{chain} - [0:0]" for chain in chains]
-    return [lines[0], *flushed, *rules, *(f"-X {chain}" for chain in chains), "COMMIT"]
+    flushed = [f":{chain} - [0:0]" for chain in sorted(chains)]
+    jumps = [line.replace("-A ", "-D ", 1) for line, chain, target in rules if target in chains and chain not in chains]
+    return [lines[0], *flushed, *jumps, *(f"-X {chain}" for chain in sorted(chains)), "COMMIT"]
 
 
 def _clean_sets() -> None:

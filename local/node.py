@@ -50,7 +50,6 @@ def _containerd(layout: Layout) -> Process:
             configuration: _containerd_configuration(layout),
             layout.cni / "10-model-serving.conflist": _network(layout),
         },
-        keeps_data=True,
     )
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -39,7 +40,6 @@ class Process:
         ports: port -> what it is for.
         address: where it listens on those ports.
         files: configuration written before it starts; another content means another process.
-        keeps_data: gets time to close its files when it is stopped.
     """
 
     name: str
@@ -49,12 +49,11 @@ class Process:
     ports: Mapping[int, str] = field(default_factory=dict)
     address: str = LOOPBACK
     files: Mapping[Path, str] = field(default_factory=dict)
-    keeps_data: bool = False
 
     @property
     def digest(self) -> str:
         """Changes when the process would run differently: its command, its program or its configuration."""
-        program = os.path.realpath(self.command[0])
+        program = os.path.realpath(shutil.which(self.command[0]) or self.command[0])
         content = [program, *self.command, *(f"{path}={text}" for path, text in self.files.items())]
         return hashlib.sha256("\0".join(content).encode()).hexdigest()
 
@@ -155,14 +154,8 @@ class Processes:
         temporary.write_text(json.dumps(record))
         temporary.rename(self._layout.pids / process.name)
 
-    def end(self, name: str, *, grace_seconds: float = 0) -> None:
-        """Stop one process and forget it."""
-        record = self.record(name)
-        if record and record.is_alive:
-            _end([record.pid], grace_seconds)
-        (self._layout.pids / name).unlink(missing_ok=True)
-
     def end_all(self, names: Iterable[str], *, grace_seconds: float = 0) -> None:
+        """Stop processes and forget them."""
         records = [(name, self.record(name)) for name in names]
         _end([record.pid for _, record in records if record and record.is_alive], grace_seconds)
         for name, _ in records:

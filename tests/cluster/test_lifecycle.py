@@ -53,6 +53,13 @@ GATEWAY = {
     "spec": {"gatewayClassName": "contour", "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}]},
 }
 
+POLICY = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "nothing"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+}
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the local cluster needs root")
 
 
@@ -74,9 +81,10 @@ class Instance:
         self.inside("ip", "link", "set", "lo", "up")
 
     def close(self) -> None:
-        self.run("stop", "--delete")
+        done = self.run("stop", "--delete")
         self._holder.kill()
         self._holder.wait()
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def command(self, *arguments: str) -> list[str]:
         return ["nsenter", f"--net={self._namespace}", *arguments]
@@ -113,7 +121,7 @@ class Instance:
             "mounts": re.findall(rf".*(?:{self.state}|{self.home}|{self._run}).*", Path("/proc/mounts").read_text()),
             "interfaces": re.findall(r"^\d+: ([^:@]+)", self.inside("ip", "link"), re.MULTILINE),
             "routes": self.inside("ip", "route", "show", "table", "all").splitlines(),
-            "rules": re.findall(r"^(?:-A .*|:.* - .*)$", rules, re.MULTILINE),
+            "rules": re.findall(r"^(-A .*|:\S+ -) ?", rules, re.MULTILINE),
             "sets": self.inside("ipset", "list", "-name").split(),
             "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/model-serving-{self.name}")],
             "namespaces": self.inside("ip", "netns", "list").split(),
@@ -154,7 +162,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def instance(folder: Path) -> Iterator[Instance]:
-    made = Instance("test-lifecycle", folder)
+    made = Instance(f"test-{os.getpid()}", folder)
     yield made
     made.close()
 
@@ -174,7 +182,7 @@ def running(instance: Instance, before: dict[str, list[str]]) -> Instance:
 @pytest.fixture
 def other(folder: Path) -> Iterator[Instance]:
     with tempfile.TemporaryDirectory(dir=folder) as path:
-        made = Instance("test-other", Path(path))
+        made = Instance(f"test-{os.getpid()}-other", Path(path))
         yield made
         made.close()
 
@@ -208,6 +216,14 @@ def test_a_pod_runs_from_the_registry(running: Instance) -> None:
     running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=30s")
 
 
+def test_a_network_policy_reaches_the_firewall(running: Instance) -> None:
+    running.kubectl("apply", "-f", "-", text=json.dumps(POLICY))
+    deadline = time.monotonic() + 10
+    while not running.inside("ipset", "list", "-name"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_a_killed_process_is_named_and_started_again(running: Instance, name: str) -> None:
     pids = running.pids()
@@ -233,11 +249,15 @@ def test_another_checkout_cannot_take_the_name(running: Instance, folder: Path) 
 
 
 def test_stop_leaves_nothing_and_start_recovers_the_objects(running: Instance, before: dict[str, list[str]]) -> None:
-    assert running.traces() != before
+    for what, traces in running.traces().items():
+        assert traces != before[what] or what == "namespaces", f"nothing of {what} to look for"
+    running.inside("iptables", "-t", "nat", "-N", "CNI-of-another")
+    others = before | {"rules": [":CNI-of-another -"]}
     assert running.run("stop").returncode == 0
-    assert running.traces() == before
+    assert running.traces() == others
     assert running.run("stop").returncode == 0
-    assert running.traces() == before
+    assert running.traces() == others
+    running.inside("iptables", "-t", "nat", "-X", "CNI-of-another")
     assert running.run("status").returncode == 1
 
     # A laptop comes back with another address: whatever names the old one has to be made anew.
@@ -307,6 +327,8 @@ def test_an_interrupted_start_can_be_gone_on_with(other: Instance) -> None:
     output = start.communicate(timeout=10)[0].decode()
     assert start.returncode == 130
     assert "Traceback" not in output
+    done = other.run("start")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert other.run("stop").returncode == 0
     assert other.traces() == nothing
 
