@@ -559,7 +559,9 @@ class GcpSettings(Section):
     )
     services: ServiceSettings = Field(default_factory=ServiceSettings, description="Google's APIs.")
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Where the nodes are.")
-    cluster: ClusterSettings = Field(default_factory=ClusterSettings, description="The Kubernetes cluster.")
+    cluster: ClusterSettings = Field(
+        default_factory=ClusterSettings, validate_default=True, description="The Kubernetes cluster."
+    )
     registry: RegistrySettings = Field(default_factory=RegistrySettings, description="Where images are kept.")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="The DVC remote.")
     identity: IdentitySettings = Field(default_factory=IdentitySettings, description="Who may act in the project.")

@@ -1,0 +1,569 @@
+"""What the platform on Google Cloud declares, and above all who may do what in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import observability
+from components.edge import GOOGLE_RANGES
+from components.identity import DUTIES, PROJECT_ROLES, GitHub, GitLab
+from components.platform import Platform, PlatformArgs
+from gcp import GcpSettings
+from tests.unit.conftest import Recorder
+
+Declare = Callable[[Callable[[], object]], Recorder]
+
+# Google's SDK marks modules as deprecated that it loads itself.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+KEY = "projects/p/locations/europe-west1/keyRings/pulumi/cryptoKeys/secrets"
+CLUSTER_KEY = "projects/p/locations/europe-west1/keyRings/gke/cryptoKeys/database"
+STATE = {"bucket": "acme-models-pulumi-state", "key": KEY}
+EVERYTHING: dict[str, Any] = {
+    "cluster": {
+        "mode": "standard",
+        "nodePool": {"minimumNodes": 2},
+        "binaryAuthorization": True,
+        "allowedImages": ["registry.gitlab.com/agent/*"],
+        "encryptionKey": CLUSTER_KEY,
+        "fleet": True,
+    },
+    "gateway": {"public": True, "domain": "models.example.com", "allowedRanges": ["203.0.113.0/24"]},
+    "identity": {
+        "gitlab": {"projectId": 11, "modelProjectIds": [12, 13]},
+        "github": {"repositoryId": 21, "ownerId": 22, "modelRepositoryIds": [23]},
+        "keyForCi": True,
+    },
+    "observability": {"emails": ["team@example.com"]},
+    "state": STATE,
+}
+ADOPTED: dict[str, Any] = {
+    "network": {
+        "existing": {"network": "shared", "subnetwork": "nodes", "podsRange": "p", "servicesRange": "s"},
+        "proxies": "10.9.0.0/23",
+    },
+    "cluster": {"existing": "shared"},
+    "registry": {"existing": "images"},
+    "storage": {"existing": "acme-dvc"},
+}
+BINDINGS = {
+    "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
+    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
+    "gcp:projects/iAMMember:IAMMember",
+    "gcp:serviceaccount/iAMMember:IAMMember",
+    "gcp:storage/bucketIAMMember:BucketIAMMember",
+}
+OWN_ROLE = "^projects/acme-models/roles/model_serving_"
+CLUSTER_BINDING = "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding"
+
+
+class CloudRecorder(Recorder):
+    """Answers with what Google makes up."""
+
+    endpoint = "gke-1234.europe-west1.gke.goog"
+
+    def outputs(self, args: pulumi.runtime.MockResourceArgs) -> dict[str, Any]:
+        given, outputs = args.inputs, super().outputs(args)
+        match args.typ.rpartition("/")[2]:
+            case "account:Account":
+                email = f"{given['accountId']}@{given['project']}.iam.gserviceaccount.com"
+                outputs = {"email": email, "member": f"serviceAccount:{email}", "name": f"projects/p/accounts/{email}"}
+            case "workloadIdentityPool:WorkloadIdentityPool":
+                name = f"projects/7/locations/global/workloadIdentityPools/{given['workloadIdentityPoolId']}"
+                outputs = {"name": name}
+            case "workloadIdentityPoolProvider:WorkloadIdentityPoolProvider":
+                outputs = {"name": f"projects/7/providers/{given['workloadIdentityPoolProviderId']}"}
+            case "serviceIdentity:ServiceIdentity":
+                outputs = {"member": "serviceAccount:service-7@container-engine-robot.iam.gserviceaccount.com"}
+            case "key:Key":
+                outputs = {"privateKey": f"key-of-{args.name}"}
+            case "cluster:Cluster":
+                dns = given["controlPlaneEndpointsConfig"]["dnsEndpointConfig"] | {"endpoint": self.endpoint}
+                outputs = {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": dns}}
+            case "dnsAuthorization:DnsAuthorization":
+                record = {"name": "_acme.models.example.com.", "type": "CNAME", "data": "x."}
+                outputs = {"dnsResourceRecords": [record]}
+            case "address:Address" | "globalAddress:GlobalAddress":
+                outputs = {"address": "192.0.2.1"}
+        return outputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        if args.token.endswith(":getCluster"):
+            dns = [{"endpoint": self.endpoint}] if self.endpoint else []
+            return {"controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": dns, "ipEndpointsConfigs": []}]}, []
+        return super().call(args)
+
+    def of_kind(self, kind: str) -> dict[str, dict[str, Any]]:
+        """What was made of a kind, besides components, which share a few names with what they are made of."""
+        end = f":{kind}"
+        return {
+            name: inputs
+            for (typ, name), inputs in self.made.items()
+            if typ.endswith(end) and not typ.startswith("model-serving:")
+        }
+
+    def all_of(self, *types: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        for (typ, name), inputs in self.made.items():
+            if not types or typ in types:
+                yield typ, name, inputs
+
+
+@pytest.fixture
+def recorder() -> Iterator[CloudRecorder]:
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    recorder = CloudRecorder()
+    pulumi.runtime.set_mocks(recorder, project="model-serving", stack="test", preview=False)
+    yield recorder
+    loop.close()
+
+
+@pytest.fixture
+def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[CloudRecorder, dict[str, Any]]]:
+    """Declares a platform; hands out what was declared and what it told of itself."""
+
+    def run(**sections: Any) -> tuple[CloudRecorder, dict[str, Any]]:
+        settings = GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | sections)
+        told: dict[str, Any] = {}
+
+        def program() -> None:
+            made = Platform("platform", PlatformArgs(settings=settings, namespace="models"))
+            opts = pulumi.ResourceOptions()
+            made.equip("models", "gateway", opts)
+            made.equip_service("iris-1-0", namespace="models", ready_path="/ready", drain_seconds=10, opts=opts)
+            told["platform"], told["edge"] = made, made.edge
+            outputs = {
+                key: pulumi.Output.from_input(value)
+                for key, value in {**made.outputs, "kubeconfig": made.cluster.kubeconfig}.items()
+            }
+            known = {key: [output, output.is_secret()] for key, output in outputs.items()}
+            pulumi.Output.all(**known).apply(told.update)
+
+        declare(program)
+        return recorder, told
+
+    return run
+
+
+Run = Callable[..., tuple[CloudRecorder, dict[str, Any]]]
+
+
+# Who may do what
+
+
+def _who(member: str) -> str:
+    if found := re.search(r"attribute\.duty/(\w+)$", member):
+        return f"jobs that {'train' if found[1] == 'training' else found[1]}"
+    if "container-engine-robot" in member:
+        return "GKE"
+    found = re.fullmatch(r"serviceAccount:model-serving-(\w+)@acme-models\.iam\.gserviceaccount\.com", member)
+    assert found, f"{member} is no identity of this platform"
+    return found[1]
+
+
+def _on(typ: str, inputs: dict[str, Any]) -> str:
+    match typ.partition("/")[0]:
+        case "gcp:projects":
+            assert inputs["project"] == "acme-models"
+            return "project, on a condition" if inputs.get("condition") else "project"
+        case "gcp:storage":
+            return "state bucket" if inputs["bucket"] == STATE["bucket"] else "DVC bucket"
+        case "gcp:kms":
+            return {KEY: "state key", CLUSTER_KEY: "cluster key"}[inputs["cryptoKeyId"]]
+        case "gcp:artifactregistry":
+            return "repository"
+        case _:
+            found = re.search(r"model-serving-(\w+)@", inputs["serviceAccountId"])
+            assert found
+            return f"account {found[1]}"
+
+
+def _bindings(recorder: CloudRecorder) -> Counter[tuple[str, str, str]]:
+    found = Counter(
+        (_who(inputs["member"]), re.sub(OWN_ROLE, "own: ", inputs["role"]), _on(typ, inputs))
+        for typ, _, inputs in recorder.all_of(*BINDINGS)
+    )
+    for _, _, inputs in recorder.all_of(CLUSTER_BINDING):
+        role = inputs["roleRef"]["name"].replace("model-serving-", "own: ")
+        found.update((_who(f"serviceAccount:{subject['name']}"), role, "cluster") for subject in inputs["subjects"])
+    return found
+
+
+def _documented() -> dict[tuple[str, str, str], str]:
+    rows = {}
+    for line in Path("docs/gcp.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) == 4 and (role := re.fullmatch(r"`((roles/|own: )[\w./ ]+)`", cells[1])):
+            row = (cells[0], role[1], cells[2])
+            assert row not in rows, f"docs/gcp.md has {row} twice"
+            rows[row] = cells[3]
+    return rows
+
+
+def test_every_binding_is_in_the_table_and_every_row_of_it_is_made(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    made, documented = _bindings(recorder), _documented()
+    assert set(made) - set(documented) == set(), "declared, but not in the table of docs/gcp.md"
+    assert set(documented) - set(made) == set(), "in the table of docs/gcp.md, but not declared"
+    assert max(made.values()) == 1
+
+
+def test_no_type_of_binding_escapes_the_table(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    grants = re.compile(r"iam(binding|member|policy)|rolebinding", re.IGNORECASE)
+    assert {typ for typ, _, _ in recorder.all_of() if grants.search(typ)} == {*BINDINGS, CLUSTER_BINDING}
+
+
+@pytest.mark.parametrize("sections", [{}, {"state": STATE, "identity": EVERYTHING["identity"]}, ADOPTED])
+def test_a_smaller_stack_grants_no_more_than_the_table(platform: Run, sections: dict[str, Any]) -> None:
+    recorder, _ = platform(**sections)
+    assert set(_bindings(recorder)) < set(_documented())
+
+
+def test_every_binding_on_the_project_has_a_reason_in_the_table() -> None:
+    for (who, role, on), reason in _documented().items():
+        if on.startswith("project"):
+            assert len(reason) > 20, f"{who} has {role} on the whole project without a reason"
+
+
+def test_nobody_has_a_basic_role_or_may_act_as_anybody(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    everywhere = {role for _, role, on in _bindings(recorder) if on.startswith("project")}
+    forbidden = {"owner", "editor", "viewer", "iam.serviceAccountUser", "iam.serviceAccountTokenCreator"}
+    assert not everywhere & {f"roles/{role}" for role in forbidden}
+
+
+def test_apply_cannot_grant_itself_anything(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    (grants,) = (i for _, _, i in recorder.all_of() if i.get("role") == "roles/resourcemanager.projectIamAdmin")
+    grantable = set(re.findall(r"'(roles/[^']+)'", grants["condition"]["expression"]))
+    assert grantable == {role for duty in ("plan", "nodes") for role, _ in PROJECT_ROLES[duty]}
+    assert not grantable & {role for role, _ in PROJECT_ROLES["apply"]}
+    assert "'projects/acme-models/roles/model_serving_reader'" in grants["condition"]["expression"]
+
+
+# Federation
+
+
+def test_only_the_named_repositories_are_trusted(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    trusted = {
+        i["oidc"]["issuerUri"]: i["attributeCondition"]
+        for i in recorder.of_kind("WorkloadIdentityPoolProvider").values()
+    }
+    assert trusted == {
+        "https://gitlab.com": "assertion.project_id in ['11', '12', '13']",
+        "https://token.actions.githubusercontent.com": "assertion.repository_owner_id == '22' && "
+        "assertion.repository_id in ['21', '23']",
+    }
+
+
+@pytest.mark.parametrize(
+    ("provider", "claims", "duty"),
+    [
+        ("gitlab", {"project_id": "11", "pipeline_source": "merge_request_event"}, "plan"),
+        ("gitlab", {"project_id": "11", "pipeline_source": "push"}, "apply"),
+        ("gitlab", {"project_id": "11", "pipeline_source": "push", "ref": "feature"}, "none"),
+        ("gitlab", {"project_id": "11", "pipeline_source": "push", "ref_protected": "false"}, "none"),
+        ("gitlab", {"project_id": "11", "pipeline_source": "push", "ref_type": "tag"}, "none"),
+        ("gitlab", {"project_id": "12", "pipeline_source": "push"}, "training"),
+        ("gitlab", {"project_id": "12", "pipeline_source": "merge_request_event"}, "training"),
+        ("github", {"repository_id": "21", "event_name": "pull_request"}, "plan"),
+        ("github", {"repository_id": "21", "event_name": "push"}, "apply"),
+        ("github", {"repository_id": "21", "event_name": "workflow_dispatch"}, "apply"),
+        ("github", {"repository_id": "21", "event_name": "pull_request_target"}, "none"),
+        ("github", {"repository_id": "21", "event_name": "issue_comment"}, "none"),
+        ("github", {"repository_id": "21", "event_name": "push", "ref": "refs/heads/feature"}, "none"),
+        ("github", {"repository_id": "21", "event_name": "push", "ref_protected": "false"}, "none"),
+        ("github", {"repository_id": "23", "event_name": "push"}, "training"),
+    ],
+)
+def test_a_job_has_one_duty(provider: str, claims: dict[str, str], duty: str) -> None:
+    if provider == "gitlab":
+        mapping = GitLab(issuer="https://gitlab.com", project_id=11, model_project_ids=[12]).mapping
+    else:
+        mapping = GitHub(repository_id=21, owner_id=22, model_repository_ids=[23]).mapping
+    branch = "main" if provider == "gitlab" else "refs/heads/main"
+    assertion = {"ref": branch, "ref_type": "branch", "ref_protected": "true", **claims}
+    assert _evaluate(mapping["attribute.duty"], assertion) == duty
+
+
+def _evaluate(expression: str, assertion: dict[str, str]) -> str:
+    """The part of Google's expression language that the mappings use, by way of Python's."""
+    if " ? " not in expression:
+        python = re.sub(r"!\(", "not (", expression).replace("&&", "and").replace("||", "or")
+        python = re.sub(r"assertion\.(\w+)", r"assertion['\1']", python)
+        return str(eval(python, {}, {"assertion": assertion}))  # noqa: S307 - an expression of this program
+    condition, _, rest = expression.partition(" ? ")
+    yes, _, no = rest.partition(" : ")
+    return _evaluate(yes, assertion) if _evaluate(condition, assertion) == "True" else _evaluate(no, assertion)
+
+
+def test_self_managed_gitlab_brings_its_own_keys(platform: Run) -> None:
+    gitlab = {"issuer": "https://gitlab.acme.example", "projectId": 1, "keys": '{"keys": []}'}
+    recorder, _ = platform(identity={"gitlab": gitlab}, state=STATE)
+    oidc = recorder.of_kind("WorkloadIdentityPoolProvider")["identity-gitlab"]["oidc"]
+    assert oidc == {"issuerUri": "https://gitlab.acme.example", "jwksJson": '{"keys": []}'}
+
+
+def test_no_key_is_made_unless_asked_for(platform: Run) -> None:
+    recorder, told = platform()
+    assert recorder.of_kind("Key") == {}
+    assert told["keys"] == [{}, True]
+
+
+def test_keys_are_secret(platform: Run) -> None:
+    _, told = platform(**EVERYTHING)
+    keys, secret = told["keys"]
+    assert set(keys) == {"plan", "apply", "training"}
+    assert secret
+
+
+# What is declared
+
+
+def test_each_duty_has_an_account(platform: Run) -> None:
+    recorder, _ = platform()
+    assert {i["accountId"] for i in recorder.of_kind("Account").values()} == {
+        f"model-serving-{duty}" for duty in DUTIES
+    }
+
+
+def test_no_input_was_misspelt(platform: Run) -> None:
+    # The SDK turns the names it knows into camelCase and lets the others pass as they are.
+    recorder, _ = platform(**EVERYTHING)
+    snakes = [
+        (name, key) for typ, name, i in recorder.all_of() if typ.startswith("gcp:") for key in _keys(i) if "_" in key
+    ]
+    assert snakes == []
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            # Labels and mappings have keys of our own, not of the SDK.
+            if key not in {"labels", "defaultLabels", "attributeMapping"}:
+                yield key
+                yield from _keys(below)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _keys(below)
+
+
+def test_everything_in_google_is_below_the_platform(platform: Run) -> None:
+    recorder, told = platform(**EVERYTHING)
+    below: list[pulumi.Resource] = [told["platform"]]
+    for resource in below:
+        below += resource._childResources
+    in_google = {(typ, name) for typ, name, _ in recorder.all_of() if typ.startswith("gcp:")}
+    assert in_google <= {(resource.pulumi_resource_type, resource.pulumi_resource_name) for resource in below}
+
+
+def test_apis_are_enabled_and_never_disabled(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    services = recorder.of_kind("Service")
+    assert len(services) == 14
+    assert {i["disableOnDestroy"] for i in services.values()} == {False}
+
+
+def test_apis_are_left_alone_where_another_team_enables_them(platform: Run) -> None:
+    recorder, _ = platform(services={"enable": False})
+    assert recorder.of_kind("Service") == {}
+
+
+def test_a_stack_that_is_not_public_has_no_public_address(platform: Run) -> None:
+    recorder, told = platform()
+    assert recorder.of_kind("GlobalAddress") == {}
+    assert [i["addressType"] for i in recorder.of_kind("Address").values()] == ["INTERNAL"]
+    (cluster,) = recorder.of_kind("Cluster").values()
+    assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True}
+    assert cluster["controlPlaneEndpointsConfig"]["ipEndpointsConfig"] == {"enabled": False}
+    assert told["edge"].class_name == "gke-l7-rilb"
+    assert told["edge"].client_ranges == ("10.0.8.0/23", *GOOGLE_RANGES)
+
+
+def test_a_public_gateway_speaks_https_behind_cloud_armor(platform: Run) -> None:
+    recorder, told = platform(**EVERYTHING)
+    edge = told["edge"]
+    assert (edge.protocol, edge.port, edge.endpoint) == ("HTTPS", 443, "https://models.example.com")
+    (armor,) = recorder.of_kind("SecurityPolicy").values()
+    assert [rule["action"] for rule in armor["rules"]] == ["throttle", "deny(403)"]
+    assert armor["rules"][0]["match"]["config"]["srcIpRanges"] == ["203.0.113.0/24"]
+    (backend,) = recorder.of_kind("GCPBackendPolicy").values()
+    assert backend["spec"]["default"]["securityPolicy"] == "model-serving"
+    (tls,) = recorder.of_kind("GCPGatewayPolicy").values()
+    assert tls["spec"]["default"] == {"sslPolicy": "model-serving"}
+    assert [record["type"] for record in told["dnsRecords"][0]] == ["A", "CNAME"]
+
+
+def test_an_internal_gateway_with_a_domain_has_a_regional_certificate(platform: Run) -> None:
+    recorder, told = platform(gateway={"domain": "models.acme.internal.example"})
+    (certificate,) = recorder.of_kind("Certificate").values()
+    assert certificate["location"] == "europe-west1"
+    assert recorder.of_kind("CertificateMap") == {}
+    assert list(told["edge"].tls_options) == ["networking.gke.io/cert-manager-certs"]
+
+
+def test_proxies_have_a_subnet_only_if_the_gateway_needs_them(platform: Run) -> None:
+    recorder, _ = platform(gateway=EVERYTHING["gateway"])
+    assert set(recorder.of_kind("Subnetwork")) == {"network-nodes"}
+
+
+def test_health_check_asks_the_model(platform: Run) -> None:
+    recorder, _ = platform()
+    (policy,) = recorder.of_kind("HealthCheckPolicy").values()
+    assert policy["spec"]["default"]["config"]["httpHealthCheck"]["requestPath"] == "/ready"
+    assert policy["spec"]["targetRef"] == {"group": "", "kind": "Service", "name": "iris-1-0"}
+
+
+def test_autopilot_is_the_default_and_has_no_pool(platform: Run) -> None:
+    recorder, _ = platform()
+    (cluster,) = recorder.of_kind("Cluster").values()
+    assert cluster["enableAutopilot"] is True
+    assert recorder.of_kind("NodePool") == {}
+    # Each of these is refused in, or replaces, an Autopilot cluster.
+    conflicting = {"enableShieldedNodes", "removeDefaultNodePool", "networkPolicy", "nodePools", "nodeConfig"}
+    assert not conflicting & set(cluster)
+
+
+def test_standard_has_one_autoscaled_pool_of_shielded_nodes(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    (pool,) = recorder.of_kind("NodePool").values()
+    assert pool["autoscaling"] == {"totalMinNodeCount": 2, "totalMaxNodeCount": 6, "locationPolicy": "BALANCED"}
+    assert pool["nodeConfig"]["workloadMetadataConfig"] == {"mode": "GKE_METADATA"}
+    assert pool["nodeConfig"]["serviceAccount"].startswith("model-serving-nodes@")
+    (cluster,) = recorder.of_kind("Cluster").values()
+    # Without it network policies would be taken and not enforced.
+    assert cluster["datapathProvider"] == "ADVANCED_DATAPATH"
+
+
+def test_both_kinds_of_cluster_run_as_the_nodes_account(platform: Run) -> None:
+    recorder, _ = platform()
+    (cluster,) = recorder.of_kind("Cluster").values()
+    defaults = cluster["clusterAutoscaling"]["autoProvisioningDefaults"]
+    assert defaults["serviceAccount"] == "model-serving-nodes@acme-models.iam.gserviceaccount.com"
+
+
+def test_kubeconfig_has_no_secret_and_no_authority(platform: Run) -> None:
+    _, told = platform()
+    kubeconfig = json.loads(told["kubeconfig"][0])
+    (cluster,), (user,) = kubeconfig["clusters"], kubeconfig["users"]
+    assert cluster["cluster"] == {"server": "https://gke-1234.europe-west1.gke.goog"}
+    assert list(user["user"]) == ["exec"]
+    assert user["user"]["exec"]["command"] == "gke-gcloud-auth-plugin"
+
+
+def test_only_our_images_run_with_binary_authorization(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    (policy,) = recorder.of_kind("Policy").values()
+    assert [pattern["namePattern"] for pattern in policy["admissionWhitelistPatterns"]] == [
+        "europe-west1-docker.pkg.dev/acme-models/model-serving/**",
+        "registry.gitlab.com/agent/*",
+    ]
+    assert policy["defaultAdmissionRule"]["evaluationMode"] == "ALWAYS_DENY"
+
+
+def test_released_images_are_never_cleaned_up(platform: Run) -> None:
+    recorder, _ = platform()
+    (repository,) = recorder.of_kind("Repository").values()
+    assert repository["dockerConfig"] == {"immutableTags": True}
+    deleting = [policy["condition"] for policy in repository["cleanupPolicies"] if policy["action"] == "DELETE"]
+    assert deleting == [{"tagState": "UNTAGGED", "olderThan": "2592000s"}]
+
+
+def test_bucket_is_private_and_forgives(platform: Run) -> None:
+    recorder, told = platform()
+    (bucket,) = recorder.of_kind("Bucket").values()
+    assert bucket["publicAccessPrevention"] == "enforced"
+    assert bucket["uniformBucketLevelAccess"] is True
+    assert bucket["versioning"] == {"enabled": True}
+    assert bucket.get("forceDestroy") in (None, False)
+    assert told["dvcRemote"] == ["gs://acme-models-model-serving-dvc", False]
+
+
+def test_what_exists_is_used_and_not_declared(platform: Run) -> None:
+    recorder, told = platform(**ADOPTED)
+    for kind in ("Network", "Subnetwork", "Router", "RouterNat", "Cluster", "NodePool", "Repository", "Bucket"):
+        assert recorder.of_kind(kind) == {}, kind
+    (address,) = recorder.of_kind("Address").values()
+    assert address["subnetwork"] == "projects/acme-models/regions/europe-west1/subnetworks/nodes"
+    assert told["registry"] == ["europe-west1-docker.pkg.dev/acme-models/images", False]
+    assert json.loads(told["kubeconfig"][0])["current-context"] == "shared"
+
+
+def test_existing_cluster_without_a_dns_endpoint_is_refused(platform: Run, recorder: CloudRecorder) -> None:
+    recorder.endpoint = ""
+    with pytest.raises(pulumi.RunError, match="--enable-dns-access"):
+        platform(**ADOPTED)
+
+
+# What is watched
+
+
+def _queries() -> list[str]:
+    args = observability.ObservabilityArgs(
+        project="p",
+        name="model-serving",
+        cluster="model-serving",
+        namespace="models",
+        emails={},
+        alerts=observability.Alerts(error_ratio=0.05, latency_seconds=1, not_ready_seconds=300),
+    )
+    tiles = observability.dashboard(args)["mosaicLayout"]["tiles"]
+    charts = [
+        data["timeSeriesQuery"]["prometheusQuery"] for tile in tiles for data in tile["widget"]["xyChart"]["dataSets"]
+    ]
+    return charts + [alert.query for alert in observability.alerts(args).values()]
+
+
+@pytest.mark.parametrize("query", _queries())
+def test_queries_use_known_metrics_and_labels_alone(query: str) -> None:
+    known = {**observability.MLSERVER_METRICS, **observability.PLATFORM_METRICS}
+    selected = re.findall(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}", query)
+    assert selected
+    for metric, selector in selected:
+        assert metric in known, metric
+        labels = set(re.findall(r"(\w+)=", selector))
+        assert labels <= known[metric] | observability.TARGET_LABELS, metric
+    kept = {label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")}
+    assert kept <= {label for metric, _ in selected for label in known[metric]} | observability.TARGET_LABELS
+
+
+def test_every_listed_metric_is_used() -> None:
+    everything = " ".join(_queries())
+    for metric in (*observability.MLSERVER_METRICS, *observability.PLATFORM_METRICS):
+        assert f"{metric}{{" in everything
+
+
+def test_collector_reads_the_port_and_tells_model_and_version(platform: Run) -> None:
+    recorder, _ = platform()
+    (collection,) = recorder.of_kind("PodMonitoring").values()
+    assert collection["spec"]["endpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "30s"}]
+    assert collection["spec"]["targetLabels"]["fromPod"] == [
+        {"from": "app.kubernetes.io/name", "to": "served_model"},
+        {"from": "app.kubernetes.io/version", "to": "served_version"},
+    ]
+
+
+def test_alerts_tell_whom_the_stack_names(platform: Run) -> None:
+    recorder, _ = platform(**EVERYTHING)
+    policies = recorder.of_kind("AlertPolicy")
+    assert set(policies) == {"observability-errors", "observability-latency", "observability-not-ready"}
+    assert {tuple(i["notificationChannels"]) for i in policies.values()} == {("observability-team-example-com-id",)}
+    (dashboard,) = recorder.of_kind("Dashboard").values()
+    assert len(json.loads(dashboard["dashboardJson"])["mosaicLayout"]["tiles"]) == 6
+
+
+def test_nothing_is_watched_unless_wanted(platform: Run) -> None:
+    recorder, _ = platform(observability={"enabled": False})
+    for kind in ("Dashboard", "AlertPolicy", "PodMonitoring"):
+        assert recorder.of_kind(kind) == {}

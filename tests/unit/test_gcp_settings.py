@@ -1,0 +1,208 @@
+"""Every mistake in a stack's gcp section, and what each stack of this repository says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gcp import LONGEST_NAME, GcpSettings
+from sections import Section
+
+STACKS = ("dev", "staging", "production")
+STATE = {"bucket": "acme-state", "key": "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"}
+
+
+def read(**sections: Any) -> GcpSettings:
+    return GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | sections)
+
+
+def refused(**sections: Any) -> dict[str, str]:
+    """Place -> what is said there."""
+    with pytest.raises(ValidationError) as error:
+        read(**sections)
+    return {
+        ".".join(map(str, details["loc"])): "\n".join(map(str, details.get("ctx", {"msg": details["msg"]}).values()))
+        for details in error.value.errors()
+    }
+
+
+def test_a_stack_needs_no_more_than_project_and_region() -> None:
+    settings = read()
+    assert settings.bucket == "acme-models-model-serving-dvc"
+    assert settings.image_registry == "europe-west1-docker.pkg.dev/acme-models/model-serving"
+    assert settings.location == "europe-west1"
+    assert settings.cluster.deletion_protection
+    assert not settings.gateway.public
+    assert not settings.identity.key_for_ci
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy", "sections"),
+    [
+        ("zone", "Write a zone of the region, e.g. europe-west1-b", {"zone": "us-east1-b"}),
+        ("cluster", "Remove zone, or write mode: standard", {"zone": "europe-west1-b"}),
+        ("cluster.nodePool", "Remove nodePool, or write mode: standard", {"cluster": {"nodePool": {}}}),
+        (
+            "cluster.nodePool.maximumNodes",
+            "Write 4 or more",
+            {"cluster": {"mode": "standard", "nodePool": {"minimumNodes": 4, "maximumNodes": 3}}},
+        ),
+        ("cluster.allowedImages", "Write binaryAuthorization: true", {"cluster": {"allowedImages": ["x/*"]}}),
+        (
+            "cluster",
+            "Name a key in europe-west1",
+            {"cluster": {"encryptionKey": "projects/p/locations/us-east1/keyRings/r/cryptoKeys/k"}},
+        ),
+        ("cluster", "remove existing to have it made", {"cluster": {"existing": "theirs", "releaseChannel": "rapid"}}),
+        ("registry", "remove existing to have it made", {"registry": {"existing": "theirs", "keepVersions": 3}}),
+        ("storage", "remove existing to have it made", {"storage": {"existing": "theirs", "location": "EU"}}),
+        (
+            "cluster.maintenance.end",
+            "Write an end that is 4 to 24 hours after",
+            {"cluster": {"maintenance": {"end": "2026-01-03T02:00:00Z"}}},
+        ),
+        (
+            "cluster.maintenance.recurrence",
+            "Write longer windows, or more days",
+            {"cluster": {"maintenance": {"recurrence": "FREQ=WEEKLY;BYDAY=SU"}}},
+        ),
+        (
+            "cluster.maintenance.start",
+            "Write e.g. 2026-01-03T01:00:00Z",
+            {"cluster": {"maintenance": {"start": "2026-02-30T01:00:00Z"}}},
+        ),
+        ("network.pods", "Write ranges that share no address", {"network": {"nodes": "10.16.4.0/22"}}),
+        ("network.services", "Write ranges that share no address", {"network": {"services": "10.16.0.0/20"}}),
+        ("network.nodes", "Write a part of 10.0.0.0/8", {"network": {"nodes": "8.8.8.0/24"}}),
+        ("network.nodes", "the first address and the length", {"network": {"nodes": "10.0.0.1/22"}}),
+        ("network.pods", "Write a range of /21 or larger", {"network": {"pods": "10.16.0.0/24"}}),
+        ("network.proxies", "Write a range of /26 or larger", {"network": {"proxies": "10.0.8.0/28"}}),
+        ("gateway.domain", "Write a domain that you own, or public: false", {"gateway": {"public": True}}),
+        ("gateway.allowedRanges", "or write public: true", {"gateway": {"allowedRanges": ["203.0.113.0/24"]}}),
+        ("state", "`make init-gcp` prints", {"identity": {"gitlab": {"projectId": 1}}}),
+        (
+            "identity.gitlab.modelProjectIds",
+            "Remove 1 from the list",
+            {"identity": {"gitlab": {"projectId": 1, "modelProjectIds": [1]}}, "state": STATE},
+        ),
+        (
+            "identity.github.modelRepositoryIds",
+            "Remove 1 from the list",
+            {"identity": {"github": {"repositoryId": 1, "ownerId": 2, "modelRepositoryIds": [1]}}, "state": STATE},
+        ),
+        ("observability.emails", "Write each address once", {"observability": {"emails": ["a.b@c.de", "a-b@c.de"]}}),
+    ],
+)
+def test_a_rule_between_keys_says_what_to_write(place: str, remedy: str, sections: dict[str, Any]) -> None:
+    (said,) = (text for where, text in refused(**sections).items() if where == place)
+    assert remedy in said
+    assert len(said.splitlines()) == 3  # what, consequence and remedy
+
+
+@pytest.mark.parametrize(
+    ("place", "sections"),
+    [
+        ("project", {"project": "My Project"}),
+        ("region", {"region": "europe-west1-b"}),
+        ("name", {"name": "a-name-of-many-letters"}),
+        ("storage.bucket", {"storage": {"bucket": "Upper"}}),
+        ("identity.gitlab.projectId", {"identity": {"gitlab": {}}, "state": STATE}),
+        ("identity.gitlab.branch", {"identity": {"gitlab": {"projectId": 1, "branch": "x' || true"}}, "state": STATE}),
+        (
+            "identity.gitlab.issuer",
+            {"identity": {"gitlab": {"projectId": 1, "issuer": "https://g.io/"}}, "state": STATE},
+        ),
+        ("identity.github.ownerId", {"identity": {"github": {"repositoryId": 1}}, "state": STATE}),
+        ("gateway.domain", {"gateway": {"domain": "localhost"}}),
+        ("observability.emails.0", {"observability": {"emails": ["nobody"]}}),
+        ("observability.alerts.errorRatio", {"observability": {"alerts": {"errorRatio": 5}}}),
+        ("observability.alerts.latencySeconds", {"observability": {"alerts": {"latencySeconds": 60}}}),
+        ("cluster.mode", {"cluster": {"mode": "serverless"}}),
+        ("clusters", {"clusters": {}}),
+    ],
+)
+def test_a_wrong_value_is_refused_at_its_place(place: str, sections: dict[str, Any]) -> None:
+    assert list(refused(**sections)) == [place]
+
+
+def test_reading_a_stack_loads_neither_pulumi_nor_its_sdk_of_google() -> None:
+    program = "import sys, gcp; sys.exit(any(name.startswith('pulumi') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    mistakes = refused(
+        zone="us-east1-b",
+        network={"nodes": "10.16.0.0/22", "services": "8.8.8.0/24"},
+        cluster={"nodePool": {}},
+        gateway={"public": True},
+        identity={"gitlab": {"projectId": 1}},
+    )
+    assert list(mistakes) == ["zone", "network.pods", "network.services", "cluster.nodePool", "gateway.domain", "state"]
+
+
+def test_a_network_that_exists_may_say_its_proxies() -> None:
+    existing = {"network": "n", "subnetwork": "s", "podsRange": "p", "servicesRange": "v"}
+    assert read(network={"existing": existing, "proxies": "10.9.0.0/23"}).network.proxies == "10.9.0.0/23"
+    assert "nodes" in refused(network={"existing": existing, "nodes": "10.0.0.0/22"})["network"]
+
+
+def test_names_in_google_fit_the_shortest_limit() -> None:
+    assert len("x" * LONGEST_NAME + "-training") <= 30  # https://cloud.google.com/iam/docs/service-accounts-create
+
+
+def sections_below(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield section
+    for info in section.model_fields.values():
+        for candidate in (info.annotation, *getattr(info.annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                yield from sections_below(candidate)
+
+
+def test_every_key_says_what_it_is_for() -> None:
+    sections = [*sections_below(GcpSettings)]
+    assert len(sections) == 16
+    for section in sections:
+        assert issubclass(section, Section)
+        for name, info in section.model_fields.items():
+            assert info.description, f"{section.__name__}.{name}"
+            assert info.description.endswith("."), f"{section.__name__}.{name}"
+
+
+def stack_file(stack: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(Path(f"stacks/Pulumi.{stack}.yaml").read_text())["config"]
+    return config
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_each_stack_is_right_as_it_stands(stack: str) -> None:
+    assert GcpSettings.model_validate(stack_file(stack)["model-serving:gcp"]).project == f"my-models-{stack}"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_each_stack_marks_what_a_newcomer_must_change(stack: str) -> None:
+    lines = Path(f"stacks/Pulumi.{stack}.yaml").read_text().splitlines()
+    for key in ("project:", "region:"):
+        (place,) = (at for at, line in enumerate(lines) if line.strip().startswith(key))
+        assert "CHANGE" in lines[place - 1]
+
+
+def test_no_stack_trusts_a_repository_that_is_only_an_example() -> None:
+    for stack in STACKS:
+        assert "identity" not in stack_file(stack)["model-serving:gcp"]
+
+
+def test_stacks_serve_the_same_models_and_production_pins_two_of_each() -> None:
+    dev, staging, production = (stack_file(stack)["model-serving:models"] for stack in STACKS)
+    assert set(dev) == set(staging) == set(production)
+    assert not any("versions" in model for model in dev.values())
+    assert all("versions" in model for model in staging.values())
+    assert all("versions" in model and model["replicas"] >= 2 for model in production.values())
+    assert read(**stack_file("production")["model-serving:gcp"]).cluster.deletion_protection
