@@ -14,7 +14,8 @@ from local import network
 from local.errors import LocalError
 from local.layout import Layout
 from local.node import cni_folder
-from local.processes import Process, running
+from local.owner import owner_of
+from local.processes import Process, mark_of, running
 
 OTHER_CLUSTER = (
     "Or use a cluster and a registry that you have: set model-serving:kubeContext and model-serving:registry in the "
@@ -120,11 +121,21 @@ def check_ports(processes: Iterable[Process]) -> None:
     if not taken:
         return
     holders = _holders({listener.inode for _, _, listener in taken})
-    lines = ["The local cluster cannot start, because something else listens on its ports:"]
-    for process, port, listener in taken:
-        lines.append(f"  {port}, wanted for {process.ports[port]}: {_describe(holders.get(listener.inode))}")
-    lines.append("Nothing was started. End what is named above and run start again.")
-    raise LocalError("\n".join([*lines, OTHER_CLUSTER]))
+    # Two sockets of one process may share a port, as Envoy's do.
+    lines = dict.fromkeys(
+        f"  {port}, wanted for {process.ports[port]}: {_describe(holders.get(listener.inode))}"
+        for process, port, listener in taken
+    )
+    raise LocalError(
+        "\n".join(
+            [
+                "The local cluster cannot start, because something else listens on its ports:",
+                *lines,
+                "Nothing was started. End what is named above and run start again.",
+                OTHER_CLUSTER,
+            ]
+        )
+    )
 
 
 def _covers(listener: IPv4Address | IPv6Address, wanted: IPv4Address | IPv6Address) -> bool:
@@ -165,12 +176,17 @@ def _holders(inodes: set[str]) -> dict[str, int]:
 def _describe(pid: int | None) -> str:
     if pid is None:
         return "held by a process that cannot be seen from here"
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:100]
-    return f"held by process {pid} ({command}); end it with: {_remedy(pid)}"
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:100]
+        return f"held by process {pid} ({command}); end it with: {_remedy(pid)}"
+    except OSError:
+        return f"held by process {pid}, which has just ended"
 
 
 def _remedy(pid: int) -> str:
-    """A service would be started again by its manager."""
+    """A service would be started again by its manager, and a cluster has more than this one process."""
+    if folder := mark_of(pid):
+        return f"python -m local stop --name {folder.name} --state {owner_of(folder).get('state', 'FOLDER')}"
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         unit = line.rpartition("/")[2]
         if "/system.slice/" in line and unit.endswith(".service"):

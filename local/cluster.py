@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import threading
@@ -29,6 +30,7 @@ from local import (
 from local.api import Api
 from local.errors import LocalError
 from local.layout import NODE, Layout
+from local.owner import owner_of, write_owner
 from local.processes import Process, Processes, boot
 
 START_SECONDS = 60
@@ -80,24 +82,16 @@ class Cluster:
 
     def _claim(self) -> None:
         """Refuse to take over what was started from another checkout under the same name."""
-        owner = self._owner()
+        owner = owner_of(self._layout.run)
         if owner and owner["state"] != str(self._layout.state) and Path(owner["state"]).exists():
             raise LocalError(
                 f"A local cluster named {self._layout.name} was started from {owner['state']}.\n"
                 f"  Stop it with --state {owner['state']}, or give this one another name with --name."
             )
 
-    def _owner(self) -> dict[str, str]:
-        """Which state folder and network namespace this instance belongs to; empty when it is stopped."""
-        try:
-            owner: dict[str, str] = json.loads(self._layout.owner.read_text())
-        except (FileNotFoundError, ValueError):  # a start that was killed may leave a torn file
-            return {}
-        return owner
-
     def _clear_leftovers(self) -> None:
         """A reboot ended all pods without freeing their addresses; a checkout may be deleted without a stop."""
-        owner = self._owner()
+        owner = owner_of(self._layout.run)
         ours = owner.get("boot") == boot() and owner["state"] == str(self._layout.state)
         if not ours and (self._layout.run.exists() or self._layout.pod_addresses.exists()):
             self._remove_everything()
@@ -107,7 +101,7 @@ class Cluster:
         chosen = network.own_address()
         if not any(self.processes.is_alive(name) for name in self.processes.names()):
             return chosen
-        if self._owner().get("network") != network.namespace():
+        if owner_of(self._layout.run).get("network") != network.namespace():
             raise LocalError(
                 f"The local cluster named {self._layout.name} runs in another network namespace.\n"
                 "  Give this one another --name and --state, or stop that one."
@@ -163,8 +157,7 @@ class Cluster:
         layout = self._layout
         for folder in (layout.run, layout.cluster, layout.cache, layout.pod_logs):
             folder.mkdir(parents=True, exist_ok=True)
-        owner = {"state": str(layout.state), "network": network.namespace(), "boot": boot()}
-        layout.owner.write_text(json.dumps(owner))
+        write_owner(layout)
         layout.address.write_text(address)
         network.prepare(address)
         cgroups.make(layout)
@@ -215,7 +208,7 @@ class Cluster:
         self.processes.end_marked()
         cgroups.remove(layout)
         mounts.unmount_below((layout.run, layout.kubelet, layout.cache))
-        if self._owner().get("network") == network.namespace():  # another's is not for us to clean
+        if owner_of(self._layout.run).get("network") == network.namespace():  # another's is not for us to clean
             network.remove(layout)
             firewall.clean(layout)
         self._remove_files(sockets)
@@ -320,7 +313,11 @@ class Start:
         if isinstance(step, Process):
             self._check_lives()
             return step.ready()
-        return self._work[step.name].is_done()
+        try:
+            return self._work[step.name].is_done()
+        except (OSError, http.client.HTTPException) as error:
+            self._check_lives()  # most likely the process that it talked to
+            raise LocalError(f"{step.name}: {error}. Run start again; status shows what runs.") from error
 
     def _note(self, step: Step) -> None:
         self._done.add(step.name)
@@ -329,7 +326,7 @@ class Start:
             self._report(f"[{len(self._done):2}/{len(self._steps)}] {elapsed:4.1f} s  {step.name}")
 
     def _check_lives(self) -> None:
-        for name in self._launched:
+        for name in [step.name for step in self._steps if isinstance(step, Process) and step.name in self._begun]:
             if not self._processes.is_alive(name):
                 raise LocalError(
                     f"{name} died while the cluster started; its last log lines:\n{self._processes.last_lines(name)}\n"

@@ -88,11 +88,6 @@ class Layout:
         return Path("/run/model-serving") / self.name
 
     @property
-    def owner(self) -> Path:
-        """File that says which state folder this instance belongs to."""
-        return self.run / "state"
-
-    @property
     def cgroup(self) -> str:
         return f"model-serving-{self.name}"
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -163,9 +164,8 @@ class Processes:
 
     def end_marked(self) -> None:
         """End shims and everything else that descends from this instance's processes and outlived them."""
-        mark = f"{MARK}={self._layout.run}".encode()
         deadline = time.monotonic() + 10
-        while marked := [pid for pid in running() if mark in _environment_of(pid)]:
+        while marked := [pid for pid in running() if mark_of(pid) == self._layout.run]:
             if time.monotonic() > deadline:
                 raise LocalError(f"Processes that do not end even when killed: {', '.join(map(str, marked))}")
             _end(marked, 0)
@@ -188,13 +188,14 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[START_TIME_FIELD]
 
 
-def _environment_of(pid: int) -> list[bytes]:
-    if pid == os.getpid():
-        return []
+def mark_of(pid: int) -> Path | None:
+    """The runtime folder of the instance to which a process belongs, itself or by descent."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
-        return []
+        return None
+    match = re.search(rf"(?:^|\0){MARK}=([^\0]*)".encode(), environment)
+    return Path(match[1].decode()) if match and pid != os.getpid() else None
 
 
 def _end(pids: list[int], grace_seconds: float) -> None:
