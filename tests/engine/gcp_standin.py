@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 import grpc  # type: ignore[import-untyped]
 
 from tests.engine import sdk_types
-from tests.engine.provider import UNKNOWN, Path_, Properties, Provider, Refused, Request, number_of, secret
+from tests.engine.provider import UNKNOWN, Path_, Properties, Provider, Refused, Request, is_secret, number_of, secret
 
 # Names as the API gives them, from the resource's inputs, the provider's project and region. {x.last} is the part of x
 # behind the last slash: an argument may be a name or a whole path.
@@ -269,8 +269,15 @@ class Google(Provider):
             if _kind(resource["token"]).lower() == f"{module}/{wanted}".lower() and all(
                 resource["outputs"].get(key) == value for key, value in arguments.items()
             ):
-                return {"id": resource["id"], **resource["outputs"]}
+                return {"id": resource["id"], **_as_answer(resource["outputs"])}
         raise Refused(grpc.StatusCode.NOT_FOUND, f"Error 404: {name} found no {wanted} with {arguments}")
+
+
+def _as_answer(outputs: Properties) -> Properties:
+    """Outputs as functions give them: a block is a list of one there, and its name a plural."""
+    blocks = {key: value for key, value in outputs.items() if isinstance(value, dict) and not is_secret(value)}
+    plain = {key: value for key, value in outputs.items() if not isinstance(value, dict) and key != "networkId"}
+    return plain | {f"{key}s": [_as_answer(value)] for key, value in blocks.items()}
 
 
 def _kind(token: str) -> str:

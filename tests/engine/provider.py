@@ -41,6 +41,10 @@ def secret(value: Any) -> Properties:
     return {_SIGNATURE: _SECRET, "value": value}
 
 
+def is_secret(value: Any) -> bool:
+    return isinstance(value, dict) and _SIGNATURE in value
+
+
 class Refused(Exception):
     """What the cloud answers when it does not do what it is asked."""
 
@@ -352,7 +356,7 @@ def write(properties: Mapping[str, Any]) -> struct_pb2.Struct:
 
 def merged(under: Any, over: Any) -> Any:
     """Two trees laid over each other; a list is one value, as is a secret."""
-    if not (isinstance(under, dict) and isinstance(over, dict)) or _SIGNATURE in over:
+    if not (isinstance(under, dict) and isinstance(over, dict)) or is_secret(over):
         return over
     return {**under, **{key: merged(under.get(key), value) for key, value in over.items()}}
 

@@ -15,6 +15,7 @@ from tests.engine.harness import STANDINS, Cloud, Project, plain_secrets
 STACKS = ("dev", "staging", "production")
 PUBLIC = ("production",)
 FAULTS = ("permission-denied", "quota-exceeded", "api-not-enabled", "half-made", "timeout")
+REPOSITORY = "gcp:artifactregistry/repository:Repository"
 LONGEST_CHAIN = 12
 """Resources that wait for each other, at most: one more run brings at least one more link."""
 Whole = Callable[[str], Project]
@@ -25,7 +26,7 @@ def held(cloud: Cloud) -> set[str]:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_stack_comes_up_stays_as_it_is_and_goes(whole: Whole, stack: str) -> None:
+def test_a_stack_comes_up_stays_as_it_is_mends_drift_and_goes(whole: Whole, stack: str) -> None:
     project = whole(stack)
     assert project.preview().changes.keys() == {"create"}
     assert held(project.cloud) == set(), "a preview made something"
@@ -40,8 +41,15 @@ def test_a_stack_comes_up_stays_as_it_is_and_goes(whole: Whole, stack: str) -> N
     assert plain_secrets(shown, PRIVATE_KEY) == []
     assert not re.search(r"-----BEGIN [A-Z ]*PRIVATE KEY|\bya29\.|\bglpat-", shown)
 
-    assert project.preview().changes == {}, project.preview()
-    assert project.refresh().changes == {}
+    again = project.preview()
+    assert again.changes == {}, again
+    project.cloud.drift(REPOSITORY, dockerConfig={"immutableTags": False})
+    seen = project.refresh()
+    assert seen.changes == {"update": 1}, seen
+    undone = project.up()
+    assert [(step.token, step.operation) for step in undone.steps] == [(REPOSITORY, "update")], undone
+    assert project.cloud.of(REPOSITORY)["dockerConfig"] == {"immutableTags": True}
+
     project.destroy()
     kept = {each["token"].rpartition(":")[2] for each in project.cloud.resources().values()}
     assert kept <= {"WorkloadIdentityPool", "WorkloadIdentityPoolProvider"}, "destroy left something behind"
@@ -63,12 +71,3 @@ def test_production_converges_after_a_failure_at_each_kind_of_resource(whole: Wh
     assert len(met) == len(faults), "a kind was never made, so its fault proved nothing"
     assert {each["id"] for each in project.resources()} == held(project.cloud), "a failure left something behind"
     assert project.preview().changes == {}
-
-
-def test_drift_at_the_console_is_seen_and_undone(whole: Whole) -> None:
-    project = whole("dev")
-    project.up()
-    project.cloud.drift("gcp:artifactregistry/repository:Repository", dockerConfig={"immutableTags": False})
-    assert project.refresh().changes == {"update": 1}
-    assert project.up().changes["update"] >= 1
-    assert project.cloud.of("gcp:artifactregistry/repository:Repository")["dockerConfig"] == {"immutableTags": True}

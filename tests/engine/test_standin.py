@@ -162,6 +162,45 @@ def test_right_properties_and_values_that_a_preview_does_not_know_are_not_refuse
     assert list(google.problems("gcp:storage/bucket:Bucket", inputs)) == []
 
 
+@pytest.mark.parametrize(
+    ("token", "path", "replaces"),
+    [
+        ("kms/cryptoKey:CryptoKey", ("purpose",), True),  # the SDK's text says so
+        ("container/nodePool:NodePool", ("initialNodeCount",), True),
+        ("container/cluster:Cluster", ("ipAllocationPolicy", "podCidrOverprovisionConfig"), True),  # our table does
+        ("storage/bucketIAMMember:BucketIAMMember", ("member",), True),
+        ("storage/bucket:Bucket", ("name",), True),
+        ("storage/bucket:Bucket", ("versioning", "enabled"), False),
+        ("container/cluster:Cluster", ("deletionProtection",), False),
+    ],
+)
+def test_what_replaces_a_resource_is_known(google: Google, token: str, path: tuple[str, ...], replaces: bool) -> None:
+    assert google.replaced_by(f"gcp:{token}", path) is replaces
+
+
+ADOPTED = """
+import pulumi
+import pulumi_gcp as gcp
+
+bucket = gcp.storage.Bucket("data", name="acme-data", location="EU", opts=pulumi.ResourceOptions(import_="acme-data"))
+cluster = gcp.container.get_cluster_output(name="shared", location="europe-west1")
+pulumi.export("endpoint", cluster.control_plane_endpoints_configs[0].dns_endpoint_configs[0].endpoint)
+"""
+
+
+def test_what_is_there_already_is_looked_up_and_imported(small: SmallProject) -> None:
+    project = small(ADOPTED)
+    there = Google(project.cloud.folder, None)
+    there.config = {"project": "acme-models", "region": "europe-west1"}
+    _create(there, "storage/bucket:Bucket", "there", {"name": "acme-data", **EU})
+    _create(there, "projects/service:Service", "api", {"service": "container.googleapis.com"})
+    _create(there, "container/cluster:Cluster", "there", {"name": "shared", "location": "europe-west1"})
+    before = project.cloud.resources()
+    assert project.up().names("import") == {"data"}
+    assert project.cloud.resources() == before
+    assert json.loads(project.outputs())["endpoint"].endswith(".europe-west1.gke.goog")
+
+
 SIX = """
 import pulumi_gcp as gcp
 for name in ("denied", "quota", "disabled", "late", "half", "well"):
