@@ -1,4 +1,4 @@
-"""This machine's address, the interfaces that the cluster makes, and what the kernel has to let through."""
+"""This machine's address, and the interfaces that the cluster makes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from local.errors import LocalError
 from local.layout import BRIDGE, FALLBACK_ADDRESS, OWN_INTERFACE, POD_RANGE, SERVICE_RANGE, Layout
 
 CNI_RESULTS = Path("/var/lib/cni/results")  # fixed in libcni
-# Per network namespace; the second exists only where the kernel's br_netfilter is loaded.
-SETTINGS = {
-    Path("/proc/sys/net/ipv4/ip_forward"): "1",
-    Path("/proc/sys/net/bridge/bridge-nf-call-iptables"): "1",
-}
 
 
 def own_address() -> str:
     """The address of the default route's interface, or else any that others can reach.
 
-    A machine without any gets one on an interface of its own by `prepare`, so that the cluster works offline too.
+    A machine without any gets one by `ensure_address`, so that the cluster works offline too.
     """
     addresses = {
         entry["ifname"]: entry["addr_info"][0]["local"]
@@ -62,15 +57,10 @@ def overlaps() -> list[str]:
     return found
 
 
-def prepare(address: str) -> None:
-    """Have the address, let packets pass between pods, and let the firewall see those that stay on the bridge."""
+def ensure_address(address: str) -> None:
+    """Make the fallback address if it is the one that was chosen and is not there yet."""
     if address == FALLBACK_ADDRESS and not has_address(address):
         _make_address()
-    if not Path("/proc/sys/net/bridge").exists():
-        subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
-    for path, value in SETTINGS.items():
-        if path.exists() and path.read_text().strip() != value:
-            path.write_text(value)
 
 
 def _make_address() -> None:

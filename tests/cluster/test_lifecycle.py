@@ -124,6 +124,7 @@ class Instance:
             "rules": re.findall(r"^(-A .*|:\S+ -) ?", rules, re.MULTILINE),
             "sets": self.inside("ipset", "list", "-name").split(),
             "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/model-serving-{self.name}")],
+            "kernel": [self.inside("cat", "/proc/sys/net/ipv4/ip_forward")],
             "namespaces": self.inside("ip", "netns", "list").split(),
             "files": [str(path) for path in self._files()],
         }
