@@ -113,8 +113,9 @@ test-unit: tools
 test-engine: tools
 	@pytest tests/engine
 
-# In a network of its own, where the ports are free: `make up` can go on beside it.
+# In a network of its own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there.
 test-cluster: tools
+	@$(LOCAL) fetch
 	@tests/cluster/in-own-network pytest tests/cluster
 
 .PHONY: bench

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("stop", parents=[common], help="end everything and leave nothing behind but data")
     stop.add_argument("--delete", action="store_true", help="remove the cluster's objects too; caches stay")
     commands.add_parser("status", parents=[common], help="show each process; exit code 0 if all run")
+    commands.add_parser("fetch", parents=[common], help="load into the cache what images needs from the network")
     commands.add_parser("images", parents=[common], help="provide the base image and the models' wheels")
     return parser
 
@@ -94,12 +95,17 @@ def _status(layout: Layout, _: argparse.Namespace) -> int:
     return 0 if all_run else 1
 
 
+def _fetch(layout: Layout, _: argparse.Namespace) -> None:
+    base_image.ensure_made(layout, _say)
+    wheels.ensure(layout, _say)
+
+
 def _images(layout: Layout, _: argparse.Namespace) -> None:
     base_image.ensure_pushed(layout, _say)
     wheels.ensure(layout, _say)
 
 
-COMMANDS = {"start": _start, "stop": _stop, "status": _status, "images": _images}
+COMMANDS = {"start": _start, "stop": _stop, "status": _status, "fetch": _fetch, "images": _images}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -50,9 +50,7 @@ def ensure_pushed(layout: Layout, report: Report) -> None:
     content = f"{BASE_IMAGE.rpartition(':')[0]}:{_key()}"  # the other tag stays the same when the content changes
     if oci.is_pushed(content):
         return
-    cache = layout.shared_cache / "base-images"
-    with locks.held(cache / "lock", waiting="base image: another command is making it, waiting", report=report):
-        folder = _ensure_made(cache, report)
+    folder = ensure_made(layout, report)
     layer = oci.Layer(**json.loads((folder / "layer.json").read_text()))
     began = time.monotonic()
     for image in (BASE_IMAGE, content):
@@ -60,8 +58,15 @@ def ensure_pushed(layout: Layout, report: Report) -> None:
     report(f"pushed {BASE_IMAGE} ({layer.size / 1e6:.0f} MB) in {time.monotonic() - began:.1f} s")
 
 
+def ensure_made(layout: Layout, report: Report) -> Path:
+    """The folder of the cached layer, made if it is not there yet. Needs no registry."""
+    cache = layout.shared_cache / "base-images"
+    with locks.held(cache / "lock", waiting="base image: another command is making it, waiting", report=report):
+        return _ensure_made(cache, report)
+
+
 def _ensure_made(cache: Path, report: Report) -> Path:
-    """The folder of the cached layer; a half-made one never gets that name."""
+    """A half-made one never gets that name."""
     folder = cache / _key()
     if folder.exists():
         return folder
@@ -69,7 +74,7 @@ def _ensure_made(cache: Path, report: Report) -> Path:
         raise LocalError(
             f"The command debootstrap is missing, which makes {BASE_IMAGE}.\n"
             "  On Debian and Ubuntu: apt-get install debootstrap debian-archive-keyring\n"
-            "  Or set model-serving:baseImage in the stack to an image that this machine can pull."
+            "  Or set model-serving:images.base in the stack to an image that this machine can pull."
         )
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
     try:
@@ -114,7 +119,7 @@ def _bootstrap(root: Path, log: Path, report: Report) -> None:
         raise LocalError(
             f"debootstrap could not make the base image; its last lines:\n{lines}\n"
             "  It downloads Debian packages: check this machine's network, then run images again.\n"
-            "  Or set model-serving:baseImage in the stack to an image that this machine can pull."
+            "  Or set model-serving:images.base in the stack to an image that this machine can pull."
         )
 
 
