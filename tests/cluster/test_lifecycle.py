@@ -79,6 +79,7 @@ class Instance:
         while self._namespace.readlink() == Path("/proc/self/ns/net").readlink():
             time.sleep(0.01)
         self.inside("ip", "link", "set", "lo", "up")
+        self.inside("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")  # whatever the machine's own is
 
     def close(self) -> None:
         done = self.run("stop", "--delete")
