@@ -272,10 +272,6 @@ class ClusterSettings(Adoptable):
     maintenance: MaintenanceSettings = Field(
         default_factory=MaintenanceSettings, description="When Google may upgrade the cluster."
     )
-    deletion_protection: bool = Field(
-        True,
-        description="Refuse to delete the cluster, whoever asks. To delete it: write false, `pulumi up`, then destroy.",
-    )
     binary_authorization: bool = Field(
         False,
         description="Run images of this stack's registry alone, besides Google's own and allowedImages. "
@@ -556,6 +552,11 @@ class GcpSettings(Section):
     name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])$", min_length=4, max_length=LONGEST_NAME)] = Field(
         "model-serving",
         description="What every name in the project begins with. Two stacks in one project need two.",
+    )
+    deletion_protection: bool = Field(
+        True,
+        description="Refuse to delete the cluster, the registry and the DVC bucket, whoever asks. "
+        "To delete them: write false, `pulumi up`, then destroy.",
     )
     services: ServiceSettings = Field(default_factory=ServiceSettings, description="Google's APIs.")
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Where the nodes are.")

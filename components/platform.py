@@ -173,6 +173,7 @@ class Platform(ComponentResource):
             location=settings.storage.location or settings.region,
             noncurrent_days=settings.storage.noncurrent_days,
             writers={TRAINING: self.identity.members[TRAINING]},
+            deletion_protection=settings.deletion_protection,
             exists=settings.storage.existing is not None,
         )
         return Storage("storage", args, self._child)
@@ -195,6 +196,7 @@ class Platform(ComponentResource):
             scanning=settings.registry.scanning,
             readers={NODES: members[NODES]},
             writers={APPLY: members[APPLY]},
+            deletion_protection=settings.deletion_protection,
             exists=settings.registry.existing is not None,
         )
         return Registry("registry", args, self._child)
@@ -234,7 +236,7 @@ class Platform(ComponentResource):
                 end=wanted.maintenance.end,
                 recurrence=wanted.maintenance.recurrence,
             ),
-            deletion_protection=wanted.deletion_protection,
+            deletion_protection=settings.deletion_protection,
             security_posture=wanted.security_posture,
             allowed_images=[ours, *wanted.allowed_images] if wanted.binary_authorization else None,
             encryption_key=wanted.encryption_key,

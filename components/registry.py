@@ -24,6 +24,7 @@ class RegistryArgs:
         scanning: whether each image is looked through for known vulnerabilities.
         readers: short name -> IAM member that pulls.
         writers: short name -> IAM member that pushes; it cannot delete.
+        deletion_protection: whether Google's provider refuses to delete the repository.
         exists: whether the repository is there already; then only the grants are declared.
     """
 
@@ -35,6 +36,7 @@ class RegistryArgs:
     scanning: bool
     readers: Mapping[str, Input[str]]
     writers: Mapping[str, Input[str]]
+    deletion_protection: bool = False
     exists: bool = False
 
 
@@ -66,6 +68,7 @@ class Registry(ComponentResource):
             docker_config={"immutable_tags": True},
             vulnerability_scanning_config={"enablement_config": "INHERITED" if args.scanning else "DISABLED"},
             cleanup_policy_dry_run=False,
+            deletion_policy="PREVENT" if args.deletion_protection else "DELETE",
             # Keeping wins over deleting, and keeping alone would delete nothing.
             cleanup_policies=[
                 {

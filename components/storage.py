@@ -22,6 +22,7 @@ class StorageArgs:
         location: region or multi-region.
         noncurrent_days: for how long an overwritten or deleted object can be brought back.
         writers: short name -> IAM member that reads, writes and deletes objects.
+        deletion_protection: whether Google's provider refuses to delete the bucket.
         exists: whether the bucket is there already; then only the grants are declared.
     """
 
@@ -30,6 +31,7 @@ class StorageArgs:
     location: str
     noncurrent_days: int
     writers: Mapping[str, Input[str]]
+    deletion_protection: bool = False
     exists: bool = False
 
 
@@ -56,6 +58,7 @@ class Storage(ComponentResource):
             public_access_prevention="enforced",
             versioning={"enabled": True},
             soft_delete_policy={"retention_duration_seconds": SOFT_DELETE_SECONDS},
+            deletion_policy="PREVENT" if args.deletion_protection else "DELETE",
             lifecycle_rules=[
                 # Objects are named by their content, so only a noncurrent one is certainly not referred to.
                 {"action": {"type": "Delete"}, "condition": {"days_since_noncurrent_time": args.noncurrent_days}},

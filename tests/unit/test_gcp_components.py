@@ -490,6 +490,18 @@ def test_bucket_is_private_and_forgives(platform: Run) -> None:
     assert told["dvcRemote"] == ["gs://acme-models-model-serving-dvc", False]
 
 
+@pytest.mark.parametrize(("protected", "policy"), [(True, "PREVENT"), (False, "DELETE")])
+def test_what_cannot_be_made_again_is_protected(platform: Run, protected: bool, policy: str) -> None:
+    recorder, _ = platform(deletionProtection=protected)
+    (cluster,), (bucket,) = recorder.of_kind("Cluster").values(), recorder.of_kind("Bucket").values()
+    (repository,) = recorder.of_kind("Repository").values()
+    assert (cluster["deletionProtection"], bucket["deletionPolicy"], repository["deletionPolicy"]) == (
+        protected,
+        policy,
+        policy,
+    )
+
+
 def test_what_exists_is_used_and_not_declared(platform: Run) -> None:
     recorder, told = platform(**ADOPTED)
     for kind in ("Network", "Subnetwork", "Router", "RouterNat", "Cluster", "NodePool", "Repository", "Bucket"):

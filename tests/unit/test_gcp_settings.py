@@ -38,7 +38,7 @@ def test_a_stack_needs_no_more_than_project_and_region() -> None:
     assert settings.bucket == "acme-models-model-serving-dvc"
     assert settings.image_registry == "europe-west1-docker.pkg.dev/acme-models/model-serving"
     assert settings.location == "europe-west1"
-    assert settings.cluster.deletion_protection
+    assert settings.deletion_protection
     assert not settings.gateway.public
     assert not settings.identity.key_for_ci
 
@@ -205,4 +205,4 @@ def test_stacks_serve_the_same_models_and_production_pins_two_of_each() -> None:
     assert not any("versions" in model for model in dev.values())
     assert all("versions" in model for model in staging.values())
     assert all("versions" in model and model["replicas"] >= 2 for model in production.values())
-    assert read(**stack_file("production")["model-serving:gcp"]).cluster.deletion_protection
+    assert read(**stack_file("production")["model-serving:gcp"]).deletion_protection
