@@ -18,6 +18,7 @@ from tests.engine.harness import Cloud, plain_secrets
 from tests.engine.provider import UNKNOWN, write
 
 EU = {"location": "EU"}
+BUCKET = "gcp:storage/bucket:Bucket"
 URN = "urn:pulumi:test::small::{token}::{name}"
 
 
@@ -104,10 +105,12 @@ def test_a_program_lives_through_up_drift_update_replacement_and_destroy(small: 
 
     assert project.preview().changes == {}
 
-    cloud.drift("gcp:storage/bucket:Bucket", labels={"team": "somebody"})
+    cloud.drift(BUCKET, labels={"team": "somebody"})
     cloud.lose("gcp:artifactregistry/repository:Repository")
     seen = project.refresh()
     assert seen.changes == {"update": 1, "delete": 1}, seen
+    (bucket,) = (each for each in project.resources() if each["id"] == cloud.of(BUCKET)["name"])
+    assert bucket["outputs"]["labels"] == {"team": "somebody"}
     repair = project.preview()
     assert (repair.names("update"), repair.names("create")) == ({"data"}, {"images"}), repair
 
@@ -115,10 +118,10 @@ def test_a_program_lives_through_up_drift_update_replacement_and_destroy(small: 
     program.write_text(PROGRAM.replace('"one"', '"two"').replace('location="EU"', 'location="US"'))
     second = project.up()
     assert second.changes == {"replace": 2, "create": 1}
-    assert cloud.of("gcp:storage/bucket:Bucket")["location"] == "US"
+    assert cloud.of(BUCKET)["location"] == "US"
     program.write_text(PROGRAM.replace('"one"', '"three"').replace('location="EU"', 'location="US"'))
     assert project.up().changes == {"update": 1}
-    assert cloud.of("gcp:storage/bucket:Bucket")["labels"] == {"team": "three"}
+    assert cloud.of(BUCKET)["labels"] == {"team": "three"}
 
     assert project.destroy().changes["delete"] == MADE + 1
     assert cloud.resources() == {}
