@@ -18,9 +18,9 @@ export PULUMI_SKIP_UPDATE_CHECK := true
 export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
 # The local stack keeps its state and its key in the checkout; any other stack's are the user's choice.
 ifeq ($(STACK),local)
-export PULUMI_BACKEND_URL ?= file://$(CURDIR)/$(STATE)/backend
-export PULUMI_CONFIG_PASSPHRASE ?= local
-export BUILDX_CONFIG ?= $(CURDIR)/$(STATE)/buildx
+export PULUMI_BACKEND_URL := file://$(CURDIR)/$(STATE)/backend
+export PULUMI_CONFIG_PASSPHRASE := local
+export BUILDX_CONFIG := $(CURDIR)/$(STATE)/buildx
 endif
 LOCAL := .venv/bin/python -m local
 # By content, not by time: a fresh checkout has new times and the same content.

@@ -121,5 +121,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     try:
         project.make("up")
         yield project
-    finally:
         project.make("down")
+    finally:
+        # After a failure as well: the processes of a cluster outlive the tests.
+        project.run("python", "-m", "local", "stop", "--delete", "--name", CLUSTER)
