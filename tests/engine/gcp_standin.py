@@ -105,7 +105,7 @@ _ENABLED: Final = {
     *("serviceusage.googleapis.com", "cloudresourcemanager.googleapis.com", "iam.googleapis.com"),
     *("storage.googleapis.com", "monitoring.googleapis.com", "logging.googleapis.com"),
 }
-_APIS: Final[Mapping[str, str]] = {
+APIS: Final[Mapping[str, str]] = {
     "artifactregistry": "artifactregistry.googleapis.com",
     "binaryauthorization": "binaryauthorization.googleapis.com",
     "certificatemanager": "certificatemanager.googleapis.com",
@@ -218,7 +218,7 @@ class Google(Provider):
         module = _kind(request.token).partition("/")[0]
         resources = content["resources"].values()
         enabled = {r["inputs"]["service"] for r in resources if _kind(r["token"]) == "projects/service"}
-        if (api := _APIS.get(module)) and api not in enabled | _ENABLED:
+        if (api := APIS.get(module)) and api not in enabled | _ENABLED:
             raise Refused(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"Error 403: {api} has not been used in project {self.config.get('project')} before or it is disabled",

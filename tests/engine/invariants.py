@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from tests.engine.gcp_standin import APIS
+
 Resource = Mapping[str, Any]
 
 ON_PROJECT: Final[Mapping[str, frozenset[str]]] = {
@@ -32,6 +34,25 @@ ON_PROJECT: Final[Mapping[str, frozenset[str]]] = {
 ONLY_WITH_CONDITION: Final = frozenset({"roles/resourcemanager.projectIamAdmin"})
 _PUBLIC_CLASSES: Final = ("gke-l7-global-external", "gke-l7-regional-external", "gke-l7-gxlb")
 _OPEN_MEMBERS: Final = ("allUsers", "allAuthenticatedUsers")
+
+
+def made_before_their_api(resources: Iterable[Resource]) -> Iterator[str]:
+    """Resources that may be made before the stack has enabled what makes them: by luck it goes well, or not."""
+    needs = {each["urn"]: set(each.get("dependencies", ())) for each in resources}
+    services = {
+        each["inputs"]["service"]: each["urn"] for each in resources if each["type"] == "gcp:projects/service:Service"
+    }
+    for resource in resources:
+        provider, _, kind = resource["type"].partition(":")
+        service = services.get(APIS.get(kind.partition("/")[0], "")) if provider == "gcp" else None
+        reached: set[str] = set()
+        ahead = [resource["urn"]]
+        while ahead:
+            new = needs.get(ahead.pop(), set()) - reached
+            reached |= new
+            ahead += new
+        if service and service not in reached:
+            yield f"{resource['urn'].rpartition('::')[2]} ({kind}) does not wait for {service.rpartition('::')[2]}"
 
 
 def broad_bindings(resources: Iterable[Resource]) -> Iterator[str]:

@@ -30,12 +30,11 @@ def test_a_stack_comes_up_stays_as_it_is_mends_drift_and_goes(whole: Whole, stac
     project = whole(stack)
     assert project.preview().changes.keys() == {"create"}
     assert held(project.cloud) == set(), "a preview made something"
-    # An API takes its time: what does not wait for it fails, here as there.
-    project.cloud.fail({"fault": "slow", "token": "gcp:projects/service:Service", "times": 100, "seconds": 3})
     project.up()
     resources = project.resources()
     assert {each["id"] for each in resources} == held(project.cloud)
 
+    assert list(invariants.made_before_their_api(resources)) == []
     assert list(invariants.broad_bindings(resources)) == []
     doors = list(invariants.public_doors(resources))
     assert bool(doors) == (stack in PUBLIC), doors
