@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -114,8 +116,9 @@ def make_environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp("project")
+def project() -> Iterator[Project]:
+    # Not pytest's own temporary folder, which it may clear away while a cluster still has mounts in it.
+    folder = Path(tempfile.mkdtemp(prefix="model-serving-"))
     copy_project(folder)
     project = Project(folder=folder, environment=os.environ | make_environment(folder) | {"CLUSTER": CLUSTER})
     try:
@@ -125,3 +128,4 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     finally:
         # After a failure as well: the processes of a cluster outlive the tests.
         project.run("python", "-m", "local", "stop", "--delete", "--name", CLUSTER)
+        shutil.rmtree(folder)
