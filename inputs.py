@@ -48,5 +48,7 @@ def read(stack: str, values: Mapping[str, str]) -> Inputs:
     if chosen is None or released is None:
         raise InvalidInput(problems)
     models = live.resolve(chosen, released, file=file)
-    preflight.check(chosen, file=file)
+    # A platform of the stack's own may be there only after the first update.
+    if chosen.gcp is None:
+        preflight.check(chosen, file=file)
     return Inputs(settings=chosen, models=models)

@@ -80,6 +80,8 @@ def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
 
 
 def _registry(settings: Settings, file: str) -> Iterator[Problem]:
+    if settings.registry is None:
+        return
     try:
         urllib.request.urlopen(registry_url(settings.registry), timeout=REGISTRY_TIMEOUT_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:

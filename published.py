@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from preflight import REGISTRY_TIMEOUT_SECONDS, registry_url
 
-_MANIFESTS: Final = ", ".join(
+MANIFESTS: Final = ", ".join(
     f"application/vnd.{kind}"
     for kind in (
         "oci.image.manifest.v1+json",
@@ -19,6 +19,7 @@ _MANIFESTS: Final = ", ".join(
         "docker.distribution.manifest.list.v2+json",
     )
 )
+"""Accept header that lets a registry answer with a manifest as it was pushed; without it, some translate it."""
 
 
 class AlreadyPublished(Exception):
@@ -69,7 +70,7 @@ def _labels(reference: str) -> Mapping[str, str]:
 
 
 def _get(url: str) -> dict[str, Any]:
-    request = urllib.request.Request(url, headers={"Accept": _MANIFESTS})  # noqa: S310 - registry_url sets the scheme
+    request = urllib.request.Request(url, headers={"Accept": MANIFESTS})  # noqa: S310 - registry_url sets the scheme
     with urllib.request.urlopen(request, timeout=REGISTRY_TIMEOUT_SECONDS) as response:  # noqa: S310
         content: dict[str, Any] = json.load(response)
     return content

@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
+from gcp import GcpSettings
 from problems import InvalidInput, Problem
 from sections import Cidr, DnsLabel, HttpUrl, Quantity, Section, wrong
 
@@ -129,10 +130,16 @@ class Settings(Section):
         description="Path of a kubeconfig, relative to the project. Without it KUBECONFIG or ~/.kube/config is used.",
     )
     kube_context: str | None = Field(None, description="Context in the kubeconfig. Without it its current one is used.")
-    registry: str = Field(
+    gcp: GcpSettings | None = Field(
+        None, description="The platform on Google Cloud. Without it the cluster and the registry are there already."
+    )
+    registry: str | None = Field(
+        None,
+        validate_default=True,
         min_length=1,
         pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$",
-        description="Where images are pushed to and pulled from: host, port and path, without a scheme.",
+        description="Where images are pushed to and pulled from: host, port and path, without a scheme. "
+        "With a gcp section it is the platform's own, unless another is named here.",
         json_schema_extra={
             "consequence": "No image could be pushed, so no model could be served.",
             "remedy": "Write a host with port and path as needed, e.g. localhost:5000.",
@@ -149,6 +156,18 @@ class Settings(Section):
     models: dict[str, ModelSettings] = Field(
         default_factory=dict, description="What this stack serves: model name to how. See the folder models/."
     )
+
+    @field_validator("registry")
+    @classmethod
+    def _somewhere(cls, value: str | None, info: ValidationInfo) -> str | None:
+        # A gcp section that has mistakes of its own is not in the data: one message for it is enough.
+        if value is None and info.data.get("gcp", ...) is None:
+            raise wrong(
+                "is missing",
+                "No image could be pushed, so no model could be served.",
+                "Write a host with port and path as needed, e.g. localhost:5000, or add a gcp section.",
+            )
+        return value
 
 
 RETIRED: Final[Mapping[str, str]] = {}
@@ -210,10 +229,10 @@ def _problem(file: str, details: ErrorDetails) -> Problem:
 
 def _advice(details: ErrorDetails) -> tuple[str, str]:
     """What the setting itself says of a wrong value, else the rule that the value breaks."""
-    section = _section_at(details["loc"][:-1])
-    for name, info in section.model_fields.items():
+    section, key = _field_at(details["loc"])
+    for info in section.model_fields.values():
         extra = info.json_schema_extra
-        if info.alias in details["loc"] or name in details["loc"]:
+        if info.alias == key:
             if isinstance(extra, dict) and "remedy" in extra:
                 return str(extra["consequence"]), str(extra["remedy"])
             consequence = f"It is meant for this: {info.description}"
@@ -239,6 +258,15 @@ def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
             if info.alias == part:
                 section = next(sections_in(info.annotation), section)
     return section
+
+
+def _field_at(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
+    """The setting that a place belongs to: an entry of a list or a mapping is described where the list is."""
+    for end in range(len(location), 0, -1):
+        section = _section_at(location[: end - 1])
+        if any(info.alias == location[end - 1] for info in section.model_fields.values()):
+            return section, str(location[end - 1])
+    return Settings, str(location[0])
 
 
 def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pulumi
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 API_VERSION: Final = "gateway.networking.k8s.io/v1"
-PORT: Final = 80
 
 
 class GatewayObject(pulumi.CustomResource):
@@ -38,15 +38,40 @@ class GatewayArgs:
     Attributes:
         class_name: the GatewayClass, which decides who implements it.
         endpoint: where clients reach it, if that is not the address in its status.
+        protocol: HTTP, or HTTPS alone.
+        tls_options: where its class finds the certificate, if not in an annotation.
+        annotations: what its class wants to know besides.
+        address_name: name of a reserved address; without it the class chooses one.
     """
 
     namespace: Input[str]
     class_name: str
     endpoint: str | None = None
+    protocol: str = "HTTP"
+    port: int = 80
+    tls_options: Mapping[str, Input[str]] = field(default_factory=dict)
+    annotations: Mapping[str, Input[str]] = field(default_factory=dict)
+    address_name: Input[str] | None = None
+
+    @property
+    def listener(self) -> dict[str, Any]:
+        listener: dict[str, Any] = {
+            "name": self.protocol.lower(),
+            "protocol": self.protocol,
+            "port": self.port,
+            "allowedRoutes": {"namespaces": {"from": "Same"}},
+        }
+        if self.protocol == "HTTPS":
+            listener["tls"] = {"mode": "Terminate"} | ({"options": self.tls_options} if self.tls_options else {})
+        return listener
+
+    @property
+    def addresses(self) -> list[dict[str, Any]]:
+        return [{"type": "NamedAddress", "value": self.address_name}] if self.address_name else []
 
 
 class Gateway(ComponentResource):
-    """A Gateway with one HTTP listener, for routes of its own namespace.
+    """A Gateway with one listener, for routes of its own namespace.
 
     It leaves the proxies alone: a cloud or the local cluster runs them, as its class says.
     """
@@ -55,31 +80,24 @@ class Gateway(ComponentResource):
         super().__init__("model-serving:index:Gateway", name, None, opts)
         gateway = self._gateway(name, args)
         self.name: Output[str] = Output.from_input(name).apply(str)
-        self.endpoint: Output[str] = Output.from_input(args.endpoint or gateway.status.apply(_address))
+        # A domain or what the stack says is known before the Gateway is; its own address only afterwards.
+        reported = gateway.status.apply(lambda status: _address(args.protocol.lower(), status))
+        self.endpoint: Output[str] = Output.from_input(args.endpoint or reported)
         self.register_outputs({"endpoint": self.endpoint})
 
     def _gateway(self, name: str, args: GatewayArgs) -> GatewayObject:
+        spec = {"gatewayClassName": args.class_name, "listeners": [args.listener]}
         return GatewayObject(
             name,
             metadata={
                 "name": name,
                 "namespace": args.namespace,
-                "annotations": {"pulumi.com/waitFor": "condition=Programmed"},
+                "annotations": {"pulumi.com/waitFor": "condition=Programmed", **args.annotations},
             },
-            spec={
-                "gatewayClassName": args.class_name,
-                "listeners": [
-                    {
-                        "name": "http",
-                        "protocol": "HTTP",
-                        "port": PORT,
-                        "allowedRoutes": {"namespaces": {"from": "Same"}},
-                    }
-                ],
-            },
+            spec=spec | ({"addresses": args.addresses} if args.addresses else {}),
             opts=ResourceOptions(parent=self),
         )
 
 
-def _address(status: dict[str, Any]) -> str:
-    return f"http://{status['addresses'][0]['value']}"
+def _address(scheme: str, status: dict[str, Any]) -> str:
+    return f"{scheme}://{status['addresses'][0]['value']}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pulumi_kubernetes as kubernetes
-from pulumi import ComponentResource, Input, ResourceOptions
+from pulumi import ComponentResource, Input, Resource, ResourceOptions
 
 from components.gateway import API_VERSION
 from components.server import HTTP_PORT
@@ -24,11 +24,13 @@ class Backend:
         slug: the version as a part of a DNS label.
         service: name of its Service.
         weight: percent of the model's traffic.
+        ready: what has to be there before the first request, besides the Service.
     """
 
     slug: str
     service: Input[str]
     weight: int
+    ready: Sequence[Resource] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,9 @@ class ModelRoute(ComponentResource):
         self, name: str, args: ModelRouteArgs, version: str, backend: Backend
     ) -> kubernetes.apiextensions.CustomResource:
         # A dot, because a name with a dash may be that of another model's route.
-        alone = Backend(slug=backend.slug, service=backend.service, weight=1)
-        return self._route(f"{name}.{backend.slug}", args, f"/v2/models/{args.model}/versions/{version}", [alone])
+        alone = replace(backend, weight=1)
+        path = f"/v2/models/{args.model}/versions/{version}"
+        return self._route(f"{name}.{backend.slug}", args, path, [alone], depends_on=backend.ready)
 
     def _route(
         self,
@@ -73,7 +76,7 @@ class ModelRoute(ComponentResource):
         args: ModelRouteArgs,
         path: str,
         backends: list[Backend],
-        depends_on: list[kubernetes.apiextensions.CustomResource] | None = None,
+        depends_on: Sequence[Resource] = (),
     ) -> kubernetes.apiextensions.CustomResource:
         rule: dict[str, Any] = {
             "matches": [{"path": {"type": "PathPrefix", "value": PUBLIC_PREFIX + path}}],
@@ -93,5 +96,5 @@ class ModelRoute(ComponentResource):
             kind="HTTPRoute",
             metadata={"name": name, "namespace": args.namespace},
             spec={"parentRefs": [{"name": args.gateway}], "rules": [rule]},
-            opts=ResourceOptions(parent=self, depends_on=depends_on),
+            opts=ResourceOptions(parent=self, depends_on=[*depends_on]),
         )

@@ -51,6 +51,11 @@ class ModelServerArgs:
     scraper_namespaces: Sequence[str] = ()
 
     @property
+    def ready_path(self) -> str:
+        # Exactly this version: MLServer calls itself ready with an empty model list, and drops a model that failed.
+        return f"/v2/models/{self.model}/versions/{self.version}/ready"
+
+    @property
     def labels(self) -> dict[str, str]:
         return {"app.kubernetes.io/name": self.model, "app.kubernetes.io/version": self.version}
 
@@ -87,6 +92,7 @@ class ModelServer(ComponentResource):
         self.service: Output[str] = Output.all(service.metadata.name, deployment.metadata.name).apply(
             lambda names: str(names[0])
         )
+        self.ready_path = args.ready_path
         self.register_outputs({"service": self.service})
 
     def _metadata(self, args: ModelServerArgs) -> dict[str, Any]:
@@ -164,8 +170,7 @@ def _pod(args: ModelServerArgs) -> dict[str, Any]:
 
 
 def _container(args: ModelServerArgs) -> dict[str, Any]:
-    # Exactly this version: MLServer calls itself ready with an empty model list, and drops a model that failed to load.
-    ready = {"path": f"/v2/models/{args.model}/versions/{args.version}/ready", "port": "http"}
+    ready = {"path": args.ready_path, "port": "http"}
     return {
         "name": "mlserver",
         "image": args.image,

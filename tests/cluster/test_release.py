@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from published import MANIFESTS
 from tests.cluster.conftest import Project, ask
 from tests.cluster.test_serving import IRIS
 
@@ -47,7 +48,7 @@ def layers(repository: str, reference: str) -> list[str]:
     """Digests of an image's layers, from the base up; the builder wraps an image in an index with its provenance."""
     request = urllib.request.Request(
         f"http://localhost:5000/v2/{repository}/manifests/{reference}",
-        headers={"Accept": "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"},
+        headers={"Accept": MANIFESTS},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         manifest = json.load(answer)
@@ -92,18 +93,40 @@ def test_a_split_shares_the_traffic(project: Project, next_release: Path) -> Non
         stack.write_text(before)
 
 
-def test_a_model_that_is_changed_after_its_release_is_refused(project: Project) -> None:
+@pytest.fixture
+def changed_model(project: Project) -> Iterator[None]:
+    """A released model with a line more than it was published with."""
     settings = project.folder / "models" / "iris-dtc" / "1.0" / "model-settings.json"
     before = settings.read_text()
     settings.write_text(before + "\n")
+    yield
+    settings.write_text(before)
+    project.up()
+
+
+def assert_refused(project: Project, *command: str) -> None:
+    refused = project.run("pulumi", *command, "--stack", "local", check=False)
+    assert refused.returncode != 0
+    assert "models/iris-dtc/1.0 was changed after it was published" in refused.stdout
+    assert "git checkout models/iris-dtc/1.0" in refused.stdout
+    assert "Traceback" not in refused.stdout
+
+
+@pytest.mark.usefixtures("changed_model")
+def test_a_model_that_is_changed_after_its_release_is_refused(project: Project) -> None:
+    assert_refused(project, "preview")
+    assert_refused(project, "up", "--yes", "--skip-preview")
+    assert ask("/mlapi/v2/models/iris-dtc/infer", IRIS)[0] == 200
+
+
+@pytest.mark.usefixtures("changed_model")
+def test_it_is_refused_as_well_when_the_stack_has_forgotten_it(project: Project) -> None:
+    stack = project.folder / "stacks" / "Pulumi.local.yaml"
+    before = stack.read_text()
+    stack.write_text(before.replace("    iris-dtc: {}\n", ""))
     try:
-        for command in ("preview", "up"):
-            options = ["--yes", "--skip-preview"] if command == "up" else []
-            refused = project.run("pulumi", command, "--stack", "local", *options, check=False)
-            assert refused.returncode != 0
-            assert "models/iris-dtc/1.0 was changed after it was published" in refused.stdout
-            assert "git checkout models/iris-dtc/1.0" in refused.stdout
-            assert "Traceback" not in refused.stdout
+        project.up()
     finally:
-        settings.write_text(before)
-    project.up("--expect-no-changes")
+        stack.write_text(before)
+    assert ask("/mlapi/v2/models/iris-dtc/infer", IRIS)[0] == 404
+    assert_refused(project, "up", "--yes", "--skip-preview")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.harness import ROOT, Cloud, Project, copy_of_project, pulumi_home, small_project
+from tests.engine.harness import Cloud, Project, copy_of_project, pulumi_home, small_project
 
 SmallProject = Callable[..., Project]
 
@@ -30,11 +30,10 @@ def small(tmp_path: Path, home: Path) -> SmallProject:
 
 @pytest.fixture
 def whole(tmp_path: Path, home: Path) -> Callable[[str], Project]:
-    """Makes a copy of this project with one of its stacks; until it has them, platform_program.py is its program."""
+    """Makes a copy of this project with one of its stacks."""
 
     def make(stack: str) -> Project:
-        wired = "components.cluster" in (ROOT / "__main__.py").read_text()
-        folder = copy_of_project(tmp_path / stack, None if wired else ROOT / "tests/engine/platform_program.py")
+        folder = copy_of_project(tmp_path / stack)
         return Project(folder, home, Cloud(tmp_path / f"{stack}-cloud"), stack)
 
     return make

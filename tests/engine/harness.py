@@ -20,7 +20,6 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 120
 STANDINS: Final = ("gcp", "kubernetes", "docker-build")
 _TAIL_LINES: Final = 60
-_COMMANDS: Final = ("pulumi", "pulumi-language-python", "pulumi-language-python-exec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +126,17 @@ class Project:
         }
         self.run("stack", "init", stack, "--secrets-provider", "passphrase")
 
+    @property
+    def settings_file(self) -> Path:
+        return self.folder / "stacks" / f"Pulumi.{self.stack}.yaml"
+
+    def settings(self) -> str:
+        return self.settings_file.read_text()
+
+    def edit_settings(self, old: str, new: str) -> None:
+        assert old in self.settings(), old
+        self.settings_file.write_text(self.settings().replace(old, new))
+
     def preview(self, *, fails: bool = False) -> Outcome:
         return self.run("preview", fails=fails)
 
@@ -195,8 +205,8 @@ class Project:
         return outcome
 
 
-def copy_of_project(target: Path, program: Path | None = None) -> Path:
-    """The checkout as it would be committed now, with another program in the place of ``__main__.py`` if given."""
+def copy_of_project(target: Path) -> Path:
+    """The checkout as it would be committed now."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -209,8 +219,6 @@ def copy_of_project(target: Path, program: Path | None = None) -> Path:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     (target / ".venv").symlink_to(environment_folder())
-    if program:
-        shutil.copy2(program, target / "__main__.py")
     # The stacks' own secrets provider is a key in the cloud; here it is a passphrase.
     for path in (target / "stacks").glob("Pulumi.*.yaml"):
         lines = path.read_text().splitlines(keepends=True)
@@ -243,15 +251,13 @@ def pulumi_home(target: Path, standins: Iterable[str] = STANDINS) -> Path:
         start = f'exec "{sys.executable}" -m tests.engine.standin {package}'
         plugin.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" STANDIN_VERSION="{version}" {start}\n')
         plugin.chmod(0o755)
-    for built in (ROOT / ".state" / "pulumi" / "plugins").glob("resource-*"):
-        if built.is_dir() and built.name.removeprefix("resource-").rpartition("-v")[0] not in standins:
-            (target / "plugins" / built.name).symlink_to(built)
-    path = f"{ROOT / '.state' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    for built in (ROOT / ".state" / "pulumi" / "plugins").iterdir():
+        if built.is_dir() and built.name.partition("-")[2].rpartition("-v")[0] not in standins:
+            shutil.copytree(built, target / "plugins" / built.name, symlinks=True)
+    if not (found := shutil.which("pulumi", path=f"{ROOT / '.state' / 'bin'}{os.pathsep}{os.environ['PATH']}")):
+        raise FileNotFoundError("pulumi is neither in .state/bin nor on PATH: run `make tools`")
     (target / "bin").mkdir(parents=True)
-    for command in _COMMANDS:
-        if not (found := shutil.which(command, path=path)):
-            raise FileNotFoundError(f"{command} is neither in .state/bin nor on PATH: run `make tools`")
-        (target / "bin" / command).symlink_to(found)
+    (target / "bin" / "pulumi").symlink_to(found)
     return target
 
 

@@ -13,7 +13,7 @@ from tests.engine.gcp_standin import PRIVATE_KEY
 from tests.engine.harness import STANDINS, Cloud, Project, plain_secrets
 
 STACKS = ("dev", "staging", "production")
-PUBLIC = ("production",)
+PUBLIC_GATEWAY = "    gateway: {public: true, domain: models.example.com}\n"
 FAULTS = ("permission-denied", "quota-exceeded", "api-not-enabled", "half-made", "timeout")
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
 LONGEST_CHAIN = 12
@@ -36,8 +36,7 @@ def test_a_stack_comes_up_stays_as_it_is_mends_drift_and_goes(whole: Whole, stac
 
     assert list(invariants.made_before_their_api(resources)) == []
     assert list(invariants.broad_bindings(resources)) == []
-    doors = list(invariants.public_doors(resources))
-    assert bool(doors) == (stack in PUBLIC), doors
+    assert list(invariants.public_doors(resources)) == [], "no stack says public as it is committed"
     shown = project.export() + project.outputs()
     assert plain_secrets(shown, PRIVATE_KEY) == []
     assert not re.search(r"-----BEGIN [A-Z ]*PRIVATE KEY|\bya29\.|\bglpat-", shown)
@@ -51,10 +50,24 @@ def test_a_stack_comes_up_stays_as_it_is_mends_drift_and_goes(whole: Whole, stac
     assert [(step.token, step.operation) for step in undone.steps] == [(REPOSITORY, "update")], undone
     assert project.cloud.of(REPOSITORY)["dockerConfig"] == {"immutableTags": True}
 
+    if "deletionProtection: true" in project.settings():
+        assert "deletion" in project.destroy(fails=True).text
+        project.edit_settings("deletionProtection: true", "deletionProtection: false")
+        project.up()
     project.destroy()
     kept = {each["token"].rpartition(":")[2] for each in project.cloud.resources().values()}
     assert kept <= {"WorkloadIdentityPool", "WorkloadIdentityPoolProvider"}, "destroy left something behind"
     assert project.cloud.resources("kubernetes") == {}
+
+
+def test_a_stack_that_says_public_has_a_guarded_address_and_a_certificate(whole: Whole) -> None:
+    project = whole("staging")
+    project.edit_settings("  model-serving:gcp:\n", f"  model-serving:gcp:\n{PUBLIC_GATEWAY}")
+    kinds = {step.token.rpartition(":")[2] for step in project.preview().steps}
+    assert {"GlobalAddress", "SecurityPolicy", "Certificate", "SSLPolicy"} <= kinds
+    project.up()
+    (door,) = invariants.public_doors(project.resources())
+    assert "address" in door
 
 
 def test_production_converges_after_a_failure_at_each_kind_of_resource(whole: Whole) -> None:
