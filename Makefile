@@ -94,11 +94,20 @@ lock: ## pin the Python packages anew after a change of requirements*.in
 	  .venv/bin/uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 $$name.in -o $$name.txt; \
 	done
 
+.PHONY: schema
+schema: tools ## write the JSON Schema of the stack files, which editors use
+	@python -m ci.schema > stacks/schema.json
+
+.PHONY: init-gcp
+init-gcp: tools ## make what a cloud stack needs before its first up: PROJECT=… REGION=…
+	@python -m ci.init_gcp --project "$(PROJECT)" --region "$(REGION)"
+
 .PHONY: lint
 lint: tools ## check format, style and types
 	@ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@ruff check --quiet .
 	@mypy .
+	@check-jsonschema --quiet --schemafile stacks/schema.json stacks/Pulumi.*.yaml
 
 .PHONY: format
 format: tools ## format the code

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import settings
+from ci.schema import schema
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -30,3 +31,7 @@ def test_the_stack_files_in_the_readme_are_valid(example: str) -> None:
 def test_the_projects_own_stack_files_are_valid(path: Path) -> None:
     stack = yaml.safe_load(path.read_text())
     assert settings.read(path.name.split(".")[1], values_of(stack)).models
+
+
+def test_the_schema_of_the_stack_files_is_that_of_the_settings() -> None:
+    assert json.loads((PROJECT / "stacks" / "schema.json").read_text()) == schema(), "run: make schema"
