@@ -33,7 +33,7 @@ help: ## list the targets
 .PHONY: up
 up: $(if $(filter local,$(STACK)),cluster,tools) stack ## bring the stack up and ask a model for a prediction (STACK=local)
 	@pulumi up --yes --skip-preview --stack $(STACK)
-	@python -m ci.show --stack $(STACK)
+	@python -m ci.show --stack $(STACK) $(if $(filter local,$(STACK)),--predict)
 
 .PHONY: preview
 preview: $(if $(filter local,$(STACK)),cluster,tools) stack ## show what `make up` would change
@@ -42,9 +42,10 @@ preview: $(if $(filter local,$(STACK)),cluster,tools) stack ## show what `make u
 .PHONY: down
 down: tools ## destroy the stack and stop the local cluster; caches stay
 ifeq ($(STACK),local)
-	@if $(LOCAL) status --name $(CLUSTER) >/dev/null 2>&1; then $(MAKE) stack && pulumi destroy --yes --skip-preview --stack local; fi
+# The cluster has to run for it: what the state remembers must not outlive what it is about.
+	@if test -e $(STATE)/backend/.pulumi/stacks/model-serving/local.json; then \
+	  $(LOCAL) start --name $(CLUSTER) && pulumi destroy --yes --skip-preview --stack local; fi
 	@$(LOCAL) stop --name $(CLUSTER) --delete
-	@rm -rf $(STATE)/backend
 else
 	@pulumi destroy --stack $(STACK)
 endif

@@ -1,4 +1,4 @@
-"""Shows what a stack serves, and asks one of its models for a prediction: ``python -m ci.show --stack local``."""
+"""Shows what a stack serves, and how to ask one of its models: ``python -m ci.show --stack local --predict``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import shlex
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,21 +57,24 @@ def predict(url: str, request: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition(":")[0] + ".", epilog="Example: python -m ci.show --stack local"
+        description=__doc__.partition(":")[0] + ".", epilog="Example: python -m ci.show --stack local --predict"
     )
     parser.add_argument("--stack", default="local", help="the stack's name")
-    models = stack_outputs(parser.parse_args().stack)["models"]
+    parser.add_argument("--predict", action="store_true", help="ask as well, where the gateway can be reached from")
+    options = parser.parse_args()
+    models = stack_outputs(options.stack)["models"]
     print(f"\n{table(models)}\n")
     if not (found := example(models)):
         print("None of these has a request.json to try.")
         return 0
     url, request = found
     print(f"curl --header 'Content-Type: application/json' --data @{shlex.quote(str(request))} {shlex.quote(url)}")
-    try:
-        print(predict(url, request))
-    except urllib.error.URLError as error:
-        print(f"make up: {url} did not answer: {error}. See `make status`.", file=sys.stderr)
-        return 1
+    if options.predict:
+        try:
+            print(predict(url, request))
+        except OSError as error:
+            print(f"{url} did not answer: {error}. `make status` shows what runs.", file=sys.stderr)
+            return 1
     return 0
 
 

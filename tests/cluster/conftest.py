@@ -116,16 +116,24 @@ def make_environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def project() -> Iterator[Project]:
+def checkout() -> Iterator[Project]:
+    """A checkout whose cluster runs, and nothing on it yet."""
     # Not pytest's own temporary folder, which it may clear away while a cluster still has mounts in it.
     folder = Path(tempfile.mkdtemp(prefix="model-serving-"))
     copy_project(folder)
-    project = Project(folder=folder, environment=os.environ | make_environment(folder) | {"CLUSTER": CLUSTER})
+    checkout = Project(folder=folder, environment=os.environ | make_environment(folder) | {"CLUSTER": CLUSTER})
     try:
-        project.make("up")
-        yield project
-        project.make("down")
+        checkout.make("cluster", "stack")
+        yield checkout
     finally:
         # After a failure as well: the processes of a cluster outlive the tests.
-        project.run("python", "-m", "local", "stop", "--delete", "--name", CLUSTER)
+        checkout.run("python", "-m", "local", "stop", "--delete", "--name", CLUSTER)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def project(checkout: Project) -> Iterator[Project]:
+    """The stack local, brought up and taken down with the commands of the README."""
+    checkout.make("up")
+    yield checkout
+    checkout.make("down")

