@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, TypeVar
 
 import pulumi
 import pytest
@@ -37,14 +40,35 @@ class Recorder(pulumi.runtime.Mocks):
         return {name: inputs for (typ, name), inputs in self.made.items() if typ.endswith(f":{kind}")}
 
 
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
+R = TypeVar("R", bound=Recorder)
+
+
+@contextmanager
+def mocked(recorder: R) -> Iterator[R]:
+    """The engine's part is played by a recorder, in an event loop of its own."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    recorder = Recorder()
     pulumi.runtime.set_mocks(recorder, project="model-serving", stack="test", preview=False)
     yield recorder
     loop.close()
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server on loopback; hands out its host and port."""
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    with mocked(Recorder()) as recorder:
+        yield recorder
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from components.edge import GOOGLE_RANGES
 from components.identity import DUTIES, PROJECT_ROLES, GitHub, GitLab
 from components.platform import Platform, PlatformArgs
 from gcp import GcpSettings
-from tests.unit.conftest import Recorder
+from tests.unit.conftest import Recorder, mocked
 
 Declare = Callable[[Callable[[], object]], Recorder]
 
@@ -119,12 +118,8 @@ class CloudRecorder(Recorder):
 
 @pytest.fixture
 def recorder() -> Iterator[CloudRecorder]:
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    recorder = CloudRecorder()
-    pulumi.runtime.set_mocks(recorder, project="model-serving", stack="test", preview=False)
-    yield recorder
-    loop.close()
+    with mocked(CloudRecorder()) as recorder:
+        yield recorder
 
 
 @pytest.fixture
