@@ -21,6 +21,8 @@ ifeq ($(STACK),local)
 export PULUMI_BACKEND_URL := file://$(CURDIR)/$(STATE)/backend
 export PULUMI_CONFIG_PASSPHRASE := local
 export BUILDX_CONFIG := $(CURDIR)/$(STATE)/buildx
+# Not named in the stack: the Kubernetes provider would leave a copy of it in /tmp with each run.
+export KUBECONFIG := $(CURDIR)/$(STATE)/kubeconfig
 endif
 LOCAL := .venv/bin/python -m local
 # By content, not by time: a fresh checkout has new times and the same content.
@@ -68,10 +70,9 @@ stack:
 env: ## print the environment for commands of your own: eval "$(make env)"
 	@$(MAKE) tools >&2
 	@for name in PATH PULUMI_HOME PULUMI_SKIP_UPDATE_CHECK PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION \
-	    PULUMI_BACKEND_URL PULUMI_CONFIG_PASSPHRASE BUILDX_CONFIG; do \
+	    PULUMI_BACKEND_URL PULUMI_CONFIG_PASSPHRASE BUILDX_CONFIG KUBECONFIG; do \
 	  test -z "$${!name+set}" || printf 'export %s=%q\n' "$$name" "$${!name}"; \
 	done
-	@printf 'export KUBECONFIG=%q\n' "$(CURDIR)/$(STATE)/kubeconfig"
 
 .PHONY: tools
 tools: $(STATE)/packages $(VENV) ## install or build whatever is missing; a second run takes no time

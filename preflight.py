@@ -39,41 +39,42 @@ def registry_url(registry: str) -> str:
     return f"{scheme}://{host}/v2/"
 
 
-def kubeconfig_path(settings: Settings) -> Path:
-    """The kubeconfig that the Kubernetes provider reads, found as kubectl does."""
+def kubeconfig_paths(settings: Settings) -> list[Path]:
+    """The kubeconfigs that the Kubernetes provider reads, found as kubectl does, which merges several."""
     if settings.kubeconfig:
-        return Path(settings.kubeconfig)
-    # KUBECONFIG may be a list of files, which kubectl merges; the first is where it would write.
-    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-    return Path(named) if named else Path.home() / ".kube" / "config"
+        return [Path(settings.kubeconfig)]
+    named = [Path(name) for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]
+    return named or [Path.home() / ".kube" / "config"]
 
 
 def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
-    path = kubeconfig_path(settings)
-    try:
-        content = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
-        names = [context["name"] for context in content.get("contexts") or []]
-    except FileNotFoundError:
+    paths = [path for path in kubeconfig_paths(settings) if path.exists()]
+    shown = ", ".join(map(str, paths or kubeconfig_paths(settings)))
+    if not paths:
         yield Problem(
             file=file,
-            what=f"{NAMESPACE}:kubeconfig is {settings.kubeconfig or 'not set'} and {path} does not exist",
+            what=f"{NAMESPACE}:kubeconfig is {settings.kubeconfig or 'not set'} and {shown} does not exist",
             consequence="There is no cluster to deploy to.",
             remedy=f"Run `make up`, which starts the local cluster, or set {NAMESPACE}:kubeconfig to an existing file.",
         )
         return
+    try:
+        contents = [yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) for path in paths]
+        names = [context["name"] for content in contents for context in content.get("contexts") or []]
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         yield Problem(
-            file=str(path),
+            file=shown,
             what=f"it cannot be read as a kubeconfig: {' '.join(str(error).split())}",
             consequence="There is no cluster to deploy to.",
             remedy="Mend the file, or name another one in the stack.",
         )
         return
-    wanted = settings.kube_context or content.get("current-context")
+    current = next((name for content in contents if (name := content.get("current-context"))), None)
+    wanted = settings.kube_context or current
     if wanted not in names:
         yield Problem(
             file=file,
-            what=f"{NAMESPACE}:kubeContext is {wanted}, which {path} does not have",
+            what=f"{NAMESPACE}:kubeContext is {wanted}, which {shown} does not have",
             consequence="There is no cluster to deploy to.",
             remedy=f"Write one of its contexts: {', '.join(names) or 'it has none'}.",
         )

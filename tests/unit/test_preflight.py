@@ -65,11 +65,16 @@ def test_a_malformed_kubeconfig_is_refused(registry: str, kubeconfig: Path, cont
         check(registry=registry, kubeconfig=str(kubeconfig))
 
 
-def test_the_kubeconfig_is_found_as_kubectl_finds_it(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBECONFIG", f"{kubeconfig}:/elsewhere")
-    assert preflight.kubeconfig_path(Settings(registry="r")) == kubeconfig
+def test_kubeconfigs_are_found_and_merged_as_kubectl_does(
+    registry: str, kubeconfig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = tmp_path / "second"
+    second.write_text(yaml.safe_dump({"contexts": [{"name": "elsewhere"}]}))
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{kubeconfig}:{second}")
+    check(registry=registry, kubeContext="elsewhere")
+    check(registry=registry)
     monkeypatch.delenv("KUBECONFIG")
-    assert preflight.kubeconfig_path(Settings(registry="r")) == Path.home() / ".kube" / "config"
+    assert preflight.kubeconfig_paths(Settings(registry="r")) == [Path.home() / ".kube" / "config"]
 
 
 def test_context_and_registry_are_told_at_once(kubeconfig: Path) -> None:
