@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ci import show
+from tests.engine import harness
 
 RUNS: Final = 7
 MODEL: Final = "iris-dtc"
@@ -56,6 +57,22 @@ def no_op_preview(stack: str) -> tuple[list[float], list[float]]:
             empty.append(seconds(lambda: pulumi("preview", "--stack", "bench", folder=folder)))
             ours.append(seconds(lambda: pulumi("preview", "--expect-no-changes", "--stack", stack)))
     return ours[1:], empty[1:]  # the first of each warms the caches
+
+
+def cloud_preview() -> tuple[list[float], list[float]]:
+    """The same for the stack production, with every cloud stood in for as in the engine tests."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        home = harness.pulumi_home(folder / "home")
+        empty_folder = harness.small_project(folder / "empty", "", {})
+        empty = harness.Project(empty_folder, home, harness.Cloud(folder / "empty-cloud"), "bench")
+        copy = harness.copy_of_project(folder / "production")
+        production = harness.Project(copy, home, harness.Cloud(folder / "cloud"), "production")
+        production.up()
+        pairs = [(production.preview(), empty.preview()) for _ in range(RUNS + 1)][1:]
+        if changed := [ours for ours, _ in pairs if ours.changes]:
+            raise RuntimeError(f"a preview without a change shows one: {changed[0]}")
+        return [ours.seconds for ours, _ in pairs], [nothing.seconds for _, nothing in pairs]
 
 
 @contextmanager
@@ -101,16 +118,19 @@ def row(name: str, values: list[float]) -> str:
     return f"{name:<42} {min(values):6.2f} {statistics.median(values):6.2f} {max(values):6.2f}"
 
 
+def print_ratio(stack: str, ours: list[float], empty: list[float]) -> None:
+    print(row("preview of an empty program", empty))
+    print(row(f"preview of {stack}, nothing to change", ours))
+    print(row("  ratio", [a / b for a, b in zip(ours, empty, strict=True)]))
+
+
 def main() -> int:
     stack = "local"
     print(f"{'seconds':<42} {'min':>6} {'median':>6} {'max':>6}")
-    ours, empty = no_op_preview(stack)
-    print(row("preview of an empty program", empty))
-    print(row("preview of the stack, nothing to change", ours))
-    ratios = [a / b for a, b in zip(ours, empty, strict=True)]
-    print(row("  ratio", ratios))
+    print_ratio(stack, *no_op_preview(stack))
+    print_ratio("production", *cloud_preview())
     ups = [seconds(lambda: pulumi("up", "--yes", "--skip-preview", "--stack", stack)) for _ in range(3)]
-    print(row("up of the stack, nothing to change", ups))
+    print(row(f"up of {stack}, nothing to change", ups))
     print(row("new version: first prediction after", [release(stack) for _ in range(3)]))
     return 0
 
