@@ -45,8 +45,8 @@ def declare_platform(settings: Settings) -> Platform | None:
 
 def gateway_args(settings: Settings) -> GatewayArgs:
     chosen = settings.gateway
-    if platform is None:
-        return GatewayArgs(namespace=namespace.name, class_name=chosen.class_name, endpoint=chosen.endpoint)
+    if platform is None or chosen.class_name:
+        return GatewayArgs(namespace=namespace.name, class_name=str(chosen.class_name), endpoint=chosen.endpoint)
     edge = platform.edge
     return GatewayArgs(
         namespace=namespace.name,

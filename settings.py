@@ -103,7 +103,12 @@ class ImageSettings(Section):
 class GatewaySettings(Section):
     """The one door through which clients reach the models."""
 
-    class_name: str = Field("gke-l7-rilb", description="GatewayClass. The default is Google's internal load balancer.")
+    class_name: str | None = Field(
+        None,
+        min_length=1,
+        description="GatewayClass, which decides who implements the gateway. With a gcp section it is Google's load "
+        "balancer, unless another is named here.",
+    )
     endpoint: HttpUrl | None = Field(
         None,
         description="Where clients reach the gateway, if that is not the address which the Gateway reports.",
@@ -149,7 +154,9 @@ class Settings(Section):
         "models", examples=["models"], description="Kubernetes namespace of the model servers and the gateway."
     )
     images: ImageSettings = Field(default_factory=ImageSettings, description="How images are built.")
-    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="How clients reach the models.")
+    gateway: GatewaySettings = Field(
+        default_factory=GatewaySettings, validate_default=True, description="How clients reach the models."
+    )
     scraper_namespaces: list[DnsLabel] = Field(
         default_factory=list, description="Namespaces whose pods may read the servers' metrics."
     )
@@ -166,6 +173,17 @@ class Settings(Section):
                 "is missing",
                 "No image could be pushed, so no model could be served.",
                 "Write a host with port and path as needed, e.g. localhost:5000, or add a gcp section.",
+            )
+        return value
+
+    @field_validator("gateway")
+    @classmethod
+    def _by_somebody(cls, value: GatewaySettings, info: ValidationInfo) -> GatewaySettings:
+        if value.class_name is None and info.data.get("gcp", ...) is None:
+            raise wrong(
+                "has no className",
+                "Nobody would implement the gateway, and no request would reach a model.",
+                "Write one that `kubectl get gatewayclass` shows.",
             )
         return value
 

@@ -22,7 +22,7 @@ STACK = "dev"
 HERE = {
     # Google's registry, gateway and image builder are far away; these are on this machine.
     "model-serving:registry": "localhost:5000",
-    "model-serving:gateway": {"endpoint": ENDPOINT},
+    "model-serving:gateway": {"className": "contour", "endpoint": ENDPOINT},
 }
 SCRAPE = """
 import urllib.request

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -397,6 +398,9 @@ def serve(provider: Provider) -> None:
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    # The engine interrupts at its end and waits: there is nothing to tidy up, because the state is always on disk.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
     print(port, flush=True)
     server.wait_for_termination()
 

@@ -30,7 +30,7 @@ CATALOG = Catalog(by_name={"iris": (release("iris", "1.9"), release("iris", "1.1
 
 
 def resolve(models: dict[str, Any]) -> tuple[live.LiveModel, ...]:
-    settings = Settings.model_validate({"registry": "r", "models": models})
+    settings = Settings.model_validate({"registry": "r", "gateway": {"className": "contour"}, "models": models})
     return live.resolve(settings, CATALOG, file="stacks/Pulumi.test.yaml")
 
 

@@ -40,7 +40,9 @@ def kubeconfig(tmp_path: Path) -> Path:
 
 
 def check(**settings: str) -> None:
-    preflight.check(Settings.model_validate(settings), file="stacks/Pulumi.test.yaml")
+    preflight.check(
+        Settings.model_validate({"gateway": {"className": "contour"}, **settings}), file="stacks/Pulumi.test.yaml"
+    )
 
 
 def test_a_context_that_exists_and_a_registry_that_answers_pass(registry: str, kubeconfig: Path) -> None:
@@ -74,7 +76,8 @@ def test_kubeconfigs_are_found_and_merged_as_kubectl_does(
     check(registry=registry, kubeContext="elsewhere")
     check(registry=registry)
     monkeypatch.delenv("KUBECONFIG")
-    assert preflight.kubeconfig_paths(Settings(registry="r")) == [Path.home() / ".kube" / "config"]
+    settings = Settings.model_validate({"registry": "r", "gateway": {"className": "contour"}})
+    assert preflight.kubeconfig_paths(settings) == [Path.home() / ".kube" / "config"]
 
 
 def test_context_and_registry_are_told_at_once(kubeconfig: Path) -> None:

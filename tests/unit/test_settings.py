@@ -13,7 +13,7 @@ from problems import InvalidInput
 
 
 def read(**values: Any) -> settings.Settings:
-    whole = {"registry": "localhost:5000"} | values
+    whole = {"registry": "localhost:5000", "gateway": {"className": "contour"}} | values
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in whole.items()}
     return settings.read("local", {f"model-serving:{key}": text for key, text in texts.items()})
 
@@ -25,14 +25,15 @@ def refusal(**values: Any) -> str:
     return str(problem)
 
 
-def test_a_stack_needs_no_more_than_a_registry() -> None:
+def test_a_stack_needs_no_more_than_a_registry_and_a_gateway_class() -> None:
     stack = read(models={"iris-dtc": {}})
     assert stack.models["iris-dtc"].replicas == 1
     assert stack.namespace == "models"
 
 
 def test_keys_of_other_projects_are_left_alone() -> None:
-    assert settings.read("local", {"gcp:project": "p", "model-serving:registry": "r"}).registry == "r"
+    own = {"model-serving:registry": "r", "model-serving:gateway": '{"className": "contour"}'}
+    assert settings.read("local", {"gcp:project": "p", **own}).registry == "r"
 
 
 def test_message_names_file_key_value_consequence_and_remedy() -> None:
@@ -58,8 +59,16 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
         ({"models": ["a"]}, 'models is ["a"]', "valid dictionary"),
         ({"models": "{a: b"}, 'models is "{a: b"', "valid dictionary"),
         ({"namespace": "Models"}, 'namespace is "Models"', "Write for example models"),
-        ({"gateway": {"endpoint": "127.0.0.1"}}, 'endpoint is "127.0.0.1"', "Write scheme, host and port"),
-        ({"gateway": {"clientRanges": ["all"]}}, 'clientRanges.0 is "all"', "Write ranges such as 10.0.0.0/24."),
+        (
+            {"gateway": {"className": "contour", "endpoint": "127.0.0.1"}},
+            'endpoint is "127.0.0.1"',
+            "Write scheme, host and port",
+        ),
+        (
+            {"gateway": {"className": "contour", "clientRanges": ["all"]}},
+            'clientRanges.0 is "all"',
+            "Write ranges such as 10.0.0.0/24.",
+        ),
     ],
 )
 def test_each_mistake_is_refused_with_its_remedy(values: dict[str, Any], what: str, remedy: str) -> None:
@@ -68,9 +77,10 @@ def test_each_mistake_is_refused_with_its_remedy(values: dict[str, Any], what: s
     assert remedy in message
 
 
-def test_a_missing_registry_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"model-serving:registry is missing\n.*\n  Write a host"):
+def test_a_missing_registry_and_a_gateway_without_a_class_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"model-serving:registry is missing\n.*\n  Write a host") as refused:
         settings.read("local", {})
+    assert "model-serving:gateway has no className" in str(refused.value)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
