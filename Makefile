@@ -79,6 +79,8 @@ tools: $(STATE)/packages $(VENV) ## install or build whatever is missing; a seco
 	@.venv/bin/python toolchain/build.py --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME)
 
 $(STATE)/packages: toolchain/packages.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is older than Python 3.11, which this project needs: make PYTHON=<a newer one>" >&2; exit 1; }
 	@$(PYTHON) toolchain/packages.py
 	@mkdir -p $(STATE) && touch $@
 

@@ -6,6 +6,7 @@ Standard library only: it runs before there is a virtual environment.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -35,7 +36,11 @@ stacks/Pulumi.<stack>.yaml (model-serving:kubeContext, model-serving:registry) a
 
 
 def missing() -> list[str]:
-    return sorted({package for name, package in COMMANDS.items() if not _is_there(name)})
+    packages = {package for name, package in COMMANDS.items() if not _is_there(name)}
+    # Debian leaves this module of the standard library out, and without it there is no virtual environment.
+    if importlib.util.find_spec("ensurepip") is None:
+        packages.add("python3-venv")
+    return sorted(packages)
 
 
 def _is_there(name: str) -> bool:
