@@ -64,7 +64,9 @@ settings = stack.settings
 platform = declare_platform(settings)
 cluster = kubernetes.Provider(
     "cluster",
-    kubeconfig=settings.kubeconfig or (platform.cluster.kubeconfig if platform else None),
+    # Empty and not None, for which the SDK fills in KUBECONFIG itself: the provider finds the same file by itself, and
+    # leaves no copy of it in /tmp, as it does with one that it is given.
+    kubeconfig=settings.kubeconfig or (platform.cluster.kubeconfig if platform else ""),
     context=settings.kube_context,
     # Plain and constant: a preview replaces everything in a cluster whose identity it does not know.
     cluster_identifier=pulumi.get_stack(),

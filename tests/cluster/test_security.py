@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +78,10 @@ def test_nothing_secret_is_in_the_state(project: Project) -> None:
     exported = project.run("pulumi", "stack", "export", "--stack", "local").stdout
     assert "client-key-data" not in exported
     assert "PRIVATE KEY" not in exported
+
+
+def test_an_update_leaves_no_copy_of_the_kubeconfig_behind(project: Project) -> None:
+    temporary = Path(tempfile.gettempdir())
+    before = set(temporary.glob("kubeconfig*"))
+    project.up("--expect-no-changes")
+    assert set(temporary.glob("kubeconfig*")) == before
