@@ -79,7 +79,7 @@ class Gateway(ComponentResource):
     def __init__(self, name: str, args: GatewayArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Gateway", name, None, opts)
         gateway = self._gateway(name, args)
-        self.name: Output[str] = Output.from_input(name).apply(str)
+        self.name: Output[str] = Output.from_input(name)
         # A domain or what the stack says is known before the Gateway is; its own address only afterwards.
         reported = gateway.status.apply(lambda status: _address(args.protocol.lower(), status))
         self.endpoint: Output[str] = Output.from_input(args.endpoint or reported)

@@ -20,7 +20,6 @@ BUILDER = "model-serving"
 # kubeadm 10.96.0.0/12, kind 10.244.0.0/16.
 POD_RANGE = IPv4Network("10.213.0.0/24")
 SERVICE_RANGE = IPv4Network("10.214.0.0/16")
-API_SERVICE_ADDRESS = SERVICE_RANGE[1]
 FALLBACK_ADDRESS = "10.215.0.1"  # for a machine that has no address of its own
 
 BRIDGE = "ms-pods"

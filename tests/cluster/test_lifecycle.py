@@ -60,8 +60,6 @@ POLICY = {
     "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
 }
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the local cluster needs root")
-
 
 class Instance:
     """A cluster in a network namespace of its own, driven as a person would: through its command line."""
