@@ -297,9 +297,12 @@ def main() -> int:
     )
     parser.add_argument("--bin", type=Path, required=True, help="folder that gets a link to each command")
     parser.add_argument("--pulumi-home", type=Path, required=True, help="PULUMI_HOME, which gets the plugins")
+    parser.add_argument("--only", nargs="+", metavar="TOOL", help="names from tools.toml (default: all)")
     options = parser.parse_args()
     recipe = tomllib.loads((HERE / "tools.toml").read_text())
-    tools = [Tool(**entry) for entry in recipe["tool"]]
+    tools = [Tool(**entry) for entry in recipe["tool"] if not options.only or entry["name"] in options.only]
+    if unknown := set(options.only or ()) - {tool.name for tool in tools}:
+        parser.error(f"not in tools.toml: {', '.join(sorted(unknown))}")
     try:
         folders = provide(tools, recipe["go"], cache_folder())
         link(tools, folders, options.bin.absolute(), options.pulumi_home.absolute())

@@ -24,6 +24,10 @@ COMMANDS: Final = {
     "ip": "iproute2",
     "docker-registry": "docker-registry",
     "debootstrap": "debootstrap",
+    # With it gitlab-ci-local copies a job's files, in the tests.
+    "rsync": "rsync",
+    # The load generator of the cluster tests and of `make bench`.
+    "wrk": "wrk",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "/usr/share/doc/ca-certificates": "ca-certificates",
 }
