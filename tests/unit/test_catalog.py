@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import catalog
-from problems import InvalidInput, Problem
+from model_serving import catalog
+from model_serving.problems import InvalidInput, Problem
 
 HASH = f"--hash=sha256:{'0' * 64}"
 LOCK = f"mlserver==1.7.1 \\\n    {HASH}\n    # via mlserver-sklearn\nmlserver-sklearn==1.7.1 \\\n    {HASH}\n"
@@ -480,6 +480,41 @@ def test_an_artefact_that_is_not_in_the_release_is_refused(models: Path, write: 
     problem = only(models)
     assert problem.what == f'parameters.uri is "{uri}", {why}'
     assert problem.remedy == "Put the artefact into models/iris-dtc/1.0 and write its path from there."
+
+
+# Large files
+
+
+MD5 = "a304afb96060aad90176268345e10355"
+
+
+def make_pointer(folder: Path, md5: str = MD5, size: int = 7) -> None:
+    """Takes the artefact away and leaves DVC's pointer to it."""
+    (folder / "model.joblib").unlink()
+    out = f"- md5: {md5}\n  size: {size}\n  hash: md5\n  path: model.joblib\n"
+    (folder / "model.joblib.dvc").write_text(f"outs:\n{out}")
+
+
+def test_an_artefact_may_be_a_pointer(models: Path, write: Write) -> None:
+    make_pointer(write())
+    [pointer] = catalog.read(models).newest("iris-dtc").pointers
+    assert (pointer.path, pointer.md5, pointer.size) == ("model.joblib", MD5, 7)
+
+
+def test_a_release_whose_pointer_changes_is_another_release(models: Path, write: Write) -> None:
+    make_pointer(write(version="1.0"))
+    first = catalog.read(models).newest("iris-dtc").content_hash
+    pointer = models / "iris-dtc" / "1.0" / "model.joblib.dvc"
+    pointer.write_text(pointer.read_text().replace(MD5, MD5[::-1]))
+    assert catalog.read(models).newest("iris-dtc").content_hash != first
+
+
+def test_every_mistake_of_a_pointer_is_told_beside_those_of_the_release(models: Path, write: Write) -> None:
+    make_pointer(write(settings={"name": "iris"}), md5="a", size=-1)
+    found = [(problem.file, problem.what) for problem in problems(models)]
+    assert ("models/iris-dtc/1.0/model.joblib.dvc", 'outs.0.md5 is "a"') in found
+    assert ("models/iris-dtc/1.0/model.joblib.dvc", "outs.0.size is -1") in found
+    assert len(found) == 3
 
 
 # Bad input: requirements.lock

@@ -9,26 +9,29 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import semver
 
-from problems import InvalidInput, Problem
-
-IGNORED = (".*", "__pycache__")
-"""Names of files and folders, at any depth, that are no part of a release: not hashed, not put into an image."""
+from model_serving import contents, pointers
+from model_serving.pointers import Pointer
+from model_serving.problems import InvalidInput, Problem
+from model_serving.requirements import Package, locked, normal
+from model_serving.training_versions import TrainedWith, trained_with
 
 SETTINGS = "model-settings.json"
 LOCK = "requirements.lock"
 REQUEST = "request.json"
 RESPONSE = "response.json"
+OTHER_VERSIONS = "acceptsOtherVersions"
+"""Key inside ``parameters.extra``: packages that may be served in another version than the model was trained with."""
 
 # A label of DNS that begins with a letter: Kubernetes names no Service otherwise.
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names
@@ -37,7 +40,6 @@ _LABEL_LENGTH = 63
 # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)")
 # https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md#tensor-data-types
 _DATATYPE = re.compile(r"BOOL|BYTES|FP(16|32|64)|U?INT(8|16|32|64)")
 
@@ -51,11 +53,13 @@ class Release:
     Attributes:
         name: the model's, a DNS label.
         version: as the folder is named, e.g. ``1.0`` or ``v0.0.10``; also the tag of its image.
-        folder: what the model image holds, save what IGNORED names.
+        folder: what the model image holds, save what contents.IGNORED names.
         implementation: the class that MLServer serves it with, e.g. ``mlserver_sklearn.SKLearnModel``.
         lock: what it was trained with, and is served with; one for all models where a release has none of its own.
         request: an inference request that it must be able to answer, if it was released with one.
         response: the outputs that it must answer then, if it was released with them.
+        describes_inputs: whether its settings tell of the inputs that it takes.
+        pointers: large files that are in a remote, and that its image holds all the same.
     """
 
     name: str
@@ -65,6 +69,13 @@ class Release:
     lock: Path
     request: Path | None
     response: Path | None
+    describes_inputs: bool = False
+    pointers: tuple[Pointer, ...] = ()
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether there is a request that it must be able to answer, or one can be made from what it takes."""
+        return self.request is not None or self.describes_inputs
 
     @property
     def slug(self) -> str:
@@ -83,7 +94,7 @@ class Release:
         It is worked out when it is first asked for, because a repository keeps many releases and a stack serves few.
         """
         total = hashlib.sha256()
-        for path in sorted(_contents(self.folder), key=lambda path: path.relative_to(self.folder).as_posix()):
+        for path in sorted(contents.files(self.folder), key=lambda path: path.relative_to(self.folder).as_posix()):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             # A line per file, like sha256sum's: no file's end can be taken for the next one's beginning.
@@ -134,40 +145,12 @@ def _slug(version: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
 
 
-def _order(version: str) -> semver.Version | None:
+def order(version: str) -> semver.Version | None:
     """Where a version stands: v0.0.10 after v0.0.9, 1.0.0-rc1 before 1.0; None if it stands nowhere."""
     try:
         return semver.Version.parse(version.removeprefix("v"), optional_minor_and_patch=True)
     except ValueError:
         return None
-
-
-def _ignored(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in IGNORED)
-
-
-def _contents(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if _ignored(path.name):
-            continue
-        if path.is_dir():
-            yield from _contents(path)
-        else:
-            yield path
-
-
-def _package(name: str) -> str:
-    # https://packaging.python.org/en/latest/specifications/name-normalization/
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-# Releases of one team mostly share a few locks; each text is taken apart once.
-@lru_cache
-def _locked(text: str) -> Mapping[str, bool]:
-    """The packages of a requirements file, and whether each has a hash."""
-    lines = text.replace("\\\n", " ").splitlines()
-    packages = ((_REQUIREMENT.match(line), line) for line in lines)
-    return {_package(match["name"]): "--hash=" in line for match, line in packages if match}
 
 
 def _is_shape(value: object) -> bool:
@@ -193,6 +176,8 @@ class _Reader:
         self._folder = folder
         self._root = root
         self._locks: set[Path] = set()
+        self._describing: set[Path] = set()
+        self._parameters: dict[Path, dict[str, Any]] = {}
         self.problems: list[Problem] = []
 
     def catalog(self) -> Catalog:
@@ -219,7 +204,7 @@ class _Reader:
                 f"Add a release, {self._shown(folder)}/<version>/, or remove the folder.",
             )
         releases = [self._release(version) for version in versions]
-        placed = [(order, release) for release in releases if (order := _order(release.version)) is not None]
+        placed = [(place, release) for release in releases if (place := order(release.version)) is not None]
         placed.sort(key=lambda pair: (pair[0], pair[1].version))
         self._check_order(folder, placed)
         return tuple(release for _, release in placed)
@@ -227,15 +212,27 @@ class _Reader:
     def _release(self, folder: Path) -> Release:
         self._check_version(folder)
         implementation = self._implementation(folder)
+        lock = self._lock(folder, implementation)
+        if implementation and lock.is_file():
+            self._check_training(folder, lock, implementation)
         return Release(
             name=folder.parent.name,
             version=folder.name,
             folder=folder,
             implementation=implementation or "",
-            lock=self._lock(folder, implementation),
+            lock=lock,
             request=self._tensors(folder, REQUEST, "inputs"),
             response=self._tensors(folder, RESPONSE, "outputs"),
+            describes_inputs=folder in self._describing,
+            pointers=self._pointers(folder),
         )
+
+    def _pointers(self, folder: Path) -> tuple[Pointer, ...]:
+        try:
+            return tuple(pointers.of(folder, shown=self._shown))
+        except InvalidInput as error:
+            self.problems += error.problems
+            return ()
 
     # Names
 
@@ -256,7 +253,7 @@ class _Reader:
                 "A registry would refuse the image of this release.",
                 'Rename the folder: at most 128 letters, digits, "_", "." and "-", neither "." nor "-" first.',
             )
-        if _order(folder.name) is None:
+        if order(folder.name) is None:
             self._refuse(
                 folder,
                 f'the version "{folder.name}" has no semantic order',
@@ -317,6 +314,10 @@ class _Reader:
         for key in ("inputs", "outputs"):
             if key in settings:
                 self._check_tensors(path, settings, key, _METADATA_KEYS)
+        if settings.get("inputs"):
+            self._describing.add(folder)
+        if isinstance(parameters := settings.get("parameters"), dict):
+            self._parameters[folder] = parameters
         implementation = self._checked_import_path(path, settings)
         self._check_artefact(path, settings, implementation)
         return implementation
@@ -400,14 +401,14 @@ class _Reader:
                 f"Lock its requirements: {self._lock_command(own)}",
             )
             return own
-        packages = _locked(lock.read_text(encoding="utf-8", errors="replace"))
+        packages = locked(lock.read_text(encoding="utf-8", errors="replace"))
         self._check_hashes(lock, packages)
         if implementation:
             self._check_runtime(folder, lock, implementation, packages)
         return lock
 
-    def _check_hashes(self, lock: Path, packages: Mapping[str, bool]) -> None:
-        bare = [name for name, hashed in packages.items() if not hashed]
+    def _check_hashes(self, lock: Path, packages: Mapping[str, Package]) -> None:
+        bare = [name for name, package in packages.items() if not package.hashed]
         if bare and lock not in self._locks:
             more = f" and {len(bare) - 1} more" if len(bare) > 1 else ""
             self._refuse(
@@ -418,8 +419,8 @@ class _Reader:
             )
         self._locks.add(lock)
 
-    def _check_runtime(self, folder: Path, lock: Path, implementation: str, packages: Mapping[str, bool]) -> None:
-        runtime = [] if _is_own_code(folder, implementation) else [_package(implementation.partition(".")[0])]
+    def _check_runtime(self, folder: Path, lock: Path, implementation: str, packages: Mapping[str, Package]) -> None:
+        runtime = [] if _is_own_code(folder, implementation) else [normal(implementation.partition(".")[0])]
         for package in dict.fromkeys(["mlserver", *runtime]):
             if package not in packages:
                 self._refuse(
@@ -428,6 +429,43 @@ class _Reader:
                     "MLServer could not import it, and the pods would never get ready.",
                     f"Add {package} to the requirements and lock them again: {self._lock_command(lock)}",
                 )
+
+    def _check_training(self, folder: Path, lock: Path, implementation: str) -> None:
+        """Refuses a package that is served in another version than the model was trained with."""
+        packages = locked(lock.read_text(encoding="utf-8", errors="replace"))
+        accepted = self._accepted(folder)
+        for trained in trained_with(folder, implementation, self._artefact(folder)):
+            if trained.package not in accepted and trained.differs_from(packages):
+                self._refuse_training(folder, lock, trained, packages[trained.package])
+
+    def _artefact(self, folder: Path) -> Path | None:
+        uri = self._parameters.get(folder, {}).get("uri")
+        return folder / uri if isinstance(uri, str) and uri and not _uri_complaint(folder, uri) else None
+
+    def _refuse_training(self, folder: Path, lock: Path, trained: TrainedWith, served: Package) -> None:
+        extra = f'"extra": {{"{OTHER_VERSIONS}": ["{trained.package}"]}}'
+        self._refuse(
+            trained.told_by,
+            f"was made with {trained.package} {trained.version}, and {self._shown(lock)} has "
+            f"{' or '.join(sorted(served.versions))}",
+            "Another version may not load the model, or load it and predict something else.",
+            f"Lock {trained.package}=={trained.version}, or train again; if the other version is known to do, write "
+            f'{extra} inside "parameters" of {self._shown(folder / SETTINGS)}.',
+        )
+
+    def _accepted(self, folder: Path) -> set[str]:
+        """Packages of which the model says that another version than the training's will do."""
+        extra = self._parameters.get(folder, {}).get("extra")
+        names = extra.get(OTHER_VERSIONS, []) if isinstance(extra, dict) else []
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return {normal(name) for name in names}
+        self._refuse(
+            folder / SETTINGS,
+            f"parameters.extra.{OTHER_VERSIONS} is {json.dumps(names, ensure_ascii=False)}",
+            "Nobody could tell which packages may be of another version than at the training.",
+            f'Write a list of packages: "{OTHER_VERSIONS}": ["scikit-learn"]',
+        )
+        return set()
 
     def _lock_command(self, lock: Path) -> str:
         return f"uv pip compile --generate-hashes requirements.in --output-file {self._shown(lock)}"
@@ -448,7 +486,21 @@ class _Reader:
         content = self._json(path, "The release could not be tried before it gets traffic.")
         if content is not None:
             self._check_tensors(path, content, key, _TENSOR)
+            self._check_tolerances(path, content, key)
         return path
+
+    def _check_tolerances(self, path: Path, content: dict[str, Any], key: str) -> None:
+        tensors = content.get(key)
+        for holder in (content, *(tensors if isinstance(tensors, list) else ())):
+            parameters = holder.get("parameters") if isinstance(holder, dict) else None
+            tolerance = parameters.get("tolerance", 0) if isinstance(parameters, dict) else 0
+            if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+                self._refuse(
+                    path,
+                    f"parameters.tolerance is {json.dumps(tolerance)}",
+                    "No answer could be compared with this one.",
+                    'Write by how much a float may differ, relative to itself or in all: "tolerance": 1e-4',
+                )
 
     def _check_tensors(self, path: Path, content: dict[str, Any], key: str, keys: Iterable[str]) -> None:
         tensors = content.get(key)
@@ -482,7 +534,9 @@ class _Reader:
     def _folders(self, parent: Path, noun: str, form: str, files: Iterable[str] = ()) -> list[Path]:
         """The folders inside; anything else is refused, because nobody would notice that it is not served."""
         found = sorted(parent.iterdir()) if parent.is_dir() else []
-        entries = [path for path in found if not _ignored(path.name) and path.name not in {"README.md", *files}]
+        entries = [
+            path for path in found if not contents.is_ignored(path.name) and path.name not in {"README.md", *files}
+        ]
         for path in entries:
             if not path.is_dir():
                 self._refuse(
@@ -538,8 +592,8 @@ def _uri_complaint(folder: Path, uri: str) -> str | None:
     target = (folder / uri).resolve()
     if not target.is_relative_to(folder.resolve()):
         return "which is outside of the release"
-    if any(_ignored(part) for part in target.relative_to(folder.resolve()).parts):
+    if any(contents.is_ignored(part) for part in target.relative_to(folder.resolve()).parts):
         return "which is hidden, and hidden files are no part of a release"
-    if not target.exists():
+    if not target.exists() and not pointers.place_for(target).is_file():
         return "which points to nothing"
     return None

@@ -1,0 +1,48 @@
+"""What a file of locked requirements says: which packages, in which versions, and whether each has a hash."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+_LINE: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:===?\s*(?P<version>[^\s;,\\]+))?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """One package of a lock.
+
+    Attributes:
+        versions: in which it is locked; more than one where markers choose between them, none where it is not pinned.
+        hashed: whether each of its lines has a hash.
+    """
+
+    versions: frozenset[str]
+    hashed: bool
+
+
+def normal(name: str) -> str:
+    """A package's name as indexes compare it: ``Scikit_Learn`` is ``scikit-learn``."""
+    # https://packaging.python.org/en/latest/specifications/name-normalization/
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# Releases of one team mostly share a few locks; each text is taken apart once.
+@lru_cache
+def locked(text: str) -> Mapping[str, Package]:
+    """The packages of a file of requirements by their normal name."""
+    packages: dict[str, Package] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        if match := _LINE.match(line):
+            name, version = normal(match["name"]), match["version"]
+            before = packages.get(name, Package(versions=frozenset(), hashed=True))
+            packages[name] = Package(
+                versions=before.versions | ({version} if version else set()),
+                hashed=before.hashed and "--hash=" in line,
+            )
+    return packages

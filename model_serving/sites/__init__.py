@@ -1,0 +1,23 @@
+"""The site whose pipeline this is: GitLab or GitHub, as the environment tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from model_serving.sites.github import GitHub
+from model_serving.sites.gitlab import GitLab
+from model_serving.sites.marked import PREVIEW, Note, Outcome
+from model_serving.sites.rest import SiteError, TooLong
+from model_serving.sites.runs import Run, RunState
+from model_serving.sites.site import Site
+
+__all__ = ["PREVIEW", "Note", "Outcome", "Run", "RunState", "Site", "SiteError", "TooLong", "here"]
+
+
+def here(environ: Mapping[str, str]) -> Site | None:
+    """The site in whose job this runs; None on a laptop. Asks nothing and needs no token yet."""
+    if environ.get("CI_API_V4_URL"):
+        return GitLab(environ)
+    if environ.get("GITHUB_API_URL"):
+        return GitHub(environ)
+    return None

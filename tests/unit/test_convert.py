@@ -1,0 +1,453 @@
+"""Releases made of what other tools leave, and what is said where that is not enough."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from model_serving import catalog, convert
+from model_serving.__main__ import main
+from model_serving.catalog import Release
+from model_serving.requirements import locked
+
+MODELS = Path(__file__).parents[2] / "models"
+IRIS = MODELS / "iris-dtc" / "1.0"
+HASH = f"--hash=sha256:{'0' * 64}"
+MLEM = {
+    "artifacts": {"data": {"uri": "model"}},
+    "object_type": "model",
+    "model_type": {
+        "type": "sklearn",
+        "methods": {
+            "predict": {"args": [{"name": "X", "type_": {"type": "ndarray", "dtype": "float32", "shape": [None, 4]}}]}
+        },
+    },
+    "requirements": [{"module": "sklearn", "package_name": "scikit-learn", "version": "1.9.1"}, {"module": "numpy"}],
+}
+MLFLOW = {
+    "flavors": {
+        "python_function": {"loader_module": "mlflow.sklearn", "model_path": "model.pkl"},
+        "sklearn": {"sklearn_version": "1.7.2"},
+    },
+    "mlflow_version": "3.1.0",
+    "signature": {
+        "inputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 4]}}]),
+        "outputs": json.dumps([{"type": "long", "name": "species", "required": True}]),
+    },
+}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def lock_of(folder: Path, *pins: str) -> Path:
+    path = folder / "requirements.lock"
+    path.write_text("".join(f"{each} {HASH}\n" for each in ("mlserver==1.7.1", *pins)))
+    return path
+
+
+def made(out: Path, name: str = "iris", version: str = "v1.0.0") -> Release:
+    return catalog.read(out).get(name, version)
+
+
+def settings_of(release: Release) -> Any:
+    return json.loads((release.folder / "model-settings.json").read_text())
+
+
+def refused(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> str:
+    """What a conversion says that leaves nothing behind."""
+    before = sorted(out.rglob("*"))
+    assert main(["convert", *arguments, "--out", str(out)]) == 1
+    assert sorted(out.rglob("*")) == before
+    return capsys.readouterr().err
+
+
+def done(out: Path, *arguments: str) -> int:
+    return main(["convert", *arguments, "--out", str(out)])
+
+
+NAMED = ("--name", "iris", "--version", "v1.0.0")
+
+
+# MLEM
+
+
+@pytest.fixture
+def mlem(tmp_path: Path) -> Path:
+    """What MLEM writes: the metadata, and the artefact beside it."""
+    folder = tmp_path / "mlem"
+    folder.mkdir()
+    shutil.copy(IRIS / "iris-decision-tree.joblib", folder / "model")
+    return saved(folder, MLEM)
+
+
+def saved(folder: Path, content: dict[str, Any]) -> Path:
+    """Writes the metadata, with the artefact's size and hash."""
+    artefact = (folder / "model").read_bytes()
+    content = json.loads(json.dumps(content))
+    content["artifacts"]["data"] |= {
+        "size": len(artefact),
+        "hash": hashlib.md5(artefact, usedforsecurity=False).hexdigest(),
+    }
+    path = folder / "model.mlem"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_model_of_mlem_becomes_a_release(mlem: Path, out: Path) -> None:
+    assert done(out, "mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock")) == 0
+    release = made(out)
+    assert settings_of(release) == {
+        "name": "iris",
+        "implementation": "mlserver_sklearn.SKLearnModel",
+        "inputs": [{"name": "predict", "datatype": "FP32", "shape": [-1, 4]}],
+        "parameters": {"version": "v1.0.0", "uri": "./model.joblib"},
+    }
+    assert (release.folder / "model.joblib").read_bytes() == (mlem.parent / "model").read_bytes()
+
+
+def test_a_model_of_a_later_mlem_with_a_table_becomes_a_release(mlem: Path, out: Path) -> None:
+    table = {"type": "dataframe", "columns": ["length", "kind"], "dtypes": ["float64", "object"]}
+    kind = {"type": "sklearn", "methods": {"predict": {"args": [{"name": "X", "type_": table}]}}}
+    content = {key: value for key, value in MLEM.items() if key != "model_type"} | {"processors": {"model": kind}}
+    saved(mlem.parent, content)
+    assert done(out, "mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock")) == 0
+    settings = settings_of(made(out))
+    assert [(each["name"], each["datatype"]) for each in settings["inputs"]] == [("length", "FP64"), ("kind", "BYTES")]
+    assert settings["parameters"]["content_type"] == "pd"
+
+
+def test_a_model_of_mlem_without_a_lock_is_told_what_to_lock(
+    mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, out, "mlem", str(mlem), *NAMED)
+    assert "iris/v1.0.0: has no requirements.lock" in said
+    assert "printf '%s\\n' mlserver==1.7.1 mlserver-sklearn==1.7.1 scikit-learn==1.9.1 | uv pip compile" in said
+
+
+def test_the_versions_that_mlem_has_taken_down_are_held_against_the_lock(
+    mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = lock_of(mlem.parent, "mlserver-sklearn==1.7.1", "scikit-learn==1.6.0")
+    said = refused(capsys, out, "mlem", str(mlem), *NAMED, "--lock", str(lock))
+    assert "provenance.json: was made with scikit-learn 1.9.1, and iris/v1.0.0/requirements.lock has 1.6.0" in said
+
+
+@pytest.mark.parametrize(
+    ("head", "name"), [(b'{"learner": {}}', "model.json"), (b"{\n", "model.json"), (b"{L\x00", "model.ubj")]
+)
+def test_an_xgboost_model_gets_a_name_that_xgboost_goes_by(mlem: Path, out: Path, head: bytes, name: str) -> None:
+    (mlem.parent / "model").write_bytes(head)
+    saved(mlem.parent, MLEM | {"model_type": {"type": "xgboost"}, "requirements": []})
+    lock = lock_of(mlem.parent, "mlserver-xgboost==1.7.1", "xgboost==3.2.0")
+    assert done(out, "mlem", str(mlem), *NAMED, "--lock", str(lock)) == 0
+    assert settings_of(made(out))["parameters"]["uri"] == f"./{name}"
+
+
+def test_everything_that_a_model_of_mlem_lacks_is_said_at_once(
+    mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mlem.write_text(yaml.safe_dump(MLEM | {"model_type": {"type": "torch"}}))
+    (mlem.parent / "model").unlink()
+    said = refused(capsys, out, "mlem", str(mlem), *NAMED)
+    assert 'the type of the model is "torch"' in said
+    assert "artifacts.data.uri is model, which is no file beside it" in said
+    assert "dvc pull model" in said
+
+
+@pytest.mark.parametrize("uri", ["../model", "/etc/hostname", "s3://bucket/model"])
+def test_an_artefact_of_another_place_is_refused(
+    mlem: Path, out: Path, capsys: pytest.CaptureFixture[str], uri: str
+) -> None:
+    shutil.copy(mlem.parent / "model", mlem.parents[1])
+    mlem.write_text(yaml.safe_dump(MLEM | {"artifacts": {"data": {"uri": uri}}}))
+    assert "which is no file beside it" in refused(capsys, out, "mlem", str(mlem), *NAMED)
+
+
+def test_an_altered_artefact_is_refused(mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artefact = mlem.parent / "model"
+    artefact.write_bytes(artefact.read_bytes()[:-1] + b"?")
+    assert "is not the artefact that was saved" in refused(capsys, out, "mlem", str(mlem), *NAMED)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [", "is no YAML"),
+        ("just text", "holds no keys"),
+        ("artifacts: {data: {size: 3}}", "artifacts.data.uri is missing"),
+        ("{}", "says neither model_type nor processors.model"),
+        ("model_type: {type: sklearn}", "artifacts names 0 files"),
+    ],
+)
+def test_a_file_that_is_no_metadata_of_mlem_is_refused(
+    mlem: Path, out: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    mlem.write_text(content)
+    assert said in refused(capsys, out, "mlem", str(mlem), *NAMED)
+
+
+def test_a_model_of_mlem_is_never_unpickled(mlem: Path, out: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "sprung",)
+
+    (mlem.parent / "model").write_bytes(pickle.dumps(Trap()))
+    saved(mlem.parent, MLEM)
+    assert done(out, "mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock")) == 0
+    assert not (tmp_path / "sprung").exists()
+
+
+# MLflow
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Path:
+    """What MLflow writes."""
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    (folder / "MLmodel").write_text(yaml.safe_dump(MLFLOW))
+    (folder / "model.pkl").write_bytes(b"tree")
+    (folder / "requirements.txt").write_text("# made by MLflow\nmlflow==3.1.0\nscikit-learn==1.7.2  # exactly\n--pre\n")
+    (folder / "python_env.yaml").write_text("python: 3.11.9\n")
+    (folder / ".hidden").write_text("")
+    return folder
+
+
+def lock_of_mlflow(folder: Path, sklearn: str = "1.7.2") -> Path:
+    return lock_of(folder, "mlserver-mlflow==1.7.1", "mlflow==3.1.0", f"scikit-learn=={sklearn}")
+
+
+def test_a_model_of_mlflow_becomes_a_release_that_says_what_it_takes(
+    mlflow: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert done(out, "mlflow", str(mlflow), *NAMED, "--lock", str(lock_of_mlflow(tmp_path))) == 0
+    release = made(out)
+    assert settings_of(release) == {
+        "name": "iris",
+        "implementation": "mlserver_mlflow.MLflowRuntime",
+        "inputs": [{"name": "input-0", "datatype": "FP64", "shape": [-1, 4], "parameters": {"content_type": "np"}}],
+        "outputs": [{"name": "species", "datatype": "INT64", "shape": [-1, 1], "parameters": {"content_type": "np"}}],
+        "parameters": {"version": "v1.0.0", "uri": "./model"},
+    }
+    kept = {path.name for path in (release.folder / "model").iterdir()}
+    assert kept == {"MLmodel", "model.pkl", "requirements.txt", "python_env.yaml"}
+    assert "Python" not in capsys.readouterr().out
+
+
+def test_a_model_of_mlflow_without_a_lock_is_told_what_to_lock(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pins = "mlserver==1.7.1 mlserver-mlflow==1.7.1 mlflow==3.1.0 scikit-learn==1.7.2"
+    assert f"printf '%s\\n' {pins} |" in refused(capsys, out, "mlflow", str(mlflow), *NAMED)
+
+
+def test_the_version_that_mlflow_has_taken_down_is_held_against_the_lock(
+    mlflow: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, out, "mlflow", str(mlflow), *NAMED, "--lock", str(lock_of_mlflow(tmp_path, "1.9.1")))
+    assert "iris/v1.0.0/model/MLmodel: was made with scikit-learn 1.7.2" in said
+
+
+def test_a_model_of_mlflow_with_types_that_the_protocol_lacks_does_not_say_what_it_takes(
+    mlflow: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [{"type": "double", "name": "length"}, {"type": "array", "items": {"type": "double"}, "name": "all"}]
+    (mlflow / "MLmodel").write_text(yaml.safe_dump(MLFLOW | {"signature": {"inputs": json.dumps(columns)}}))
+    (mlflow / "python_env.yaml").write_text("python: 3.9.1\n")
+    assert done(out, "mlflow", str(mlflow), *NAMED, "--lock", str(lock_of_mlflow(tmp_path))) == 0
+    assert not made(out).describes_inputs
+    said = capsys.readouterr().out
+    assert "the release does not say what it takes" in said
+    assert "saved by Python 3.9.1 and is served by 3.11" in said
+
+
+@pytest.mark.parametrize(
+    ("flavors", "said"),
+    [
+        ({"spark": {}}, "has no flavor python_function, but spark"),
+        ({"python_function": {"model_path": "lost.pkl"}}, "model_path is lost.pkl, which points to nothing"),
+    ],
+)
+def test_a_model_of_mlflow_that_cannot_be_loaded_is_refused(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str], flavors: dict[str, Any], said: str
+) -> None:
+    (mlflow / "MLmodel").write_text(yaml.safe_dump(MLFLOW | {"flavors": flavors}))
+    assert said in refused(capsys, out, "mlflow", str(mlflow), *NAMED)
+
+
+def test_a_folder_without_an_mlmodel_is_refused(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "MLmodel: cannot be read: No such file or directory" in refused(capsys, out, "mlflow", str(tmp_path), *NAMED)
+
+
+# The older layout
+
+
+def older(tmp_path: Path, folder: str = "iris-dtc-v0.0.10", **settings: Any) -> Path:
+    """A release as the older layout has it, with what is given in its settings."""
+    path = tmp_path / folder
+    shutil.copytree(IRIS, path)
+    content = json.loads((path / "model-settings.json").read_text()) | settings
+    (path / "model-settings.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"parameters": {"version": "$VERSAO", "uri": "./iris-decision-tree.joblib"}},
+        {"parameters": {"version": "$VERSION", "uri": "./iris-decision-tree.joblib"}},
+        {"version": "$VERSAO", "parameters": {"uri": "./iris-decision-tree.joblib"}},
+        {"version": "v0.0.10", "parameters": {"uri": "./iris-decision-tree.joblib"}},
+        {"parameters": {"version": "v0.0.9", "uri": "./iris-decision-tree.joblib"}},
+    ],
+)
+def test_a_release_of_the_older_layout_gets_its_version_where_mlserver_looks(
+    tmp_path: Path, out: Path, settings: dict[str, Any]
+) -> None:
+    assert done(out, "older", str(older(tmp_path, **settings))) == 0
+    release = made(out, "iris-dtc", "v0.0.10")
+    found = settings_of(release)
+    assert "version" not in found
+    assert found["parameters"] == {"version": "v0.0.10", "uri": "./iris-decision-tree.joblib"}
+    assert (release.request, release.response) == (release.folder / "request.json", release.folder / "response.json")
+
+
+@pytest.mark.parametrize(
+    ("folder", "told", "place"),
+    [
+        ("iris-1.0", "other", "iris/1.0"),
+        ("iris-dtc-1.0.0-rc1", "other", "iris-dtc/1.0.0-rc1"),
+        ("iris-2-1.0", "iris-2", "iris-2/1.0"),
+        ("iris-2-1.0", "iris", "iris/2-1.0"),
+        ("iris-2-1.0", "other", "iris/2-1.0"),
+    ],
+)
+def test_a_dash_in_a_name_is_told_from_that_before_the_version(
+    tmp_path: Path, out: Path, folder: str, told: str, place: str
+) -> None:
+    """By what the settings say where both can be meant, else by the longest version."""
+    assert done(out, "older", str(older(tmp_path, folder, name=told))) == 0
+    assert made(out, *place.split("/")).folder == out / place
+
+
+@pytest.mark.parametrize(
+    "options", [("--name", "iris-2"), ("--version", "1.0"), ("--name", "iris-2", "--version", "1.0")]
+)
+def test_what_is_said_of_a_dash_counts(tmp_path: Path, out: Path, options: tuple[str, ...]) -> None:
+    assert done(out, "older", str(older(tmp_path, "iris-2-1.0")), *options) == 0
+    assert made(out, "iris-2", "1.0")
+
+
+def test_a_folder_whose_name_has_no_version_needs_to_be_told(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(older(tmp_path, "iris-newest"))
+    assert "--name iris-dtc --version v0.0.10" in refused(capsys, out, "older", folder)
+    assert done(out, "older", folder, *NAMED) == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"parameters": []}'])
+def test_settings_that_are_no_settings_are_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    folder = older(tmp_path)
+    (folder / "model-settings.json").write_text(text)
+    assert "Write MLServer's settings of the model there" in refused(capsys, out, "older", str(folder))
+
+
+# DVC
+
+
+def test_what_it_takes_to_fetch_from_dvc_is_said_at_once(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = "https://user:secret@example.com/group/iris.git"
+    said = refused(capsys, out, "dvc", address, "model.joblib", *NAMED, "--dvc", "no-such-program")
+    assert "--implementation: is missing" in said
+    assert "pip install dvc" in said
+    assert "REPOSITORY: has an account in it" in said
+    assert "secret" not in said
+
+
+# What all have in common
+
+
+def test_the_same_conversion_again_is_a_success(mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock"))
+    assert done(out, *arguments) == 0
+    before = made(out).content_hash
+    assert done(out, *arguments) == 0
+    assert "v1.0.0 is there already, just like this." in capsys.readouterr().out
+    assert made(out).content_hash == before
+
+
+def test_a_release_that_is_there_is_never_changed(mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock"))
+    assert done(out, *arguments) == 0
+    saved(mlem.parent, MLEM | {"requirements": []})
+    before = made(out).content_hash
+    assert "is there already, with other content" in refused(capsys, out, *arguments)
+    assert made(out).content_hash == before
+
+
+def test_what_a_killed_run_has_left_goes_with_the_next(mlem: Path, out: Path) -> None:
+    left = out / ".converting" / "checked" / "iris" / "v1.0.0"
+    left.mkdir(parents=True)
+    (left / "model.joblib").write_bytes(b"half of it")
+    assert done(out, "mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock")) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["iris"]
+    assert (made(out).folder / "model.joblib").read_bytes() == (mlem.parent / "model").read_bytes()
+
+
+def test_a_release_lands_nowhere_but_in_its_place(
+    mlem: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, out, "mlem", str(mlem), "--name", "../iris", "--version", "..")
+    assert "--name: '../iris' is the name of no folder" in said
+    assert "--version: '..' is the name of no folder" in said
+
+
+def test_the_rules_of_the_serving_side_are_said_beside_the_missing_lock(
+    mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, out, "mlem", str(mlem), "--name", "Iris_2", "--version", "newest")
+    assert 'the model\'s name "Iris_2" is no DNS label' in said
+    assert 'the version "newest" has no semantic order' in said
+    assert "has no requirements.lock" in said
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out.mkdir()
+    (out / "iris").write_text("")
+    said = refused(capsys, out, "mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock"))
+    assert f"{out}/iris: File exists" in said
+
+
+def test_a_lock_that_is_not_there_is_refused(mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lost.lock: is no file" in refused(capsys, out, "mlem", str(mlem), *NAMED, "--lock", "lost.lock")
+
+
+def test_a_large_artefact_goes_to_the_remote(
+    mlem: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (mlem.parent / "model").read_bytes()
+    monkeypatch.setattr(convert, "LARGEST_BYTES", len(content) - 1)
+    # The lock stays, however large: the serving side reads it before it asks a remote.
+    lock = lock_of(mlem.parent, "mlserver-sklearn==1.7.1", "scikit-learn==1.9.1")
+    remote = tmp_path / "remote"
+    assert done(out, "mlem", str(mlem), *NAMED, "--lock", str(lock), "--remote", remote.as_uri()) == 0
+    (pointer,) = made(out).pointers
+    assert (pointer.path, pointer.size) == ("model.joblib", len(content))
+    assert (remote / "files" / "md5" / pointer.md5[:2] / pointer.md5[2:]).read_bytes() == content
+
+
+def test_a_lock_is_suggested_with_the_mlserver_that_the_models_here_have() -> None:
+    assert {convert.MLSERVER} == locked((IRIS / "requirements.lock").read_text())["mlserver"].versions

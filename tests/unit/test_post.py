@@ -1,0 +1,165 @@
+"""The note comes to the merge request, and if it does not, the job goes on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ci import post as command
+from ci.changes import Preview
+from model_serving.sites import PREVIEW, Site
+from model_serving.sites.posting import post
+from model_serving.sites.rest import Patience
+from tests.sites import Server, serving
+from tests.sites.places import KINDS, Place, dead_addresses, place_of
+from tests.sites.server import Fault
+
+BODY = "## What an update would do\n\na confidential body"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Place:
+    return place_of(request.param, server, tmp_path)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], place: Place) -> Iterator[list[str]]:
+    """What was printed until the test's end; neither the token nor the note may be in it."""
+    lines: list[str] = []
+    yield lines
+    caught = capsys.readouterr()
+    printed = caught.out + caught.err
+    assert place.token not in printed
+    assert "confidential" not in printed
+    assert lines
+    for line in lines:
+        assert line in printed
+
+
+def test_a_note_is_posted_and_changed_in_place(place: Place, said: list[str]) -> None:
+    post(place.make(100), PREVIEW, lambda _: BODY)
+    post(place.make(101), PREVIEW, lambda _: f"{BODY}, anew")
+    [text] = place.texts()
+    assert text.endswith(f"{BODY}, anew")
+    said += ["the note is there", "brought up to date"]
+
+
+def test_a_newer_note_stays(place: Place, said: list[str]) -> None:
+    post(place.make(101), PREVIEW, lambda _: "newer")
+    post(place.make(100), PREVIEW, lambda _: BODY)
+    assert place.texts()[0].endswith("newer")
+    said += ["a newer pipeline has written the note"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "change"])
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 413, 422, 429, 500, 502, 503])
+def test_no_status_of_a_site_fails_the_job(place: Place, said: list[str], method: str, status: int) -> None:
+    if method == "change":
+        post(place.make(99), PREVIEW, lambda _: "older")
+    place.server.fail(place.change if method == "change" else method, "(notes|comments)", *[status] * 40)
+    post(place.make(), PREVIEW, lambda _: BODY)
+    said += [f"answered {status} to ", "request does not show this result"]
+
+
+def test_a_site_that_is_not_there_fails_no_job(place: Place, said: list[str]) -> None:
+    post(place.make(**dead_addresses()), PREVIEW, lambda _: BODY)
+    said += ["did not answer", "refused"]
+
+
+def test_a_site_that_hangs_fails_no_job(place: Place, said: list[str]) -> None:
+    for _ in range(10):
+        place.server.add(Fault(method="GET", path=place.notes, how="hangs"))
+    post(place.make(patience=Patience(retries=1, backoff_seconds=0, timeout_seconds=0.1)), PREVIEW, lambda _: BODY)
+    said += ["did not answer", "timed out"]
+
+
+def test_a_missing_token_fails_no_job(place: Place, said: list[str]) -> None:
+    post(place.make(MODEL_SERVING_GITLAB_TOKEN="", GITHUB_TOKEN=""), PREVIEW, lambda _: BODY)
+    said += ["_TOKEN is not set"]
+
+
+def test_a_busy_site_gets_the_note_in_the_end(place: Place, said: list[str]) -> None:
+    place.server.fail("POST", place.notes, 429, 503, Retry_After="0")
+    post(place.make(), PREVIEW, lambda _: BODY)
+    assert len(place.texts()) == 1
+    said += ["the note is there"]
+
+
+def test_a_note_that_a_proxy_finds_too_large_is_rendered_smaller(place: Place, said: list[str]) -> None:
+    place.server.largest_request = place.limit // 3
+    post(place.make(), PREVIEW, "x".__mul__)
+    assert place.texts()[0].endswith("x" * (place.make().note_limit // 4))
+    said += ["the note is there"]
+
+
+def test_a_note_that_never_fits_is_said_so(place: Place, said: list[str]) -> None:
+    place.server.largest_request = 500
+    post(place.make(), PREVIEW, "x".__mul__)
+    assert not place.texts()
+    assert len(place.server.calls("POST", place.notes)) == 3
+    said += ["answered 413"]
+
+
+def test_a_note_that_cannot_become_smaller_is_not_sent_again(place: Place, said: list[str]) -> None:
+    place.server.largest_request = 500
+    post(place.make(), PREVIEW, lambda _: BODY * 20)
+    assert len(place.server.calls("POST", place.notes)) == 1
+    said += ["answered 413"]
+
+
+def test_github_shows_it_in_the_summary_even_if_the_note_is_refused(server: Server, tmp_path: Path) -> None:
+    place = place_of("github", server, tmp_path)
+    server.fail("POST", place.notes, 403)
+    post(place.make(), PREVIEW, lambda _: BODY)
+    assert (tmp_path / "summary.md").read_text() == f"{BODY}\n"
+
+
+def run_command(path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> int:
+    def here(_: object) -> Site:
+        return place.make()
+
+    monkeypatch.setattr(command, "here", here)
+    return command.run(argparse.Namespace(path=path))
+
+
+def test_a_file_is_posted_as_it_is(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = tmp_path / "note.md"
+    note.write_text(BODY)
+    assert run_command(note, place, monkeypatch) == 0
+    assert place.texts()[0].endswith(BODY)
+
+
+def test_a_folder_becomes_a_note_that_fits(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "previews"
+    folder.mkdir()
+    for stack in ("dev", "staging"):
+        preview = Preview(stack=stack, commit="a" * 40, outcome="ok", unchanged=7)
+        (folder / f"{stack}.json").write_text(preview.model_dump_json())
+        (folder / f"{stack}.terraform.json").write_text('{"create": 0, "update": 0, "delete": 0}')
+    assert run_command(folder, place, monkeypatch) == 0
+    assert "dev" in place.texts()[0]
+    assert "staging" in place.texts()[0]
+
+
+def test_a_path_that_leads_nowhere_is_the_callers_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(argparse.Namespace(path=tmp_path / "missing")) == 1
+    assert "ci preview --stack STACK --out" in capsys.readouterr().err
+
+
+def test_a_laptop_posts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("CI_API_V4_URL", "GITHUB_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "note.md").write_text(BODY)
+    assert command.run(argparse.Namespace(path=tmp_path / "note.md")) == 0
+    assert "nothing was posted" in capsys.readouterr().out

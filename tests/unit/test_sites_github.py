@@ -1,0 +1,116 @@
+"""What GitHub alone does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model_serving.sites.github import SUMMARY_BYTES, GitHub
+from model_serving.sites.marked import PREVIEW
+from model_serving.sites.rest import SiteError
+from tests.sites import AT_ONCE, Server, serving
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+def make(server: Server, folder: Path, *, source: str = "owner/models", **others: str) -> GitHub:
+    return GitHub(server.github.environ(folder, source=source, **others), AT_ONCE)
+
+
+def test_the_commit_is_the_branchs_own_and_not_the_merge(server: Server, tmp_path: Path) -> None:
+    assert make(server, tmp_path).commit == "a" * 40
+    assert make(server, tmp_path, GITHUB_EVENT_PATH="").commit == "f" * 40
+
+
+def test_a_push_has_nothing_to_write_into(server: Server, tmp_path: Path) -> None:
+    site = make(server, tmp_path, GITHUB_EVENT_PATH="", GITHUB_EVENT_NAME="push")
+    assert not site.is_fork
+    with pytest.raises(SiteError, match=r"but by push(.|\n)*on: pull_request"):
+        site.upsert_note(PREVIEW, "result")
+
+
+def test_a_fork_that_may_only_read_is_told_that_this_is_right(server: Server, tmp_path: Path) -> None:
+    site = make(server, tmp_path, source="somebody/models")
+    assert site.is_fork
+    server.fail("POST", "/comments$", 403)
+    with pytest.raises(SiteError, match=r"That is right for a fork(.|\n)*job's summary"):
+        site.upsert_note(PREVIEW, "result")
+
+
+def test_the_second_limit_is_a_403_that_says_when_to_come_back(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", pauses.append)
+    server.fail("POST", "/comments$", 403, Retry_After="5")
+    assert make(server, tmp_path).upsert_note(PREVIEW, "result") == "created"
+    assert pauses == [5]
+
+
+def test_who_we_are_is_asked_again_if_github_stumbles(server: Server, tmp_path: Path) -> None:
+    server.fail("POST", "/graphql$", 502)
+    assert make(server, tmp_path).upsert_note(PREVIEW, "result") == "created"
+
+
+def test_a_pull_request_is_no_issue(server: Server, tmp_path: Path) -> None:
+    marker = "<!-- model-serving: drift dev -->"
+    site = make(server, tmp_path)
+    site.upsert_issue(marker, "title", "body")
+    server.github.issues[0]["pull_request"] = {}
+    site.upsert_issue(marker, "title", "body")
+    assert len(server.github.issues) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [("in_progress", "running"), ("queued", "running"), ("completed", "finished")]
+)
+@pytest.mark.parametrize("job", ["", "77"])
+def test_a_run_is_asked_for_by_attempt_or_by_job(
+    server: Server, tmp_path: Path, job: str, status: str, state: str
+) -> None:
+    site = make(server, tmp_path, MODEL_SERVING_GITHUB_JOB=job)
+    assert site.run_state(site.this_run()) == "unknown"
+    server.github.runs["jobs/77" if job else "runs/100/attempts/1"] = status
+    assert site.run_state(site.this_run()) == state
+
+
+def test_another_attempt_of_a_run_is_another_run(server: Server, tmp_path: Path) -> None:
+    first, second = (make(server, tmp_path, GITHUB_RUN_ATTEMPT=attempt).this_run() for attempt in ("1", "2"))
+    assert first.id != second.id
+
+
+def test_summaries_are_appended(server: Server, tmp_path: Path) -> None:
+    site = make(server, tmp_path)
+    site.summary("one")
+    site.summary("two")
+    assert (tmp_path / "summary.md").read_text() == "one\ntwo\n"
+
+
+def test_a_summary_without_room_is_mentioned_and_the_earlier_one_kept(server: Server, tmp_path: Path) -> None:
+    site = make(server, tmp_path)
+    site.summary("one")
+    site.summary("é" * (SUMMARY_BYTES // 2))
+    written = (tmp_path / "summary.md").read_text()
+    assert written.startswith("one\n")
+    assert "longer than GitHub shows" in written
+    assert len(written) < 1000
+
+
+def test_a_machine_without_summaries_gets_none(server: Server, tmp_path: Path) -> None:
+    make(server, tmp_path, GITHUB_STEP_SUMMARY="").summary("one")
+    assert not (tmp_path / "summary.md").exists()
+
+
+def test_a_netrc_of_the_machine_does_not_speak_for_the_job(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert make(server, tmp_path).upsert_note(PREVIEW, "result") == "created"
