@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", parents=[common], help="show each process; exit code 0 if all run")
     commands.add_parser("fetch", parents=[common], help="load into the cache what images needs from the network")
     commands.add_parser("images", parents=[common], help="provide the base image and the models' wheels")
+    commands.add_parser("collect", parents=[common], help="free the space of images that were removed")
     return parser
 
 
@@ -105,7 +106,21 @@ def _images(layout: Layout, _: argparse.Namespace) -> None:
     wheels.ensure(layout, _say)
 
 
-COMMANDS = {"start": _start, "stop": _stop, "status": _status, "fetch": _fetch, "images": _images}
+def _collect(layout: Layout, _: argparse.Namespace) -> None:
+    began = time.monotonic()
+    size = Cluster(layout, _say).collect_garbage()
+    elapsed = time.monotonic() - began
+    _say(f"The registry has collected its garbage: {size / 1_000_000:.1f} MB are free ({elapsed:.1f} s).")
+
+
+COMMANDS = {
+    "start": _start,
+    "stop": _stop,
+    "status": _status,
+    "fetch": _fetch,
+    "images": _images,
+    "collect": _collect,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,11 +10,13 @@ from local.processes import Process
 
 
 def processes(layout: Layout) -> list[Process]:
-    return [_registry(layout), _buildkitd(layout)]
+    return [registry(layout), _buildkitd(layout)]
 
 
-def _registry(layout: Layout) -> Process:
+def registry(layout: Layout, *, is_read_only: bool = False) -> Process:
+    """The image registry; one that is read-only gives images and takes none."""
     configuration = layout.configuration / "registry.json"
+    maintenance = {"maintenance": {"readonly": {"enabled": True}}} if is_read_only else {}
     content = {
         "version": "0.1",
         "log": {"accesslog": {"disabled": True}},
@@ -22,6 +24,7 @@ def _registry(layout: Layout) -> Process:
             "filesystem": {"rootdirectory": str(layout.cache / "registry")},
             "delete": {"enabled": True},
             "cache": {"blobdescriptor": "inmemory"},
+            **maintenance,
         },
         "http": {"addr": f"{LOOPBACK}:{REGISTRY_PORT}"},
     }

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from local import (
     checks,
     control_plane,
     firewall,
+    garbage,
     gateway,
     kernel,
     locks,
@@ -64,19 +66,25 @@ class Cluster:
             Start(steps, self.processes, self._report).run()
 
     def _claim(self) -> None:
-        """Refuse to take over what was started from another checkout under the same name."""
-        owner = owner_of(self._layout.run)
-        if owner and owner["state"] != str(self._layout.state) and Path(owner["state"]).exists():
+        """Refuse to take over what runs from another checkout under the same name."""
+        state = self._owners_state()
+        if state != self._layout.state and state.exists() and self.processes.any_marked():
             raise LocalError(
-                f"A local cluster named {self._layout.name} was started from {owner['state']}.\n"
-                f"  Stop it with --state {owner['state']}, or give this one another name with --name."
+                f"A local cluster named {self._layout.name} was started from {state}.\n"
+                f"  Stop it with --state {state}, or give this one another name with --name."
             )
 
+    def _owners_state(self) -> Path:
+        return Path(owner_of(self._layout.run).get("state", self._layout.state))
+
     def _clear_leftovers(self) -> None:
-        """A reboot ended all pods without freeing their addresses; a checkout may be deleted without a stop."""
-        owner = owner_of(self._layout.run)
-        ours = owner.get("boot") == boot() and owner["state"] == str(self._layout.state)
-        if not ours and (self._layout.run.exists() or self._layout.pod_addresses.exists()):
+        """A reboot leaves the pods' addresses taken; a checkout may be deleted, or killed with its cluster."""
+        state = self._owners_state()
+        if state != self._layout.state:
+            Cluster(replace(self._layout, state=state), self._report)._remove_everything()
+        elif owner_of(self._layout.run).get("boot") == boot():
+            return
+        if self._layout.run.exists() or self._layout.pod_addresses.exists():
             self._remove_everything()
 
     def _choose_address(self) -> str:
@@ -143,6 +151,7 @@ class Cluster:
         write_owner(layout)
         layout.address.write_text(address)
         network.ensure_address(address)
+        network.ensure_bridge()
         kernel.prepare(layout)
         cgroups.make(layout)
         builder.write_definition(layout)
@@ -170,6 +179,14 @@ class Cluster:
             time.sleep(0.05)
         raise LocalError(f"The node is not Ready after {START_SECONDS} s:\n{self.processes.last_lines('kubelet')}")
 
+    # in between
+
+    def collect_garbage(self) -> int:
+        """Frees the space of what was removed from the image registry; returns the bytes."""
+        with self._locked():
+            self._claim()
+            return garbage.collect(self._layout, self.processes)
+
     # stop
 
     def stop(self, *, delete: bool) -> None:
@@ -177,6 +194,7 @@ class Cluster:
             return
         self._claim()
         with self._locked():
+            self._clear_leftovers()
             self._remove_everything()
             if delete:
                 self._delete_state()

@@ -6,6 +6,7 @@ exists, and whenever it is gone, Envoy serves nothing.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import json
@@ -18,6 +19,9 @@ from local import certificates, probes
 from local.api import Api
 from local.errors import LocalError
 from local.layout import (
+    BRIDGE,
+    BRIDGE_ADDRESS,
+    CLUSTER_GATEWAY_PORT,
     CONTOUR_DEBUG_PORT,
     CONTOUR_HEALTH_PORT,
     CONTOUR_XDS_PORT,
@@ -37,6 +41,7 @@ GATEWAY_NAME = "gateway"
 NAMESPACE = "projectcontour"
 VERSION_ANNOTATION = "model-serving.local/manifests"
 SERVED_SECONDS = 20
+SOL_SOCKET, SO_BINDTODEVICE = 1, 25  # of Linux, which is where this runs
 
 _CLASSES = "/apis/gateway.networking.k8s.io/v1/gatewayclasses"
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -74,7 +79,8 @@ def _contour(layout: Layout) -> Process:
             f"--envoy-service-http-address={GATEWAY_ADDRESS}",
             # A listener on port 80 is served on 8000 + 80, so that Envoy needs no privilege.
             f"--envoy-service-http-port={GATEWAY_PORT}",
-            f"--ingress-status-address={GATEWAY_ADDRESS}",
+            # What the Gateway reports is where the cluster finds it, as with a cloud's internal load balancer.
+            f"--ingress-status-address={BRIDGE_ADDRESS}",
             "--disable-leader-election",
             # Their definitions are in Gateway API's experimental channel, which is not installed.
             "--disable-feature=tlsroutes",
@@ -135,6 +141,7 @@ def _envoy_configuration(layout: Layout) -> dict[str, object]:
     xds = _cluster("contour", {"socket_address": {"address": LOOPBACK, "port_value": CONTOUR_XDS_PORT}})
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     http2 = {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": {}}}
+    gateway = _cluster("gateway", {"socket_address": {"address": GATEWAY_ADDRESS, "port_value": GATEWAY_PORT}})
     socket = {"pipe": {"path": str(layout.envoy_socket), "mode": 0o600}}
     return {
         "dynamic_resources": {"lds_config": source, "cds_config": source},
@@ -143,9 +150,30 @@ def _envoy_configuration(layout: Layout) -> dict[str, object]:
             "clusters": [
                 xds | {"typed_extension_protocol_options": {options: http2}},
                 _cluster("envoy-admin", socket),
-            ]
+                gateway,
+            ],
+            "listeners": [_listener_for_pods()],
         },
         "admin": {"address": socket},
+    }
+
+
+def _listener_for_pods() -> dict[str, object]:
+    """What comes from the pods' bridge goes on to the gateway; nobody beyond this machine can reach that address."""
+    proxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    settings = {"@type": f"type.googleapis.com/{proxy}", "stat_prefix": "pods", "cluster": "gateway"}
+    # Without it, a neighbour that sends packets for this address to this machine would get an answer.
+    only_bridge = {
+        "level": SOL_SOCKET,
+        "name": SO_BINDTODEVICE,
+        "buf_value": base64.b64encode(BRIDGE.encode()).decode(),
+        "state": "STATE_PREBIND",
+    }
+    return {
+        "name": "pods",
+        "address": {"socket_address": {"address": BRIDGE_ADDRESS, "port_value": CLUSTER_GATEWAY_PORT}},
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": settings}]}],
+        "socket_options": [only_bridge],
     }
 
 

@@ -23,12 +23,14 @@ SERVICE_RANGE = IPv4Network("10.214.0.0/16")
 FALLBACK_ADDRESS = "10.215.0.1"  # for a machine that has no address of its own
 
 BRIDGE = "ms-pods"
+BRIDGE_ADDRESS = str(POD_RANGE[1])  # what the bridge plugin gives it, as the pods' gateway
 OWN_INTERFACE = "ms-address"
 
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for what cannot be told to listen on less
 GATEWAY_ADDRESS = LOOPBACK  # where Envoy listens
 GATEWAY_PORT = 8080
+CLUSTER_GATEWAY_PORT = 80  # where pods find it, at the bridge's address: the port of the Gateway's listener
 REGISTRY_PORT = 5000
 REGISTRY = f"localhost:{REGISTRY_PORT}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from local.errors import LocalError
-from local.layout import BRIDGE, FALLBACK_ADDRESS, OWN_INTERFACE, POD_RANGE, SERVICE_RANGE, Layout
+from local.layout import BRIDGE, BRIDGE_ADDRESS, FALLBACK_ADDRESS, OWN_INTERFACE, POD_RANGE, SERVICE_RANGE, Layout
 
 CNI_RESULTS = Path("/var/lib/cni/results")  # fixed in libcni
 
@@ -69,6 +69,16 @@ def _make_address() -> None:
         _run("ip", "link", "add", OWN_INTERFACE, "type", "bridge")
     _run("ip", "address", "replace", f"{FALLBACK_ADDRESS}/32", "dev", OWN_INTERFACE)
     _run("ip", "link", "set", OWN_INTERFACE, "up")
+
+
+def ensure_bridge() -> None:
+    """Make the pods' bridge, as the bridge plugin would with the first pod: Envoy has a listener on it before that."""
+    if not any(entry["ifname"] == BRIDGE for entry in _ip("link", "show")):
+        _run("ip", "link", "add", BRIDGE, "type", "bridge")
+        # Its own, or it would take that of the pod with the lowest and change as pods come and go.
+        _run("ip", "link", "set", BRIDGE, "address", _ip("link", "show", BRIDGE)[0]["address"])
+    _run("ip", "address", "replace", f"{BRIDGE_ADDRESS}/{POD_RANGE.prefixlen}", "dev", BRIDGE)
+    _run("ip", "link", "set", BRIDGE, "up")
 
 
 def remove(layout: Layout) -> None:

@@ -162,13 +162,20 @@ class Processes:
         for name, _ in records:
             (self._layout.pids / name).unlink(missing_ok=True)
 
+    def any_marked(self) -> bool:
+        """Whether anything of this instance runs, from whichever checkout it was started."""
+        return any(self._marked())
+
     def end_marked(self) -> None:
         """End shims and everything else that descends from this instance's processes and outlived them."""
         deadline = time.monotonic() + 10
-        while marked := [pid for pid in running() if mark_of(pid) == self._layout.run]:
+        while marked := list(self._marked()):
             if time.monotonic() > deadline:
                 raise LocalError(f"Processes that do not end even when killed: {', '.join(map(str, marked))}")
             _end(marked, 0)
+
+    def _marked(self) -> Iterator[int]:
+        return (pid for pid in running() if mark_of(pid) == self._layout.run)
 
 
 def boot() -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from local import checks
+from local import checks, processes
 from local.errors import LocalError
 from local.layout import PROJECT, Layout
 
@@ -111,6 +111,10 @@ class Instance:
 
     def pids(self) -> dict[str, int]:
         return {path.name: json.loads(path.read_text())["pid"] for path in (self.state / "local" / "pids").iterdir()}
+
+    def marked(self) -> list[int]:
+        """The cluster's own processes and the shims of its containers, not what runs in these."""
+        return [pid for pid in processes.running() if processes.mark_of(pid) == Path(self._run)]
 
     def traces(self) -> dict[str, list[str]]:
         """Everything on this machine that belongs to the instance or lies in its network namespace."""
@@ -246,6 +250,22 @@ def test_another_checkout_cannot_take_the_name(running: Instance, folder: Path) 
     )
     assert done.returncode == 1
     assert f"Stop it with --state {running.state}" in done.stderr
+
+
+def test_a_cluster_that_was_killed_with_its_checkout_in_place_does_not_keep_the_name(other: Instance) -> None:
+    nothing = other.traces()
+    assert other.run("start").returncode == 0
+    other.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=20s")
+    other.kubectl("apply", "-f", "-", text=json.dumps(POD))
+    other.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=30s")
+    for pid in other.marked():
+        os.kill(pid, signal.SIGKILL)
+    first, other.state = other.state, other.state.with_name("second")
+    done = other.run("start")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not [line for line in Path("/proc/mounts").read_text().splitlines() if str(first) in line]
+    assert other.run("stop", "--delete").returncode == 0
+    assert other.traces() == nothing
 
 
 def test_stop_leaves_nothing_and_start_recovers_the_objects(running: Instance, before: dict[str, list[str]]) -> None:
