@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from sections import Section, wrong
+from model_serving.sections import Section, wrong
 
 LONGEST_NAME: Final = 20
 """Characters. The longest name made from it, ``<name>-training``, is an account id, which may have 30."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
-from problems import InvalidInput, Problem
+from model_serving.problems import InvalidInput, Problem
 from settings import NAMESPACE, Settings
 
 REGISTRY_TIMEOUT_SECONDS: Final = 5
@@ -47,6 +47,20 @@ def kubeconfig_paths(settings: Settings) -> list[Path]:
     return named or [Path.home() / ".kube" / "config"]
 
 
+def has_context(settings: Settings) -> bool:
+    """Whether this machine has the kube context that the stack names; false as well if there is no kubeconfig."""
+    paths = [path for path in kubeconfig_paths(settings) if path.exists()]
+    try:
+        contents = [yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) for path in paths]
+        return settings.kube_context in _contexts(contents)
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return False
+
+
+def _contexts(kubeconfigs: Iterable[Any]) -> list[str]:
+    return [context["name"] for content in kubeconfigs for context in content.get("contexts") or []]
+
+
 def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
     paths = [path for path in kubeconfig_paths(settings) if path.exists()]
     shown = ", ".join(map(str, paths or kubeconfig_paths(settings)))
@@ -60,7 +74,7 @@ def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
         return
     try:
         contents = [yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) for path in paths]
-        names = [context["name"] for content in contents for context in content.get("contexts") or []]
+        names = _contexts(contents)
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         yield Problem(
             file=shown,

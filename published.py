@@ -1,25 +1,14 @@
-"""Refuses to publish other content under a version that was published before: a release never changes."""
+"""What was published before: a release never changes, and one that is in the registry is not built again."""
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-from preflight import REGISTRY_TIMEOUT_SECONDS, registry_url
+import registries
 
-MANIFESTS: Final = ", ".join(
-    f"application/vnd.{kind}"
-    for kind in (
-        "oci.image.manifest.v1+json",
-        "oci.image.index.v1+json",
-        "docker.distribution.manifest.v2+json",
-        "docker.distribution.manifest.list.v2+json",
-    )
-)
-"""Accept header that lets a registry answer with a manifest as it was pushed; without it, some translate it."""
+AT_ONCE: Final = 8
 
 
 class AlreadyPublished(Exception):
@@ -31,6 +20,9 @@ def refuse_other_content(
 ) -> None:
     """Compares a release with what was published under its version, if anything was.
 
+    A registry with accounts that does not let this one in is expected to refuse a second push of a tag by itself, as
+    Artifact Registry does here.
+
     Args:
         reference: image with its tag, ``<registry>/<model>:<version>``.
         content_hash: hash of the release's folder.
@@ -40,7 +32,8 @@ def refuse_other_content(
     Raises:
         AlreadyPublished: if the version was published with other content.
     """
-    labels = previous if previous is not None else _labels(reference)
+    found = registries.find(reference) if previous is None else None
+    labels = found.labels if found else previous or {}
     if (published := labels.get(label)) and published != content_hash:
         model, _, version = reference.rpartition("/")[2].partition(":")
         raise AlreadyPublished(
@@ -50,27 +43,21 @@ def refuse_other_content(
         )
 
 
-def _labels(reference: str) -> Mapping[str, str]:
-    """Labels of an image in its registry; none if it is not there or the registry wants to know who asks.
+def images(references: Iterable[str]) -> dict[str, registries.Found]:
+    """Those of some images that are in the registry.
 
-    A registry with accounts is expected to refuse a second push of a tag by itself, as Artifact Registry does here.
+    A registry that cannot be asked has none: what is missing is built, and the push tells what is wrong.
     """
-    name, _, tag = reference.rpartition(":")
-    host, _, repository = name.partition("/")
-    base = f"{registry_url(host)}{repository}"
+    wanted = [*references]
+    if not wanted:
+        return {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(_find, wanted)
+        return {reference: image for reference, image in zip(wanted, found, strict=True) if image and image.digest}
+
+
+def _find(reference: str) -> registries.Found | None:
     try:
-        manifest = _get(f"{base}/manifests/{tag}")
-        if children := manifest.get("manifests"):
-            manifest = _get(f"{base}/manifests/{children[0]['digest']}")
-        return _get(f"{base}/blobs/{manifest['config']['digest']}").get("config", {}).get("Labels") or {}
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403, 404):
-            return {}
-        raise
-
-
-def _get(url: str) -> dict[str, Any]:
-    request = urllib.request.Request(url, headers={"Accept": MANIFESTS})  # noqa: S310 - registry_url sets the scheme
-    with urllib.request.urlopen(request, timeout=REGISTRY_TIMEOUT_SECONDS) as response:  # noqa: S310
-        content: dict[str, Any] = json.load(response)
-    return content
+        return registries.find(reference)
+    except OSError:
+        return None

@@ -1,18 +1,43 @@
-"""Which runtime image a release needs: one per distinct lock, so that releases with the same lock share it."""
+"""What a release needs to run: an image with its packages, which releases with the same lock share, and memory."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from catalog import Release
-from settings import ImageSettings
+from model_serving.catalog import Release
+from settings import ImageSettings, ModelSettings
 
 DOCKERFILE: Final = Path("images/runtime.Dockerfile")
 CONTEXTS: Final = Path(".state/runtimes")
 """Build contexts by tag. A release's folder will not do: it may go while others still run on the same lock."""
+
+CPU: Final[Mapping[str, str]] = {"mlserver_huggingface": "1"}
+"""Cores by the package of the implementation, where 100m is not enough to load a model in time."""
+MEMORY_MEBIBYTES: Final[Mapping[str, int]] = {
+    "mlserver_sklearn": 512,
+    "mlserver_lightgbm": 512,
+    "mlserver_xgboost": 512,
+    "mlserver_catboost": 512,
+    "mlserver_mlflow": 1024,
+    "mlserver_alibi_detect": 2048,
+    "mlserver_alibi_explain": 2048,
+    "mlserver_huggingface": 4096,
+}
+"""By the package of the implementation: MLServer with its libraries takes 200 to 350 MiB, the rest is for the model."""
+OWN_CODE_MEBIBYTES: Final = 1024
+"""For an implementation that MLServer does not bring: nobody knows what it loads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodResources:
+    """What a pod is given, as Kubernetes quantities."""
+
+    cpu: str
+    memory: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +57,34 @@ class Runtime:
 
 def runtime_of(release: Release, images: ImageSettings) -> Runtime:
     """The runtime of a release; makes its build context if it is not there yet."""
-    lock = release.lock.read_bytes()
-    tag = _digest(images.base.encode() + DOCKERFILE.read_bytes() + lock)
+    lock, tag = release.lock.read_bytes(), tag_of(release, images)
     context = CONTEXTS / tag / "requirements.lock"
     if not context.is_file():
         context.parent.mkdir(parents=True, exist_ok=True)
         context.write_bytes(lock)
     wheels = Path(images.wheels) / _digest(lock) if images.wheels else None
     return Runtime(tag=tag, context=context.parent, wheels=wheels if wheels and wheels.is_dir() else None)
+
+
+def fingerprint(release: Release, images: ImageSettings) -> str:
+    """What decides how a release answers: itself and its runtime, in 12 hexadecimal digits."""
+    return _digest((release.content_hash + tag_of(release, images)).encode())
+
+
+def resources_of(release: Release, model: ModelSettings) -> PodResources:
+    """What the stack says, and what the implementation usually needs where it says nothing."""
+    package = release.implementation.partition(".")[0]
+    # Each worker is a process that loads libraries and model again.
+    memory = MEMORY_MEBIBYTES.get(package, OWN_CODE_MEBIBYTES) * (1 + model.workers)
+    return PodResources(
+        cpu=model.resources.cpu or CPU.get(package, "100m"),
+        memory=model.resources.memory or f"{memory}Mi",
+    )
+
+
+def tag_of(release: Release, images: ImageSettings) -> str:
+    """Tag of the runtime image of a release."""
+    return _digest(images.base.encode() + DOCKERFILE.read_bytes() + release.lock.read_bytes())
 
 
 def _digest(content: bytes) -> str:

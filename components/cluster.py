@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import pulumi
-import pulumi_gcp as gcp
-import pulumi_kubernetes as kubernetes
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
+from components.google import gcp
+from components.manifest import Manifest
+
+RBAC: Final = "rbac.authorization.k8s.io/v1"
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 """The scope of the nodes: the widest, because what they may do is a matter of their account's roles."""
 
@@ -105,7 +107,7 @@ class Cluster(ComponentResource):
             endpoint = _endpoint_of_existing(self, args)
         else:
             cluster = self._cluster(name, args)
-            endpoint = cluster.control_plane_endpoints_config.dns_endpoint_config.endpoint
+            endpoint = cluster.control_plane_endpoints_config.apply(_endpoint)
             if args.node_pool:
                 # Through the pool as well: without nodes no pod of anybody's starts.
                 pool = self._pool(name, args, args.node_pool, cluster)
@@ -263,6 +265,10 @@ def _standard(args: ClusterArgs) -> dict[str, Any]:
     }
 
 
+def _endpoint(config: Mapping[str, Any]) -> str:
+    return str(config["dnsEndpointConfig"]["endpoint"])
+
+
 def _endpoint_of_existing(parent: ComponentResource, args: ClusterArgs) -> Output[str]:
     found = gcp.container.get_cluster_output(
         name=args.name,
@@ -337,7 +343,7 @@ class ClusterAccess(ComponentResource):
             self._bind(f"{name}-{key}", role, email)
         self.register_outputs({})
 
-    def _role(self, name: str) -> kubernetes.rbac.v1.ClusterRole:
+    def _role(self, name: str) -> Manifest:
         readable = {
             "": ["namespaces", "services", "configmaps", "serviceaccounts", "pods", "events"],
             "apps": ["deployments", "replicasets"],
@@ -349,22 +355,26 @@ class ClusterAccess(ComponentResource):
             "policy": ["poddisruptionbudgets"],
             "rbac.authorization.k8s.io": ["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
         }
-        return kubernetes.rbac.v1.ClusterRole(
+        return Manifest(
             name,
+            RBAC,
+            "ClusterRole",
             metadata={"name": "model-serving-preview"},
             rules=[
-                {"api_groups": [group], "resources": kinds, "verbs": ["get", "list", "watch"]}
+                {"apiGroups": [group], "resources": kinds, "verbs": ["get", "list", "watch"]}
                 for group, kinds in readable.items()
             ],
             opts=ResourceOptions(parent=self),
         )
 
-    def _bind(self, name: str, role: kubernetes.rbac.v1.ClusterRole, email: Input[str]) -> None:
-        kubernetes.rbac.v1.ClusterRoleBinding(
+    def _bind(self, name: str, role: Manifest, email: Input[str]) -> None:
+        Manifest(
             name,
+            RBAC,
+            "ClusterRoleBinding",
             metadata={"name": f"model-serving-{name}"},
-            role_ref={"api_group": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role.metadata.name},
+            roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role.metadata["name"]},
             # GKE calls a service account by its address. https://cloud.google.com/kubernetes-engine/docs/how-to/role-based-access-control
-            subjects=[{"api_group": "rbac.authorization.k8s.io", "kind": "User", "name": email}],
+            subjects=[{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": email}],
             opts=ResourceOptions(parent=self),
         )

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import pulumi_gcp as gcp
-import pulumi_kubernetes as kubernetes
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
+
+from components.google import gcp
+from components.manifest import Manifest
 
 GOOGLE_RANGES: Final = ("35.191.0.0/16", "130.211.0.0/22")
 """Where health checks and Google's front ends call from, https://cloud.google.com/load-balancing/docs/firewall-rules."""
@@ -274,10 +275,10 @@ def _policy(
     target: Mapping[str, Input[str]],
     default: Mapping[str, Any],
 ) -> None:
-    kubernetes.apiextensions.CustomResource(
+    Manifest(
         name,
-        api_version=POLICY_VERSION,
-        kind=kind,
+        POLICY_VERSION,
+        kind,
         metadata={"name": target["name"], "namespace": namespace},
         spec={"default": default, "targetRef": target},
         opts=ResourceOptions(parent=parent),

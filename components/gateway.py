@@ -6,29 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pulumi
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
+from components.manifest import Manifest
+
 API_VERSION: Final = "gateway.networking.k8s.io/v1"
-
-
-class GatewayObject(pulumi.CustomResource):
-    """A Gateway as the Kubernetes provider knows it.
-
-    The provider's SDK has a class for any custom resource, but none that hands out the status, which has the address.
-    """
-
-    status: Output[dict[str, Any]]
-
-    def __init__(self, name: str, *, metadata: dict[str, Any], spec: dict[str, Any], opts: ResourceOptions) -> None:
-        properties = {
-            "apiVersion": API_VERSION,
-            "kind": "Gateway",
-            "metadata": metadata,
-            "spec": spec,
-            "status": None,
-        }
-        super().__init__(f"kubernetes:{API_VERSION}:Gateway", name, properties, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +20,7 @@ class GatewayArgs:
     Attributes:
         class_name: the GatewayClass, which decides who implements it.
         endpoint: where clients reach it, if that is not the address in its status.
+        cluster_endpoint: where pods reach it, if that is not the address in its status either.
         protocol: HTTP, or HTTPS alone.
         tls_options: where its class finds the certificate, if not in an annotation.
         annotations: what its class wants to know besides.
@@ -47,6 +30,7 @@ class GatewayArgs:
     namespace: Input[str]
     class_name: str
     endpoint: str | None = None
+    cluster_endpoint: str | None = None
     protocol: str = "HTTP"
     port: int = 80
     tls_options: Mapping[str, Input[str]] = field(default_factory=dict)
@@ -81,14 +65,23 @@ class Gateway(ComponentResource):
         gateway = self._gateway(name, args)
         self.name: Output[str] = Output.from_input(name)
         # A domain or what the stack says is known before the Gateway is; its own address only afterwards.
-        reported = gateway.status.apply(lambda status: _address(args.protocol.lower(), status))
+        address = gateway.status.apply(lambda status: str(status["addresses"][0]["value"]))
+        reported = Output.concat(f"{args.protocol.lower()}://", address)
         self.endpoint: Output[str] = Output.from_input(args.endpoint or reported)
+        # A certificate is good for one name, which need not be known in the cluster; plain HTTP has no need of a name.
+        by_name = args.endpoint if args.protocol == "HTTPS" and not args.cluster_endpoint else None
+        self.cluster_endpoint: Output[str] = Output.from_input(args.cluster_endpoint or by_name or reported)
+        """Where pods reach it."""
+        self.cluster_address: Output[str | None] = address if by_name else Output.from_input(None)
+        """Where the name in that is."""
         self.register_outputs({"endpoint": self.endpoint})
 
-    def _gateway(self, name: str, args: GatewayArgs) -> GatewayObject:
+    def _gateway(self, name: str, args: GatewayArgs) -> Manifest:
         spec = {"gatewayClassName": args.class_name, "listeners": [args.listener]}
-        return GatewayObject(
+        return Manifest(
             name,
+            API_VERSION,
+            "Gateway",
             metadata={
                 "name": name,
                 "namespace": args.namespace,
@@ -97,7 +90,3 @@ class Gateway(ComponentResource):
             spec=spec | ({"addresses": args.addresses} if args.addresses else {}),
             opts=ResourceOptions(parent=self),
         )
-
-
-def _address(scheme: str, status: dict[str, Any]) -> str:
-    return f"{scheme}://{status['addresses'][0]['value']}"

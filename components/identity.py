@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, ResourceOptions
+
+from components.google import gcp
 
 PLAN: Final = "plan"
 APPLY: Final = "apply"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi_docker_build as docker_build
 from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookBinding, ResourceOptions
 
-CONTENT_LABEL = "model-serving.content-hash"
-"""Label of a model image: the hash of the release folder that it was built from."""
+from builds import CONTENT_LABEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class RuntimeImageArgs:
         dockerfile: path of the Dockerfile.
         context: folder with requirements.lock.
         wheels: folder with every wheel of the lock, or None to ask the package index.
+        digest: of the image, if it is in the registry and nothing is to be built.
     """
 
     build: BuildArgs
@@ -43,6 +44,7 @@ class RuntimeImageArgs:
     dockerfile: str
     context: str
     wheels: str | None = None
+    digest: str | None = None
 
 
 class RuntimeImage(ComponentResource):
@@ -53,6 +55,10 @@ class RuntimeImage(ComponentResource):
 
     def __init__(self, name: str, args: RuntimeImageArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:RuntimeImage", name, None, opts)
+        if args.digest:
+            self.reference: Output[str] = _reference(args.build, "runtime", args.tag, args.digest)
+            self.register_outputs({"reference": self.reference})
+            return
         named = {"wheels": docker_build.ContextArgs(location=args.wheels)} if args.wheels else {}
         image = _image(
             self,
@@ -64,7 +70,7 @@ class RuntimeImage(ComponentResource):
             context=docker_build.BuildContextArgs(location=args.context, named=named),
             build_args={"BASE": args.base, "PIP_NO_INDEX": "1" if args.wheels else "0"},
         )
-        self.reference: Output[str] = image.ref
+        self.reference = image.ref
         self.register_outputs({"reference": self.reference})
 
 
@@ -73,30 +79,44 @@ class ModelImageArgs:
     """The image of one model version.
 
     Attributes:
-        runtime: reference of the runtime image, by digest.
+        runtime: reference of the runtime image, by digest; None if nothing is to be built.
         folder: the release's folder, the build context.
         content_hash: hash of that folder.
-        guard: looks at an image before it is built, and fails if its version was published with other content.
+        artefacts: folder with the files that the release has pointers for, if it has any: a context of its own, which
+            need not be there until the image is built.
+        before: in this order before the image is built, which it is not if one of them fails.
+        after: when it is in the registry.
+        digest: of the image, if it is in the registry and nothing is to be built.
     """
 
     build: BuildArgs
     model: str
     version: str
-    runtime: Input[str]
+    runtime: Input[str] | None
     dockerfile: str
     folder: str
     content_hash: str
-    guard: ResourceHook | None = None
+    artefacts: str | None = None
+    before: Sequence[ResourceHook] = ()
+    after: Sequence[ResourceHook] = ()
+    digest: str | None = None
 
 
 class ModelImage(ComponentResource):
     """A released model on its runtime; its only layer is the release's folder.
 
-    It does not delete what it pushed: an image that is no longer served is what a rollback runs.
+    It does not delete what it pushed: an image that is no longer served is what a rollback runs. That is then found by
+    its digest and not built: another build would be another image, which a registry with immutable tags refuses.
     """
 
     def __init__(self, name: str, args: ModelImageArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ModelImage", name, None, opts)
+        if args.digest:
+            self.reference: Output[str] = _reference(args.build, args.model, args.version, args.digest)
+            self.digest: Output[str] = Output.from_input(args.digest)
+            self.register_outputs({"reference": self.reference})
+            return
+        named = {"artefacts": docker_build.ContextArgs(location=args.artefacts)} if args.artefacts else None
         image = _image(
             self,
             name,
@@ -104,14 +124,19 @@ class ModelImage(ComponentResource):
             repository=args.model,
             tag=args.version,
             dockerfile=args.dockerfile,
-            context=docker_build.BuildContextArgs(location=args.folder),
+            context=docker_build.BuildContextArgs(location=args.folder, named=named),
             build_args={"RUNTIME": args.runtime, "MODEL": args.model},
             labels={CONTENT_LABEL: args.content_hash},
-            guard=args.guard,
+            before=args.before,
+            after=args.after,
         )
-        self.reference: Output[str] = image.ref
-        self.digest: Output[str] = image.digest
+        self.reference = image.ref
+        self.digest = image.digest
         self.register_outputs({"reference": self.reference})
+
+
+def _reference(build: BuildArgs, repository: str, tag: str, digest: str) -> Output[str]:
+    return Output.concat(build.registry, f"/{repository}:{tag}@{digest}")
 
 
 def _image(
@@ -121,7 +146,8 @@ def _image(
     *,
     repository: str,
     tag: str,
-    guard: ResourceHook | None = None,
+    before: Sequence[ResourceHook] = (),
+    after: Sequence[ResourceHook] = (),
     **arguments: Any,
 ) -> docker_build.Image:
     dockerfile = arguments.pop("dockerfile")
@@ -137,7 +163,9 @@ def _image(
         opts=ResourceOptions(
             parent=parent,
             retain_on_delete=True,
-            hooks=ResourceHookBinding(before_create=[guard], before_update=[guard]) if guard else None,
+            hooks=ResourceHookBinding(
+                before_create=[*before], before_update=[*before], after_create=[*after], after_update=[*after]
+            ),
         ),
         **arguments,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pulumi_kubernetes as kubernetes
 from pulumi import ComponentResource, Output, ResourceOptions
+
+from components.manifest import CORE, Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +30,26 @@ class ServingNamespace(ComponentResource):
         super().__init__("model-serving:index:ServingNamespace", name, None, opts)
         namespace = self._namespace(name, args)
         self._deny_by_default(name, namespace)
-        self.name: Output[str] = namespace.metadata.name
+        self.name: Output[str] = namespace.metadata["name"]
         self.register_outputs({"name": self.name})
 
-    def _namespace(self, name: str, args: ServingNamespaceArgs) -> kubernetes.core.v1.Namespace:
+    def _namespace(self, name: str, args: ServingNamespaceArgs) -> Manifest:
         # https://kubernetes.io/docs/concepts/security/pod-security-standards/: the strictest of the three levels.
         levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
-        return kubernetes.core.v1.Namespace(
+        return Manifest(
             name,
+            CORE,
+            "Namespace",
             metadata={"name": args.namespace, "labels": levels},
             opts=ResourceOptions(parent=self),
         )
 
-    def _deny_by_default(self, name: str, namespace: kubernetes.core.v1.Namespace) -> None:
-        kubernetes.networking.v1.NetworkPolicy(
+    def _deny_by_default(self, name: str, namespace: Manifest) -> None:
+        Manifest(
             f"{name}-deny",
-            metadata={"name": "deny-by-default", "namespace": namespace.metadata.name},
-            spec={"pod_selector": {}, "policy_types": ["Ingress", "Egress"]},
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            metadata={"name": "deny-by-default", "namespace": namespace.metadata["name"]},
+            spec={"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
             opts=ResourceOptions(parent=self),
         )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
+
+from components.google import gcp
 
 PODS_RANGE: Final = "pods"
 SERVICES_RANGE: Final = "services"

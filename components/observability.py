@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import pulumi_gcp as gcp
-import pulumi_kubernetes as kubernetes
 from pulumi import ComponentResource, Input, ResourceOptions
+
+from components.google import gcp
+from components.manifest import Manifest
 
 SCRAPER_NAMESPACES: Final = ("gke-gmp-system", "gmp-system")
 """Where Google's collectors run, on Autopilot and on Standard; the servers' metrics must be open to them."""
@@ -86,10 +87,10 @@ class Collection(ComponentResource):
 
     def __init__(self, name: str, args: CollectionArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Collection", name, None, opts)
-        kubernetes.apiextensions.CustomResource(
+        Manifest(
             name,
-            api_version="monitoring.googleapis.com/v1",
-            kind="PodMonitoring",
+            "monitoring.googleapis.com/v1",
+            "PodMonitoring",
             metadata={"name": "model-servers", "namespace": args.namespace},
             spec={
                 "selector": {

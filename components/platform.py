@@ -1,6 +1,6 @@
 """The platform on Google Cloud: its parts, put together as a stack's ``gcp`` section says.
 
-The one module through which the program meets Google's SDK; a stack without that section does not import it.
+Imported only for a stack with that section, as are the classes of components/google.py, through which it meets the SDK.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
 from components.cluster import Cluster, ClusterAccess, ClusterAccessArgs, ClusterArgs, Maintenance, NodePool
 from components.edge import Edge, EdgeArgs, GatewayPolicy, GatewayPolicyArgs, ServicePolicies, ServicePoliciesArgs
+from components.google import gcp
 from components.identity import (
     APPLY,
     CERTIFICATE,

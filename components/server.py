@@ -6,19 +6,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pulumi_kubernetes as kubernetes
-from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi import ComponentResource, CustomTimeouts, Input, Output, Resource, ResourceOptions
+
+from components.manifest import CORE, Manifest
 
 HTTP_PORT: Final = 8080
 GRPC_PORT: Final = 8081
 METRICS_PORT: Final = 8082
-START_SECONDS: Final = 120
-"""How long a server may take to load its model before its release counts as failed."""
 IN_FLIGHT_SECONDS: Final = 30
 """How long a request that came in before the end may still take."""
 
 SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
 """For what is ready as soon as it exists. Awaiting a Service costs 10 s and tells what its Deployment has told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoscaling:
+    """How many pods there may be, and the load in percent of the reserved cores above which there are more."""
+
+    minimum: int
+    maximum: int
+    cpu_percent: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerators:
+    """What a pod is given besides cores.
+
+    Attributes:
+        type: as GKE labels the nodes that have it.
+    """
+
+    type: str
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +48,16 @@ class ModelServerArgs:
     Attributes:
         name: name of the Deployment and the Service, unique in the namespace.
         image: reference by digest.
-        replicas: pods.
+        replicas: pods, if no autoscaler decides on them.
+        autoscaling: bounds of the autoscaler; None is a fixed number of pods.
         cpu: cores reserved for a pod, as a Kubernetes quantity; not limited, because throttling costs latency.
         memory: memory of a pod, as a Kubernetes quantity, both request and limit.
+        workers: processes that predict besides the server's own; with 0 that one predicts.
+        accelerators: what each pod needs of them.
+        priority_class: name of a PriorityClass; None is the cluster's default.
         environment: further environment variables of the server.
+        start_seconds: how long a pod may take to load its model, before its release counts as failed.
+        provision_seconds: how long it may wait for a node and for its image before that.
         drain_seconds: for how long a leaving pod goes on serving, until every proxy has forgotten it.
         client_ranges: CIDR ranges of the gateway's proxies; nobody else reaches the model.
         scraper_namespaces: namespaces whose pods may read the metrics.
@@ -43,10 +69,16 @@ class ModelServerArgs:
     namespace: Input[str]
     image: Input[str]
     replicas: int = 1
+    autoscaling: Autoscaling | None = None
     cpu: str = "100m"
     memory: str = "512Mi"
+    workers: int = 0
+    accelerators: Accelerators | None = None
+    priority_class: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    drain_seconds: int = 10
+    start_seconds: int = 120
+    provision_seconds: int = 300
+    drain_seconds: int = 5
     client_ranges: Sequence[str] = ()
     scraper_namespaces: Sequence[str] = ()
 
@@ -56,15 +88,20 @@ class ModelServerArgs:
         return f"/v2/models/{self.model}/versions/{self.version}/ready"
 
     @property
+    def several(self) -> bool:
+        """Whether there can be more pods than one."""
+        return (self.autoscaling.maximum if self.autoscaling else self.replicas) > 1
+
+    @property
     def labels(self) -> dict[str, str]:
         return {"app.kubernetes.io/name": self.model, "app.kubernetes.io/version": self.version}
 
     @property
     def environment_of_server(self) -> list[dict[str, str]]:
         values = {
-            # MLServer's defaults are debug on and a pool of processes, which multiplies the memory.
+            # MLServer's defaults are debug on and a pool of one process, which doubles the memory and is no faster.
             "MLSERVER_DEBUG": "false",
-            "MLSERVER_PARALLEL_WORKERS": "0",
+            "MLSERVER_PARALLEL_WORKERS": str(self.workers),
             "MLSERVER_HTTP_PORT": str(HTTP_PORT),
             "MLSERVER_GRPC_PORT": str(GRPC_PORT),
             "MLSERVER_METRICS_PORT": str(METRICS_PORT),
@@ -76,7 +113,7 @@ class ModelServerArgs:
 
 
 class ModelServer(ComponentResource):
-    """Deployment, Service, NetworkPolicy and, from two replicas on, PodDisruptionBudget of one model version.
+    """Deployment, Service, NetworkPolicy and, where there can be several pods, PodDisruptionBudget and autoscaler.
 
     It leaves traffic alone: a server that nobody routes to is ready and idle.
     """
@@ -86,12 +123,14 @@ class ModelServer(ComponentResource):
         self._allow_gateway_and_scraper(name, args)
         deployment = self._deployment(name, args)
         service = self._service(name, args)
-        if args.replicas > 1:
+        if args.several:
             self._disruption_budget(name, args)
-        # Known only when the pods are ready: who routes to this name, routes to a server that answers.
-        self.service: Output[str] = Output.all(service.metadata.name, deployment.metadata.name).apply(
-            lambda names: str(names[0])
-        )
+        if args.autoscaling:
+            self._autoscaler(name, args, args.autoscaling)
+        self.service: Output[str] = service.metadata["name"]
+        """Name of the Service, whether anybody answers there yet or not."""
+        self.pods: Resource = deployment
+        """There when the pods are ready: who depends on it, depends on a server that answers."""
         self.ready_path = args.ready_path
         self.register_outputs({"service": self.service})
 
@@ -102,70 +141,120 @@ class ModelServer(ComponentResource):
         """In from the proxies and the scraper, out to nobody. A rule without sources would let everybody in."""
         rules: list[dict[str, Any]] = []
         if args.client_ranges:
-            sources = [{"ip_block": {"cidr": cidr}} for cidr in args.client_ranges]
-            rules.append({"from_": sources, "ports": [{"port": HTTP_PORT}]})
+            sources = [{"ipBlock": {"cidr": cidr}} for cidr in args.client_ranges]
+            rules.append({"from": sources, "ports": [{"port": HTTP_PORT}]})
         if args.scraper_namespaces:
             expression = {
                 "key": "kubernetes.io/metadata.name",
                 "operator": "In",
                 "values": [*args.scraper_namespaces],
             }
-            scraper = {"namespace_selector": {"match_expressions": [expression]}}
-            rules.append({"from_": [scraper], "ports": [{"port": METRICS_PORT}]})
-        kubernetes.networking.v1.NetworkPolicy(
+            scraper = {"namespaceSelector": {"matchExpressions": [expression]}}
+            rules.append({"from": [scraper], "ports": [{"port": METRICS_PORT}]})
+        Manifest(
             name,
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
             metadata=self._metadata(args),
             spec={
-                "pod_selector": {"match_labels": args.labels},
-                "policy_types": ["Ingress", "Egress"],
+                "podSelector": {"matchLabels": args.labels},
+                "policyTypes": ["Ingress", "Egress"],
                 "ingress": rules,
             },
             opts=ResourceOptions(parent=self),
         )
 
-    def _deployment(self, name: str, args: ModelServerArgs) -> kubernetes.apps.v1.Deployment:
-        return kubernetes.apps.v1.Deployment(
+    def _deployment(self, name: str, args: ModelServerArgs) -> Manifest:
+        patience = f"{args.provision_seconds + args.start_seconds}s"
+        # A fixed number of pods is taken back from whoever has set another: an autoscaler of before, a person by hand.
+        force = {} if args.autoscaling else {"annotations": {"pulumi.com/patchForce": "true"}}
+        return Manifest(
             name,
-            metadata=self._metadata(args),
+            "apps/v1",
+            "Deployment",
+            metadata={**self._metadata(args), **force},
             spec={
-                "replicas": args.replicas,
-                "selector": {"match_labels": args.labels},
-                "progress_deadline_seconds": START_SECONDS,
-                "strategy": {"type": "RollingUpdate", "rolling_update": {"max_surge": 1, "max_unavailable": 0}},
+                "replicas": args.autoscaling.minimum if args.autoscaling else args.replicas,
+                "selector": {"matchLabels": args.labels},
+                "progressDeadlineSeconds": args.start_seconds,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "template": {"metadata": {"labels": args.labels}, "spec": _pod(args)},
             },
-            opts=ResourceOptions(parent=self),
+            # The first pods are there before the autoscaler takes a look, which is every 15 s; a version that began
+            # with one would get the whole traffic on it. From then on the number is the autoscaler's alone.
+            opts=ResourceOptions(
+                parent=self,
+                ignore_changes=["spec.replicas"] if args.autoscaling else None,
+                # Pulumi's own is 10 minutes; what a pod is still allowed to take is Kubernetes' to say.
+                custom_timeouts=CustomTimeouts(create=patience, update=patience),
+            ),
         )
 
-    def _service(self, name: str, args: ModelServerArgs) -> kubernetes.core.v1.Service:
-        return kubernetes.core.v1.Service(
+    def _service(self, name: str, args: ModelServerArgs) -> Manifest:
+        return Manifest(
             name,
+            CORE,
+            "Service",
             metadata={**self._metadata(args), "annotations": SKIP_AWAIT},
             spec={
                 "selector": args.labels,
-                "ports": [{"name": "http", "port": HTTP_PORT, "target_port": "http"}],
+                "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http"}],
             },
             opts=ResourceOptions(parent=self),
         )
 
     def _disruption_budget(self, name: str, args: ModelServerArgs) -> None:
-        kubernetes.policy.v1.PodDisruptionBudget(
+        Manifest(
             name,
+            "policy/v1",
+            "PodDisruptionBudget",
             metadata={**self._metadata(args), "annotations": SKIP_AWAIT},
-            spec={"max_unavailable": 1, "selector": {"match_labels": args.labels}},
+            spec={"maxUnavailable": 1, "selector": {"matchLabels": args.labels}},
+            opts=ResourceOptions(parent=self),
+        )
+
+    def _autoscaler(self, name: str, args: ModelServerArgs, bounds: Autoscaling) -> None:
+        target = {"type": "Utilization", "averageUtilization": bounds.cpu_percent}
+        Manifest(
+            name,
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            metadata=self._metadata(args),
+            spec={
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": args.name},
+                "minReplicas": bounds.minimum,
+                "maxReplicas": bounds.maximum,
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            },
             opts=ResourceOptions(parent=self),
         )
 
 
 def _pod(args: ModelServerArgs) -> dict[str, Any]:
+    optional: dict[str, Any] = {}
+    if args.priority_class:
+        optional["priorityClassName"] = args.priority_class
+    if args.accelerators:
+        # https://cloud.google.com/kubernetes-engine/docs/how-to/autopilot-gpus
+        optional["nodeSelector"] = {"cloud.google.com/gke-accelerator": args.accelerators.type}
     return {
+        **optional,
         "containers": [_container(args)],
-        "automount_service_account_token": False,
-        "enable_service_links": False,
-        "termination_grace_period_seconds": args.drain_seconds + IN_FLIGHT_SECONDS,
-        "security_context": {"run_as_non_root": True, "seccomp_profile": {"type": "RuntimeDefault"}},
-        "topology_spread_constraints": _spread(args) if args.replicas > 1 else [],
-        "volumes": [{"name": "tmp", "empty_dir": {"medium": "Memory", "size_limit": "64Mi"}}],
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": args.drain_seconds + IN_FLIGHT_SECONDS,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "topologySpreadConstraints": _spread(args) if args.several else [],
+        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
+    }
+
+
+def _resources(args: ModelServerArgs) -> dict[str, Any]:
+    # Kubernetes takes the limit of an accelerator for its request as well.
+    accelerators = {"nvidia.com/gpu": str(args.accelerators.count)} if args.accelerators else {}
+    return {
+        "requests": {"cpu": args.cpu, "memory": args.memory},
+        "limits": {"memory": args.memory, **accelerators},
     }
 
 
@@ -176,27 +265,27 @@ def _container(args: ModelServerArgs) -> dict[str, Any]:
         "image": args.image,
         "env": args.environment_of_server,
         "ports": [
-            {"name": "http", "container_port": HTTP_PORT},
-            {"name": "grpc", "container_port": GRPC_PORT},
-            {"name": "metrics", "container_port": METRICS_PORT},
+            {"name": "http", "containerPort": HTTP_PORT},
+            {"name": "grpc", "containerPort": GRPC_PORT},
+            {"name": "metrics", "containerPort": METRICS_PORT},
         ],
-        "resources": {"requests": {"cpu": args.cpu, "memory": args.memory}, "limits": {"memory": args.memory}},
-        "startup_probe": {"http_get": ready, "period_seconds": 1, "failure_threshold": START_SECONDS},
-        "readiness_probe": {"http_get": ready, "period_seconds": 5, "failure_threshold": 2, "timeout_seconds": 3},
+        "resources": _resources(args),
+        "startupProbe": {"httpGet": ready, "periodSeconds": 1, "failureThreshold": args.start_seconds},
+        "readinessProbe": {"httpGet": ready, "periodSeconds": 5, "failureThreshold": 2, "timeoutSeconds": 3},
         # More patient than readiness: a server that is merely busy must not be restarted.
-        "liveness_probe": {
-            "http_get": {"path": "/v2/health/live", "port": "http"},
-            "period_seconds": 10,
-            "failure_threshold": 6,
-            "timeout_seconds": 5,
+        "livenessProbe": {
+            "httpGet": {"path": "/v2/health/live", "port": "http"},
+            "periodSeconds": 10,
+            "failureThreshold": 6,
+            "timeoutSeconds": 5,
         },
-        "lifecycle": {"pre_stop": {"sleep": {"seconds": args.drain_seconds}}} if args.drain_seconds else None,
-        "security_context": {
-            "allow_privilege_escalation": False,
-            "read_only_root_filesystem": True,
+        "lifecycle": {"preStop": {"sleep": {"seconds": args.drain_seconds}}} if args.drain_seconds else None,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volume_mounts": [{"name": "tmp", "mount_path": "/tmp"}],  # noqa: S108 - the volume above
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the volume above
     }
 
 
@@ -204,10 +293,10 @@ def _spread(args: ModelServerArgs) -> list[dict[str, Any]]:
     """Over zones, then over nodes, as far as there are any: better crowded than not running."""
     return [
         {
-            "max_skew": 1,
-            "topology_key": key,
-            "when_unsatisfiable": "ScheduleAnyway",
-            "label_selector": {"match_labels": args.labels},
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": args.labels},
         }
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import pulumi_gcp as gcp
 from pulumi import (
     ComponentResource,
     ResourceOptions,
@@ -14,6 +13,8 @@ from pulumi import (
     ResourceTransformationArgs,
     ResourceTransformationResult,
 )
+
+from components.google import gcp
 
 ALWAYS: Final = (
     "artifactregistry",

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, ResourceOptions
+
+from components.google import gcp
 
 SOFT_DELETE_SECONDS: Final = 7 * 24 * 60 * 60
 """The least that Google takes besides 0; the block must be there, because leaving it out keeps whatever there is."""

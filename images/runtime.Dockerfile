@@ -21,7 +21,24 @@ RUN --mount=type=bind,source=requirements.lock,target=/requirements.lock \
         --find-links /wheels --requirement /requirements.lock \
     && /opt/mlserver/bin/pip uninstall --yes --quiet pip setuptools
 
+# An idle connection must be closed by the proxy and never by the server: a request that is sent while the server closes
+# its end fails, and is not sent again because it is a POST. Google's load balancers keep connections for 600 s, Envoy
+# for an hour; uvicorn closes them after 5 s, and MLServer 1.7 passes no other time on.
+COPY --chmod=0444 <<'PYTHON' /opt/mlserver/serve.py
+import functools
+
+import uvicorn
+from mlserver.cli import main
+
+SECONDS = 3660
+
+# MLServer's worker processes import this file once more.
+if __name__ == "__main__":
+    uvicorn.Config.__init__ = functools.partialmethod(uvicorn.Config.__init__, timeout_keep_alive=SECONDS)
+    main()
+PYTHON
+
 # Numbers, because Kubernetes cannot tell whether a name is root. 65532 is what distroless images call nonroot.
 USER 65532:65532
 ENV PATH=/opt/mlserver/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-ENTRYPOINT ["mlserver", "start", "/models"]
+ENTRYPOINT ["python", "/opt/mlserver/serve.py", "start", "/models"]

@@ -8,11 +8,13 @@ from typing import Any
 import pulumi
 import pytest
 
+from builds import CONTENT_LABEL
+from components.contract import CheckArgs, ContractChecks, ContractChecksArgs
 from components.gateway import Gateway, GatewayArgs
-from components.image import CONTENT_LABEL, BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
+from components.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
 from components.namespace import ServingNamespace, ServingNamespaceArgs
-from components.route import Backend, ModelRoute, ModelRouteArgs
-from components.server import ModelServer, ModelServerArgs
+from components.route import Backend, ModelRoute, ModelRouteArgs, leaves_out, pinned_path
+from components.server import Accelerators, Autoscaling, ModelServer, ModelServerArgs
 from tests.unit.conftest import Recorder
 
 Declare = Callable[[Callable[[], object]], Recorder]
@@ -67,11 +69,11 @@ def test_probes_ask_for_exactly_this_version(declare: Declare) -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
 
 
-def test_server_runs_without_debug_and_in_one_process(declare: Declare) -> None:
-    container = pod_of(declared_server(declare, environment={"MLSERVER_PARALLEL_WORKERS": "2"}))["containers"][0]
+def test_server_runs_in_one_process_and_as_its_stack_says(declare: Declare) -> None:
+    container = pod_of(declared_server(declare, environment={"MLSERVER_DEBUG": "true"}))["containers"][0]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
-    assert environment["MLSERVER_DEBUG"] == "false"
-    assert environment["MLSERVER_PARALLEL_WORKERS"] == "2", "a stack's own value wins"
+    assert environment["MLSERVER_PARALLEL_WORKERS"] == "0"
+    assert environment["MLSERVER_DEBUG"] == "true", "a stack's own value wins"
 
 
 def test_memory_is_limited_and_cores_are_not(declare: Declare) -> None:
@@ -114,35 +116,183 @@ def test_service_is_not_awaited(declare: Declare) -> None:
     assert service["metadata"]["annotations"] == {"pulumi.com/skipAwait": "true"}
 
 
-def declared_routes(declare: Declare) -> dict[str, dict[str, Any]]:
+def test_an_accelerator_is_a_limit_and_chooses_the_node(declare: Declare) -> None:
+    pod = pod_of(declared_server(declare, accelerators=Accelerators(type="nvidia-l4", count=2)))
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+
+
+def test_without_accelerator_and_priority_a_pod_says_nothing_of_them(declare: Declare) -> None:
+    assert not {"nodeSelector", "priorityClassName"} & pod_of(declared_server(declare)).keys()
+
+
+def test_priority_is_that_of_a_class(declare: Declare) -> None:
+    assert pod_of(declared_server(declare, priority_class="high"))["priorityClassName"] == "high"
+
+
+def test_autoscaler_has_the_bounds_of_the_stack_and_several_pods_are_spread(declare: Declare) -> None:
+    recorder = declared_server(declare, autoscaling=Autoscaling(minimum=1, maximum=4, cpu_percent=60))
+    scaler = recorder.of_kind("HorizontalPodAutoscaler")["iris-dtc-1-0"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (1, 4)
+    assert scaler["scaleTargetRef"]["name"] == "iris-dtc-1-0"
+    assert scaler["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 60}
+    assert len(recorder.of_kind("PodDisruptionBudget")) == 1
+    assert pod_of(recorder)["topologySpreadConstraints"]
+
+
+def declared_routes(declare: Declare, **shadow: Backend) -> dict[str, dict[str, Any]]:
     backends = {
         "1.0": Backend(slug="1-0", service="iris-dtc-1-0", weight=90),
         "1.1": Backend(slug="1-1", service="iris-dtc-1-1", weight=10),
+        **shadow,
     }
     args = ModelRouteArgs(model="iris-dtc", namespace="models", gateway="gateway", backends=backends)
     return declare(lambda: ModelRoute("iris-dtc", args) and None).of_kind("HTTPRoute")
 
 
+def destinations(rule: dict[str, Any]) -> dict[str, int]:
+    return {reference["name"]: reference["weight"] for reference in rule["backendRefs"]}
+
+
 def test_a_model_has_a_route_per_version_and_one_by_weight(declare: Declare) -> None:
     routes = declared_routes(declare)
-    weights = {
-        name: {ref["name"]: ref["weight"] for ref in route["spec"]["rules"][0]["backendRefs"]}
-        for name, route in routes.items()
-    }
-    assert weights == {
+    assert {name: destinations(route["spec"]["rules"][-1]) for name, route in routes.items()} == {
         "iris-dtc": {"iris-dtc-1-0": 90, "iris-dtc-1-1": 10},
         "iris-dtc.1-0": {"iris-dtc-1-0": 1},
         "iris-dtc.1-1": {"iris-dtc-1-1": 1},
     }
 
 
+def test_a_header_chooses_a_version_on_the_models_own_route(declare: Declare) -> None:
+    *chosen, everybody = declared_routes(declare)["iris-dtc"]["spec"]["rules"]
+    assert {rule["matches"][0]["headers"][0]["value"]: destinations(rule) for rule in chosen} == {
+        "1.0": {"iris-dtc-1-0": 1},
+        "1.1": {"iris-dtc-1-1": 1},
+    }
+    assert {rule["matches"][0]["headers"][0]["name"] for rule in chosen} == {"x-model-version"}
+    assert "headers" not in everybody["matches"][0]
+
+
+def test_a_shadow_gets_a_copy_of_what_everybody_asks_and_answers_nobody(declare: Declare) -> None:
+    shadow = Backend(slug="1-2", service="iris-dtc-1-2", weight=0, shadow=True)
+    *chosen, everybody = declared_routes(declare, **{"1.2": shadow})["iris-dtc"]["spec"]["rules"]
+    assert everybody["filters"][1:] == [
+        {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "iris-dtc-1-2", "port": 8080}}}
+    ]
+    assert all("iris-dtc-1-2" not in destinations(rule) for rule in (*chosen, everybody))
+    assert all(len(rule["filters"]) == 1 for rule in chosen), "what a tester asks is not copied"
+
+
 def test_routes_rewrite_the_prefix_and_lead_to_models_alone(declare: Declare) -> None:
     for route in declared_routes(declare).values():
-        (rule,) = route["spec"]["rules"]
-        (match,) = rule["matches"]
-        inside = rule["filters"][0]["urlRewrite"]["path"]["replacePrefixMatch"]
-        assert match["path"] == {"type": "PathPrefix", "value": f"/mlapi{inside}"}
-        assert inside.startswith("/v2/models/iris-dtc")
+        for rule in route["spec"]["rules"]:
+            (match,) = rule["matches"]
+            inside = rule["filters"][0]["urlRewrite"]["path"]["replacePrefixMatch"]
+            assert match["path"] == {"type": "PathPrefix", "value": f"/mlapi{inside}"}
+            assert inside.startswith("/v2/models/iris-dtc")
+
+
+def declared_check(declare: Declare, *, url: str = "http://10.0.0.5", **changes: Any) -> Recorder:
+    def program() -> None:
+        shared = ContractChecksArgs(namespace="models", script="print()", url=url, **changes)
+        ContractChecks("contract", shared).check(
+            CheckArgs(
+                label="iris-dtc-1-0",
+                model="iris-dtc",
+                version="1.0",
+                image="localhost:5000/iris-dtc:1.0@sha256:1234",
+                fingerprint="f00df00df00d",
+                path=pinned_path("iris-dtc", "1.0"),
+                seconds=30,
+            )
+        )
+
+    return declare(program)
+
+
+def test_a_check_asks_the_pinned_route_once_in_a_restricted_pod(declare: Declare) -> None:
+    job = declared_check(declare).of_kind("Job")["iris-dtc-1-0-contract"]
+    assert job["metadata"]["name"] == "iris-dtc-1-0-contract-f00df00d"
+    assert job["spec"]["backoffLimit"] == 0
+    assert "ttlSecondsAfterFinished" not in job["spec"], "it is the record of the check"
+    pod = job["spec"]["template"]["spec"]
+    server = pod_of(declared_server(declare))
+    for key in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
+        assert pod[key] == server[key]
+    (container,) = pod["containers"]
+    assert container["securityContext"] == server["containers"][0]["securityContext"]
+    assert "--path=/mlapi/v2/models/iris-dtc/versions/1.0/infer" in container["args"]
+    assert "--url=http://10.0.0.5" in container["args"]
+
+
+def test_a_check_is_sent_no_requests_by_the_service_of_its_model(declare: Declare) -> None:
+    labels = declared_check(declare).of_kind("Job")["iris-dtc-1-0-contract"]["spec"]["template"]["metadata"]["labels"]
+    assert not labels.keys() & server_args().labels.keys()
+
+
+def test_the_name_of_a_job_fits_however_long_the_releases_is() -> None:
+    args = CheckArgs(
+        label=f"{'a' * 43}-{'b' * 19}", model="a", version="b", image="", fingerprint="f00df00df00d", path="", seconds=1
+    )
+    assert len(args.job_name) <= 63
+    assert args.job_name == f"{'a' * 43}-contract-f00df00d"
+
+
+@pytest.mark.parametrize(
+    ("url", "changes", "egress"),
+    [
+        (
+            "http://10.0.0.5",
+            {},
+            [{"to": [{"ipBlock": {"cidr": "10.0.0.5/32"}}], "ports": [{"port": 80, "protocol": "TCP"}]}],
+        ),
+        (
+            "https://models.example.com",
+            {"address": "10.0.0.5", "proxy_ranges": ["10.1.0.0/24"]},
+            [
+                {"to": [{"ipBlock": {"cidr": "10.1.0.0/24"}}]},
+                {"to": [{"ipBlock": {"cidr": "10.0.0.5/32"}}], "ports": [{"port": 443, "protocol": "TCP"}]},
+            ],
+        ),
+        (
+            "http://gateway.ingress:8080",
+            {},
+            [
+                {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+                {"ports": [{"port": 8080, "protocol": "TCP"}]},
+            ],
+        ),
+    ],
+)
+def test_a_check_reaches_the_gateway_and_a_name_server_only_for_a_name(
+    declare: Declare, url: str, changes: dict[str, Any], egress: list[dict[str, Any]]
+) -> None:
+    policy = declared_check(declare, url=url, **changes).of_kind("NetworkPolicy")["contract"]["spec"]
+    assert policy["egress"] == egress
+    assert "ingress" not in policy
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "inside"),
+    [
+        ({}, ("http://192.0.2.10", None)),
+        ({"endpoint": "http://127.0.0.1:8080"}, ("http://192.0.2.10", None)),
+        ({"endpoint": "https://models.example.com", "protocol": "HTTPS"}, ("https://models.example.com", "192.0.2.10")),
+        ({"cluster_endpoint": "http://gateway.ingress"}, ("http://gateway.ingress", None)),
+    ],
+)
+def test_pods_reach_the_gateway_where_it_is_under_the_name_of_its_certificate(
+    declare: Declare, changes: dict[str, Any], inside: tuple[str, str | None]
+) -> None:
+    seen: list[object] = []
+
+    def program() -> pulumi.Output[Any]:
+        gateway = Gateway("gateway", GatewayArgs(namespace="models", class_name="contour", **changes))
+        return pulumi.Output.all(gateway.cluster_endpoint, gateway.cluster_address).apply(seen.append)
+
+    declare(program)
+    assert seen == [list(inside)]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +339,26 @@ def test_model_image_is_tagged_with_its_version_and_labelled_with_its_content(de
     assert image["push"] is True
 
 
+def test_large_files_are_a_context_of_their_own_and_models_without_any_see_none_of_it(declare: Declare) -> None:
+    def program() -> None:
+        for name, context in {"small-1-0": None, "large-1-0": ".state/artefacts/f00d"}.items():
+            args = ModelImageArgs(
+                build=BuildArgs(registry="localhost:5000"),
+                model=name.removesuffix("-1-0"),
+                version="1.0",
+                runtime="localhost:5000/runtime:abc@sha256:1234",
+                dockerfile="images/model.Dockerfile",
+                folder="models/iris-dtc/1.0",
+                content_hash="f00d",
+                artefacts=context,
+            )
+            ModelImage(name, args)
+
+    images = declare(program).of_kind("Image")
+    assert images["large-1-0"]["context"]["named"] == {"artefacts": {"location": ".state/artefacts/f00d"}}
+    assert "named" not in images["small-1-0"]["context"]
+
+
 @pytest.mark.parametrize(("wheels", "no_index"), [(None, "0"), (".state/wheels/abc", "1")])
 def test_runtime_image_asks_the_package_index_only_without_wheels(
     declare: Declare, wheels: str | None, no_index: str
@@ -204,3 +374,14 @@ def test_runtime_image_asks_the_package_index_only_without_wheels(
     image = declare(lambda: RuntimeImage("runtime-abc", args) and None).of_kind("Image")["runtime-abc"]
     assert image["buildArgs"]["PIP_NO_INDEX"] == no_index
     assert ("wheels" in image["context"].get("named", {})) == bool(wheels)
+
+
+def route_to(*services: str) -> dict[str, Any]:
+    return {"spec": {"rules": [{"backendRefs": [{"name": name, "weight": 1} for name in services]}]}}
+
+
+def test_only_a_route_that_leaves_a_server_has_to_settle() -> None:
+    assert leaves_out(route_to("a", "b"), route_to("b"))
+    assert leaves_out(route_to("a"), route_to("b"))
+    assert not leaves_out(route_to("a", "b"), route_to("b", "a"))
+    assert not leaves_out(route_to("a"), route_to("a", "b"))

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gcp import LONGEST_NAME, GcpSettings
-from sections import Section
+from model_serving.sections import Section
 
 STACKS = ("dev", "staging", "production")
 STATE = {"bucket": "acme-state", "key": "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"}

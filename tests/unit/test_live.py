@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import live
-from catalog import Catalog, Release
-from problems import InvalidInput
+from model_serving.catalog import Catalog, Release
+from model_serving.pointers import Pointer
+from model_serving.problems import InvalidInput
 from settings import Settings
 
 
@@ -26,12 +28,20 @@ def release(name: str, version: str) -> Release:
     )
 
 
-CATALOG = Catalog(by_name={"iris": (release("iris", "1.9"), release("iris", "1.10")), "wine": (release("wine", "1"),)})
+CATALOG = Catalog(
+    by_name={
+        "iris": (release("iris", "1.9"), release("iris", "1.10")),
+        "long": tuple(release("long", f"1.{number}") for number in range(5)),
+        "wine": (release("wine", "1"),),
+    }
+)
 
 
-def resolve(models: dict[str, Any]) -> tuple[live.LiveModel, ...]:
-    settings = Settings.model_validate({"registry": "r", "gateway": {"className": "contour"}, "models": models})
-    return live.resolve(settings, CATALOG, file="stacks/Pulumi.test.yaml")
+def resolve(
+    models: dict[str, Any], class_name: str = "contour", catalog: Catalog = CATALOG, **others: Any
+) -> tuple[live.LiveModel, ...]:
+    content = {"registry": "r", "gateway": {"className": class_name}, "models": models, **others}
+    return live.resolve(Settings.model_validate(content), catalog, file="stacks/Pulumi.test.yaml")
 
 
 def weights(models: dict[str, Any]) -> dict[str, dict[str, int]]:
@@ -63,3 +73,85 @@ def test_unknown_models_and_versions_are_refused_at_once() -> None:
     assert "models.irsi is not in the folder models/" in messages[1]
     assert "Did you mean iris?" in messages[1]
     assert "Add a release of it, or remove the model from the stack." in messages[2]
+
+
+def deployed(model: dict[str, Any]) -> list[str]:
+    return [version.release.version for version in resolve({"long": model})[0].versions]
+
+
+@pytest.mark.parametrize(
+    ("model", "versions"),
+    [
+        ({}, ["1.4"]),
+        ({"keepWarm": 2}, ["1.2", "1.3", "1.4"]),
+        ({"keepWarm": 9}, ["1.0", "1.1", "1.2", "1.3", "1.4"]),
+        ({"keepWarm": 1, "versions": {"1.2": 100}}, ["1.1", "1.2"]),
+        ({"keepWarm": 1, "versions": {"1.2": 100, "1.4": 0}}, ["1.1", "1.2", "1.4"]),
+        ({"keepWarm": 1, "shadow": "1.4"}, ["1.2", "1.3", "1.4"]),
+    ],
+)
+def test_releases_before_the_newest_live_one_stay_warm(model: dict[str, Any], versions: list[str]) -> None:
+    assert deployed(model) == versions
+
+
+def test_what_is_warm_gets_no_traffic() -> None:
+    assert weights({"long": {"keepWarm": 1}}) == {"long": {"1.3": 0, "1.4": 100}}
+
+
+def test_a_shadow_is_deployed_and_never_the_one_that_answers() -> None:
+    (model,) = resolve({"iris": {"shadow": "1.10"}})
+    assert [(version.release.version, version.weight, version.shadow) for version in model.versions] == [
+        ("1.9", 100, False),
+        ("1.10", 0, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"shadow": "1.5"}, "models.long.shadow 1.5 is not in the folder models/long/"),
+        ({"versions": {"1.0": 100}, "shadow": "1.5"}, "models.long.shadow 1.5 is not in the folder models/long/"),
+    ],
+)
+def test_an_unknown_shadow_is_refused(model: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        resolve({"long": model})
+
+
+def test_the_only_release_cannot_be_a_shadow() -> None:
+    with pytest.raises(InvalidInput, match=r"models\.wine\.shadow is its only release"):
+        resolve({"wine": {"shadow": "1"}})
+
+
+def test_a_gateway_that_copies_no_requests_is_refused_a_shadow_with_the_reason() -> None:
+    with pytest.raises(InvalidInput, match=r"gke-l7-gxlb\n  .*Google's classic load balancer copies no requests"):
+        resolve({"iris": {"shadow": "1.9"}}, "gke-l7-gxlb")
+    assert resolve({"iris": {"shadow": "1.9"}}, "gke-l7-rilb")
+
+
+def test_more_versions_than_a_route_has_room_for_are_refused() -> None:
+    many = Catalog(by_name={"many": tuple(release("many", f"1.{number}") for number in range(20))})
+    versions = {f"1.{number}": 0 for number in range(4, 20)} | {"1.4": 100}
+    settings = Settings.model_validate(
+        {"registry": "r", "gateway": {"className": "contour"}, "models": {"many": {"versions": versions}}}
+    )
+    with pytest.raises(InvalidInput, match="has 16 versions at once"):
+        live.resolve(settings, many, file="stacks/Pulumi.test.yaml")
+
+
+def with_pointer(version: str) -> Release:
+    pointer = Pointer(path="model.joblib", md5="a304afb96060aad90176268345e10355", size=7)
+    return replace(release("iris", version), pointers=(pointer,))
+
+
+def test_a_release_with_pointers_needs_to_know_the_remote() -> None:
+    catalog = Catalog(by_name={"iris": (release("iris", "1.0"), with_pointer("1.1"))})
+    with pytest.raises(InvalidInput) as refused:
+        resolve({"iris": {}}, catalog=catalog)
+    [problem] = refused.value.problems
+    assert problem.what == (
+        "model-serving:artefacts is missing, and iris 1.1 has pointers in the place of model.joblib"
+    )
+    assert "Write artefacts: {remote: gs://…}" in problem.remedy
+    assert resolve({"iris": {}}, catalog=catalog, artefacts={"remote": "gs://models"})
+    assert resolve({"iris": {"versions": {"1.0": 100}}}, catalog=catalog), "it is not served"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import preflight
-from problems import InvalidInput
+from model_serving.problems import InvalidInput
 from settings import Settings
 from tests.unit.conftest import serving
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import runtimes
-from catalog import Release
-from settings import ImageSettings
+from model_serving.catalog import Release
+from settings import ImageSettings, ModelSettings
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +63,34 @@ def test_wheels_are_used_once_they_are_there() -> None:
     prepared = Path("wheels", hashlib.sha256(b"mlserver==1").hexdigest()[:12])
     prepared.mkdir(parents=True)
     assert runtimes.runtime_of(iris, images).wheels == prepared
+
+
+def served_by(implementation: str) -> Release:
+    folder = Path("models/iris-dtc/1.0")
+    return Release(
+        name="iris-dtc",
+        version="1.0",
+        folder=folder,
+        implementation=implementation,
+        lock=folder / "requirements.lock",
+        request=None,
+        response=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("implementation", "model", "resources"),
+    [
+        ("mlserver_sklearn.SKLearnModel", {}, ("100m", "512Mi")),
+        ("mlserver_sklearn.SKLearnModel", {"workers": 3}, ("100m", "2048Mi")),
+        ("mlserver_mlflow.MLflowRuntime", {}, ("100m", "1024Mi")),
+        ("mlserver_huggingface.HuggingFaceRuntime", {}, ("1", "4096Mi")),
+        ("own.Model", {}, ("100m", "1024Mi")),
+        ("own.Model", {"workers": 2, "resources": {"cpu": "2", "memory": "3Gi"}}, ("2", "3Gi")),
+    ],
+)
+def test_a_pod_gets_what_the_stack_says_or_what_its_implementation_needs(
+    implementation: str, model: dict[str, Any], resources: tuple[str, str]
+) -> None:
+    given = runtimes.resources_of(served_by(implementation), ModelSettings.model_validate(model))
+    assert (given.cpu, given.memory) == resources

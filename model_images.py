@@ -1,0 +1,94 @@
+"""The images of the releases that a stack serves, and of the runtimes under them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Final
+
+import pulumi
+
+import artefacts
+import builds
+import hooks
+import runtimes
+from components.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
+from model_serving.catalog import Release
+from settings import Settings
+
+DOCKERFILE: Final = Path("images/model.Dockerfile")
+
+
+class ModelImages:
+    """The images of the stack's releases, each declared once."""
+
+    def __init__(
+        self, settings: Settings, registry: pulumi.Input[str], releases: Sequence[Release], *, known: Collection[str]
+    ) -> None:
+        """Looks what the registry has already.
+
+        Args:
+            settings: say how images are built.
+            registry: where they are pushed to.
+            releases: those that will be served.
+            known: names of the images that this stack has built itself.
+        """
+        self._settings = settings.images
+        self._build = BuildArgs(registry=registry, builder=settings.images.builder)
+        self._built = builds.find(
+            releases,
+            settings.images,
+            registry=settings.registry or (settings.gcp.image_registry if settings.gcp else ""),
+            known=known,
+        )
+        self._runtimes: dict[str, RuntimeImage] = {}
+        self._models: list[str] = []
+        # A registry that the stack names is asked; the platform's own has immutable tags and may not be there yet.
+        self._guard = hooks.released_models_never_change(ask_registry=bool(settings.registry))
+        self._fetched = hooks.large_files_are_fetched(str(settings.remote))
+        self._removed = hooks.large_files_are_removed()
+
+    def of(self, release: Release) -> ModelImage:
+        digest = self._built.models.get(release.label)
+        if digest is None:
+            self._models.append(release.label)
+        large = bool(release.pointers)
+        return ModelImage(
+            release.label,
+            ModelImageArgs(
+                build=self._build,
+                model=release.name,
+                version=release.version,
+                runtime=None if digest else self._runtime(release).reference,
+                dockerfile=str(artefacts.DOCKERFILE if large else DOCKERFILE),
+                folder=str(release.folder),
+                content_hash=release.content_hash,
+                artefacts=str(artefacts.context_of(release)) if large else None,
+                before=[self._guard, self._fetched] if large else [self._guard],
+                after=[self._removed] if large else [],
+                digest=digest,
+            ),
+        )
+
+    @property
+    def declared(self) -> list[str]:
+        """Names of those that are built by this stack, if they are not there yet."""
+        tags = self._runtimes.keys() - self._built.runtimes.keys()
+        return [*self._models, *map(builds.runtime_name, tags)]
+
+    def _runtime(self, release: Release) -> RuntimeImage:
+        runtime = runtimes.runtime_of(release, self._settings)
+        if runtime.tag not in self._runtimes:
+            self._runtimes[runtime.tag] = RuntimeImage(
+                builds.runtime_name(runtime.tag),
+                RuntimeImageArgs(
+                    build=self._build,
+                    tag=runtime.tag,
+                    base=self._settings.base,
+                    dockerfile=str(runtimes.DOCKERFILE),
+                    context=str(runtime.context),
+                    wheels=str(runtime.wheels) if runtime.wheels else None,
+                    digest=self._built.runtimes.get(runtime.tag),
+                ),
+            )
+        return self._runtimes[runtime.tag]

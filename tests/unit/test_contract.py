@@ -1,0 +1,261 @@
+"""What a version's answer is held against, and how it is asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_serving import contract
+from model_serving.contract import Answer, Broken, Contract, NoAnswer
+from tests.unit.conftest import serving
+
+REQUEST = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+
+
+def output(data: list[Any], datatype: str = "FP64", **changes: Any) -> dict[str, Any]:
+    return {"name": "y", "shape": [len(data)], "datatype": datatype, "data": data, **changes}
+
+
+def answered(*outputs: dict[str, Any], status: int = 200, **rest: Any) -> Answer:
+    return Answer(status, json.dumps({"model_name": "iris", "model_version": "1", "outputs": outputs, **rest}))
+
+
+def refusal(answer: Answer, *expected: dict[str, Any], **rest: Any) -> str:
+    response = {"outputs": [*expected], **rest} if expected else None
+    with pytest.raises(Broken) as broken:
+        contract.check(Contract(REQUEST, response), answer, model="iris", version="1")
+    return str(broken.value)
+
+
+@pytest.mark.parametrize(
+    ("expected", "given"),
+    [
+        (output([0.5, 2]), output([0.5, 2])),
+        (output([0.5]), output([0.5 + 4e-7])),
+        (output([0.5], "FP32"), output([0.50004], "FP32")),
+        (output([0.5], parameters={"tolerance": 0.1}), output([0.59])),
+        (output([3], "INT64"), output([3], "INT64")),
+        (output(["a", "b"], "BYTES"), output(["a", "b"], "BYTES")),
+        (output([True], "BOOL"), output([True], "BOOL")),
+        (output([1.0, 2.0], shape=[1, 2]), output([[1.0, 2.0]], shape=[1, 2])),
+    ],
+)
+def test_the_right_answer_keeps_the_contract(expected: dict[str, Any], given: dict[str, Any]) -> None:
+    contract.check(Contract(REQUEST, {"outputs": [expected]}), answered(given), model="iris", version="1")
+
+
+@pytest.mark.parametrize(
+    ("expected", "given", "told"),
+    [
+        (output([0.5]), output([0.6]), "y[0] to be 0.5 within 1e-06; it is 0.6"),
+        (output([0.5], parameters={"tolerance": 0}), output([0.5 + 4e-7]), "y[0] to be 0.5; it is 0.5000004"),
+        (output([1, 2], "INT64"), output([1, 3], "INT64"), "y[1] to be 2; it is 3"),
+        (output(["a"], "BYTES"), output(["b"], "BYTES"), 'y[0] to be "a"; it is "b"'),
+        (output([1], "INT64"), output([1], "INT32"), "y to have the datatype INT64; it is INT32"),
+        (output([1, 2]), output([1, 2], shape=[1, 2]), "y to have the shape [2]; it is [1, 2]"),
+        (output([1]), output([1], name="z"), "the outputs y; there are z"),
+    ],
+)
+def test_another_answer_breaks_it(expected: dict[str, Any], given: dict[str, Any], told: str) -> None:
+    assert refusal(answered(given), expected) == told
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (output([math.nan]), "y[0] to be a finite FP64; it is NaN"),
+        (output([1.0, math.inf]), "y[1] to be a finite FP64; it is Infinity"),
+        (output([None]), "y[0] to be a finite FP64; it is null"),
+        (output([1.5], "INT64"), "y[0] to be a finite INT64; it is 1.5"),
+        (output([True]), "y[0] to be a finite FP64; it is true"),
+        (output([1], "BYTES"), "y[0] to be a finite BYTES; it is 1"),
+        (output([1, 2], shape=[3]), "y to have as many values as its shape [3] says; it has 2"),
+        (output([], shape=None), "y to have as many values as its shape None says; it has 0"),
+    ],
+)
+def test_values_of_another_kind_break_it_even_if_nothing_was_expected(given: dict[str, Any], told: str) -> None:
+    assert refusal(answered(given)) == told
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer(500, "boom"), "the status 200"),
+        (Answer(200, "<html>"), "a response of the V2 protocol"),
+        (Answer(200, "[]"), "a response of the V2 protocol"),
+        (answered(output([1]), model_version="2"), "model_version to be 1; it is 2"),
+    ],
+)
+def test_what_is_no_answer_of_this_version_breaks_it(answer: Answer, told: str) -> None:
+    assert refusal(answer, output([1])).startswith(told)
+
+
+def test_without_expected_outputs_the_models_own_metadata_is_held_against_the_answer() -> None:
+    metadata = [{"name": "y", "shape": [-1, 2], "datatype": "FP64"}]
+    kept = Contract(REQUEST, outputs=metadata)
+    contract.check(kept, answered(output([1, 2, 3, 4], shape=[2, 2])), model="iris", version="1")
+    with pytest.raises(Broken, match=r"y to have the shape \[-1, 2\]; it is \[3\]"):
+        contract.check(kept, answered(output([1, 2, 3])), model="iris", version="1")
+    with pytest.raises(Broken, match="y to have the datatype FP64; it is FP32"):
+        contract.check(kept, answered(output([1, 2], "FP32", shape=[1, 2])), model="iris", version="1")
+
+
+def test_a_request_is_derived_from_what_the_model_takes() -> None:
+    inputs: list[dict[str, Any]] = [
+        {"name": "x", "shape": [-1, 2], "datatype": "FP32"},
+        {"name": "text", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "str"}},
+        {"name": "flag", "shape": [1], "datatype": "BOOL"},
+    ]
+    derived = contract.derived_request(inputs)
+    assert derived == {
+        "inputs": [
+            {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.0, 0.0]},
+            {"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "str"}, "data": ["a"]},
+            {"name": "flag", "shape": [1], "datatype": "BOOL", "data": [False]},
+        ]
+    }
+    assert contract.derived_request([]) is None
+
+
+def write(folder: Path, **files: Any) -> Path:
+    for name, content in files.items():
+        (folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_release_with_its_own_request_is_asked_that(tmp_path: Path) -> None:
+    inputs = [{"name": "x", "shape": [1], "datatype": "FP32"}]
+    folder = write(tmp_path, model_settings={"inputs": inputs}, request=REQUEST)
+    read = contract.read(folder)
+    assert read is not None
+    assert read.request == REQUEST
+
+
+def test_a_release_without_request_and_metadata_is_not_asked(tmp_path: Path) -> None:
+    assert contract.read(write(tmp_path, model_settings={"name": "iris"})) is None
+    arguments = [
+        "--model=iris",
+        "--version=1",
+        f"--folder={tmp_path}",
+        "--url=http://nobody",
+        "--path=/",
+        "--seconds=1",
+    ]
+    assert contract.main(arguments) == 0
+
+
+class Asked:
+    """Answers in turn, and the last one for ever."""
+
+    def __init__(self, *answers: Answer | str) -> None:
+        self.answers = [*answers]
+        self.count = 0
+
+    def __call__(self, *, seconds: float) -> Answer:
+        assert seconds > 0
+        self.count += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, str):
+            raise NoAnswer(answer)
+        return answer
+
+
+def fulfil(ask: Asked, seconds: float = 5) -> None:
+    expected = Contract(REQUEST, {"outputs": [output([1])]})
+    contract.fulfil(expected, ask, model="iris", version="1", seconds=seconds)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "PAUSE_SECONDS", 0.001)
+
+
+def test_it_is_asked_until_the_gateway_knows_the_way() -> None:
+    ask = Asked("no answer: refused", Answer(404, ""), Answer(503, "no healthy upstream"), answered(output([1])))
+    fulfil(ask)
+    assert ask.count == 3 + contract.RIGHT_ANSWERS
+
+
+def test_a_model_that_takes_its_time_is_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "ROW_SECONDS", 0)
+    ask = Asked(answered(output([1])))
+    fulfil(ask)
+    assert ask.count == contract.FEWEST_ANSWERS
+
+
+def test_a_model_that_falls_over_after_some_answers_is_refused() -> None:
+    right, dead = answered(output([1])), "no answer: Connection reset by peer"
+    ask = Asked(*[right] * 9, *[dead] * 1000)
+    with pytest.raises(Broken, match="9 right ones had come before, and then none"):
+        fulfil(ask, seconds=0.05)
+
+
+def test_a_wrong_answer_is_not_asked_for_again() -> None:
+    ask = Asked(answered(output([1])), answered(output([2])), answered(output([1])))
+    with pytest.raises(Broken) as broken:
+        fulfil(ask)
+    assert ask.count == 2
+    expected, came = broken.value.args
+    assert expected == "y[0] to be 1 within 1e-06; it is 2"
+    assert came.startswith('200 {"model_name": "iris"')
+
+
+def test_who_does_not_answer_in_time_breaks_it_and_the_last_word_is_told() -> None:
+    with pytest.raises(Broken) as broken:
+        fulfil(Asked(Answer(503, "no healthy upstream")), seconds=0.05)
+    assert broken.value.args == ("an answer within 0.05 s", "503 no healthy upstream")
+
+
+class Server(BaseHTTPRequestHandler):
+    answers: Iterator[Answer]
+
+    def do_POST(self) -> None:
+        assert json.loads(self.rfile.read(int(self.headers["Content-Length"]))) == REQUEST
+        answer = next(self.answers)
+        self.send_response(answer.status)
+        self.end_headers()
+        self.wfile.write(answer.body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def run(folder: Path, *answers: Answer, seconds: float = 5) -> int:
+    Server.answers = iter(answers)
+    with serving(Server) as host:
+        options = {"model": "iris", "version": "1", "folder": folder, "url": f"http://{host}", "path": "/p/infer"}
+        return contract.main([*(f"--{key}={value}" for key, value in options.items()), f"--seconds={seconds}"])
+
+
+def test_a_message_names_version_question_answer_and_expectation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, request=REQUEST, response={"outputs": [output([1])]})
+    assert run(folder, answered(output([2]))) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("iris 1 does not keep its contract.\n")
+    assert "/p/infer {" in told
+    assert 'came back: 200 {"model_name": "iris"' in told
+    assert "expected: y[0] to be 1 within 1e-06; it is 2\n" in told
+    assert "what served before still serves" in told
+
+
+def test_a_kept_contract_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path, request=REQUEST, response={"outputs": [output([1])]})
+    assert run(folder, Answer(404, ""), *[answered(output([1]))] * contract.RIGHT_ANSWERS) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_message_fits_into_what_kubernetes_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = {"inputs": [{"name": "x", "shape": [9999], "datatype": "FP32", "data": [0.5] * 9999}]}
+    folder = write(tmp_path, request=request)
+    with serving(BaseHTTPRequestHandler) as host:
+        options = [f"--folder={folder}", f"--url=http://{host}", "--path=/", "--seconds=1"]
+        assert contract.main(["--model=iris", "--version=1", *options]) == 1
+    assert len(capsys.readouterr().out.encode()) < 2048

@@ -1,0 +1,154 @@
+"""What a job shows to Google, and what it says when a stack lacks something."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import google.auth
+import pytest
+
+import settings
+from ci import credentials, google_token
+from model_serving.problems import InvalidInput
+from settings import Settings
+
+GCP: dict[str, Any] = {
+    "project": "acme-dev",
+    "region": "europe-west1",
+    "name": "serving",
+    "state": {"bucket": "acme-state", "key": "projects/a/locations/b/keyRings/c/cryptoKeys/d"},
+    "identity": {
+        "gitlab": {"projectId": 12},
+        "github": {"repositoryId": 34, "ownerId": 56},
+    },
+}
+CI = {"order": 1, "projectNumber": 4711}
+PROVIDER = "//iam.googleapis.com/projects/4711/locations/global/workloadIdentityPools/serving/providers/"
+GITLAB = {"GITLAB_CI": "true", "GOOGLE_ID_TOKEN": "e30.e30.c2ln"}
+GITHUB = {
+    "GITHUB_ACTIONS": "true",
+    "ACTIONS_ID_TOKEN_REQUEST_URL": "https://token.example/?version=1",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "shown-to-github",
+}
+
+
+def stack(**sections: Any) -> Settings:
+    values = {"gcp": GCP, "ci": CI} | sections
+    return settings.read("dev", {f"model-serving:{key}": json.dumps(value) for key, value in values.items()})
+
+
+def environment(chosen: Settings, environ: dict[str, str], folder: Path, duty: str = "plan") -> dict[str, str]:
+    return credentials.environment_of(chosen, stack="dev", duty=duty, environ=environ | {"RUNNER_TEMP": str(folder)})
+
+
+def credential_file(made: dict[str, str]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(made["GOOGLE_APPLICATION_CREDENTIALS"]).read_text())
+    return content
+
+
+def test_a_job_on_gitlab_shows_its_token_from_a_file_that_only_it_can_read(tmp_path: Path) -> None:
+    file = credential_file(environment(stack(), GITLAB, tmp_path))
+    token = Path(file["credential_source"]["file"])
+    assert token.read_text() == GITLAB["GOOGLE_ID_TOKEN"]
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert file["audience"] == PROVIDER + "gitlab"
+
+
+def test_a_job_on_github_asks_for_a_token_that_is_meant_for_the_provider(tmp_path: Path) -> None:
+    file = credential_file(environment(stack(), GITHUB, tmp_path))
+    assert file["audience"] == PROVIDER + "github"
+    source = file["credential_source"]
+    assert source["url"].startswith(
+        "https://token.example/?version=1&audience=%2F%2Fiam.googleapis.com%2Fprojects%2F4711"
+    )
+    assert source["headers"] == {"Authorization": "Bearer shown-to-github"}
+
+
+@pytest.mark.parametrize("duty", ["plan", "apply"])
+@pytest.mark.parametrize("site", [GITLAB, GITHUB], ids=["gitlab", "github"])
+def test_googles_own_client_reads_the_file(
+    site: dict[str, str], duty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = environment(stack(), site, tmp_path, duty)
+    for name, value in made.items():
+        monkeypatch.setenv(name, value)
+    read: Any
+    read, project = google.auth.default(scopes=google_token.SCOPES)
+    assert project == "acme-dev"
+    assert read.service_account_email == f"serving-{duty}@acme-dev.iam.gserviceaccount.com"
+
+
+def test_the_pool_may_have_a_name_of_its_own(tmp_path: Path) -> None:
+    chosen = stack(gcp=GCP | {"identity": GCP["identity"] | {"pool": "shared-pool"}})
+    audience = credential_file(environment(chosen, GITLAB, tmp_path))["audience"]
+    assert "/workloadIdentityPools/shared-pool/providers/gitlab" in audience
+
+
+@pytest.mark.parametrize(("ci", "backend"), [(CI, "gs://acme-state"), (CI | {"backend": "s3://x"}, "s3://x")])
+def test_the_backend_is_the_bucket_of_the_platform_unless_the_stack_says_another(
+    ci: dict[str, Any], backend: str, tmp_path: Path
+) -> None:
+    assert environment(stack(ci=ci), GITLAB, tmp_path)["PULUMI_BACKEND_URL"] == backend
+
+
+def test_docker_asks_the_helper_for_the_registrys_password_and_stores_none(tmp_path: Path) -> None:
+    folder = Path(environment(stack(), GITLAB, tmp_path)["DOCKER_CONFIG"])
+    helpers = {"europe-west1-docker.pkg.dev": "model-serving"}
+    assert json.loads((folder / "config.json").read_text()) == {"credHelpers": helpers}
+    assert "docker-credential-model-serving" in google_token.FORMS
+
+
+def test_on_a_laptop_only_the_backend_is_set(tmp_path: Path) -> None:
+    assert environment(stack(), {}, tmp_path) == {"PULUMI_BACKEND_URL": "gs://acme-state"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_everything_that_a_stack_lacks_is_said_at_once(tmp_path: Path) -> None:
+    bare = stack(gcp={"project": "acme-dev", "region": "europe-west1"}, ci={"order": 1})
+    with pytest.raises(InvalidInput) as raised:
+        environment(bare, GITLAB, tmp_path)
+    message = str(raised.value)
+    assert "make init-gcp" in message
+    assert "gcp.identity.gitlab is missing" in message
+    assert "gcloud projects describe acme-dev" in message
+    assert len(raised.value.problems) == 3
+
+
+def test_a_job_without_a_token_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="make pipelines"):
+        environment(stack(), {"GITLAB_CI": "true"}, tmp_path)
+
+
+def test_a_stack_without_a_cloud_needs_a_backend_alone(tmp_path: Path) -> None:
+    plain = {"registry": "registry.example", "gateway": {"className": "contour"}, "ci": {"order": 1}}
+    values = {f"model-serving:{key}": json.dumps(value) for key, value in plain.items()}
+    values["model-serving:registry"] = "registry.example"
+    with pytest.raises(InvalidInput, match=r"ci\.backend is missing"):
+        environment(settings.read("own", values), GITLAB, tmp_path)
+    values["model-serving:ci"] = json.dumps({"order": 1, "backend": "https://pulumi.example"})
+    made = environment(settings.read("own", values), GITLAB, tmp_path)
+    assert made == {"PULUMI_BACKEND_URL": "https://pulumi.example"}
+
+
+def test_a_merge_request_from_a_fork_gets_no_identity_and_no_complaint(tmp_path: Path) -> None:
+    fork = {
+        "CI_API_V4_URL": "https://gitlab.example/api/v4",
+        "CI_MERGE_REQUEST_SOURCE_PROJECT_ID": "2",
+        "CI_MERGE_REQUEST_PROJECT_ID": "1",
+    }
+    assert environment(stack(ci={"order": 1}), GITLAB | fork, tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tokens_have_the_form_in_which_kubectl_and_docker_ask_for_them() -> None:
+    # Google's client keeps UTC without saying so.
+    issued = SimpleNamespace(token="ya29.token", expiry=datetime(2026, 11, 23, 22, 0, 0))  # noqa: S106
+    kubernetes = google_token.for_kubernetes(issued)
+    assert kubernetes["apiVersion"] == "client.authentication.k8s.io/v1beta1"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", kubernetes["status"]["expirationTimestamp"])
+    assert google_token.for_docker(issued) == {"Username": "oauth2accesstoken", "Secret": "ya29.token"}

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from ci import drift
+from ci.changes import Change, Preview
+from ci.redact import SecretsUnreadable
+from ci.values import Difference
+from model_serving.sites import SiteError
+from model_serving.sites.runs import Run
+
+COMMIT, DEPLOYED = "a" * 40, "b" * 40
+CHANGED = Preview(
+    stack="dev",
+    commit=COMMIT,
+    outcome="ok",
+    changes=(
+        Change(
+            operation="update",
+            kind="Repository",
+            token="gcp:artifactregistry/repository:Repository",  # noqa: S106 - a type's token
+            name="images",
+            component="Registry",
+            differences=(Difference(path="dockerConfig.immutableTags", old="false", new="true"),),
+        ),
+    ),
+    unchanged=7,
+)
+SAME = Preview(stack="dev", commit=COMMIT, outcome="ok", unchanged=8)
+
+
+class Site:
+    """Remembers what it is asked to do."""
+
+    name = "GitLab"
+    note_limit = 20_000
+
+    def __init__(self) -> None:
+        self.issues: dict[str, tuple[str, str]] = {}
+        self.refuses = False
+
+    def this_run(self) -> Run:
+        return Run(name="job drift dev of pipeline 7", url="https://gitlab.example.com/jobs/8", id="8")
+
+    def upsert_issue(self, marker: str, title: str, body: str) -> None:
+        self._refuse()
+        self.issues[marker] = title, body
+
+    def close_issue(self, marker: str, comment: str) -> bool:
+        self._refuse()
+        assert "job drift dev of pipeline 7" in comment
+        return self.issues.pop(marker, None) is not None
+
+    def _refuse(self) -> None:
+        if self.refuses:
+            raise SiteError(what="GitLab answered 403", consequence="No issue.", remedy="Give the token the scope api.")
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Site:
+    site = Site()
+    monkeypatch.setattr(drift, "here", lambda environ: site)
+    return site
+
+
+@pytest.fixture
+def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Says what a look finds."""
+
+    def find(found: Preview, *, has_drifted: bool, deployed: str = COMMIT) -> None:
+        def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
+            return found, has_drifted, deployed
+
+        monkeypatch.setattr(drift, "look", look)
+
+    return find
+
+
+def run() -> int:
+    return drift.run(argparse.Namespace(stack="dev"))
+
+
+def test_drift_opens_one_issue_and_its_end_closes_it(site: Site, finds: Callable[..., None]) -> None:
+    finds(CHANGED, has_drifted=True)
+    assert run() == drift.DRIFTED
+    assert run() == drift.DRIFTED
+    ((marker, (title, body)),) = site.issues.items()
+    assert marker == "<!-- model-serving: drift dev -->"
+    assert title == "dev has drifted"
+    assert "immutableTags" in body
+    assert "python -m ci deploy --stack dev --refresh" in body
+    assert "was deployed last" not in body
+    finds(SAME, has_drifted=False)
+    assert run() == 0
+    assert site.issues == {}
+
+
+def test_changes_that_wait_to_be_deployed_are_said_to_be_no_drift(site: Site, finds: Callable[..., None]) -> None:
+    finds(CHANGED, has_drifted=True, deployed=DEPLOYED)
+    run()
+    ((_, body),) = site.issues.values()
+    assert f"`{DEPLOYED[:10]}` was deployed last" in body
+
+
+def test_a_site_that_refuses_changes_no_exit_code(
+    site: Site, finds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.refuses = True
+    finds(CHANGED, has_drifted=True)
+    assert run() == drift.DRIFTED
+    finds(SAME, has_drifted=False)
+    assert run() == 0
+    assert "Give the token the scope api." in capsys.readouterr().err
+
+
+def test_a_preview_that_failed_leaves_the_issue_alone(
+    site: Site, finds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    finds(CHANGED, has_drifted=True)
+    run()
+    finds(SAME.model_copy(update={"outcome": "failed", "why": "The program failed."}), has_drifted=False)
+    assert run() == drift.FAILED
+    assert len(site.issues) == 1
+    assert "is not known: The program failed." in capsys.readouterr().err
+
+
+def test_who_cannot_look_says_why(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
+        raise SecretsUnreadable("no key.\n  …\n  Ask for it.")
+
+    monkeypatch.setattr(drift, "look", refuse)
+    assert run() == drift.FAILED
+    assert "Ask for it." in capsys.readouterr().err
+
+
+def test_a_long_issue_says_what_it_leaves_out(site: Site, finds: Callable[..., None]) -> None:
+    site.note_limit = 4_000
+    many = tuple(CHANGED.changes[0].model_copy(update={"name": f"images-{number}"}) for number in range(200))
+    finds(CHANGED.model_copy(update={"changes": many}), has_drifted=True)
+    run()
+    ((_, body),) = site.issues.values()
+    assert len(body) <= site.note_limit
+    assert "Left out for its length" in body

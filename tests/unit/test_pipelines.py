@@ -1,0 +1,256 @@
+"""The pipelines keep step with the stack files, and what keeps main safe is in both systems."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+
+from ci import __main__ as command_line
+from ci import pipelines, stacks
+from model_serving.problems import InvalidInput
+
+PROJECT = stacks.PROJECT
+WORKFLOWS = sorted((PROJECT / ".github" / "workflows").glob("*.yml"))
+PINNED = re.compile(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+OWN_CLUSTER = {"registry": "registry.example", "gateway": {"className": "contour"}}
+GOOGLE = {"gcp": {"project": "acme-dev", "region": "europe-west1", "name": "serving"}}
+
+
+def write_stack(folder: Path, name: str, **sections: Any) -> None:
+    config = {f"model-serving:{key}": value for key, value in (OWN_CLUSTER | sections).items()}
+    (folder / f"Pulumi.{name}.yaml").write_text(json.dumps({"config": config}))
+
+
+def generated(folder: Path) -> dict[str, Any]:
+    """The included file of the stacks in a folder."""
+    content: dict[str, Any] = yaml.safe_load(pipelines.gitlab(pipelines.environments(folder), "tag"))
+    return content
+
+
+def workflow(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with its own stack files and the workflows of this one."""
+    shutil.copytree(PROJECT / ".github", tmp_path / ".github")
+    (tmp_path / "stacks").mkdir()
+    monkeypatch.setattr(stacks, "PROJECT", tmp_path)
+    monkeypatch.setattr(stacks, "FOLDER", tmp_path / "stacks")
+    return tmp_path
+
+
+def test_the_pipelines_are_in_step_with_the_stack_files_and_the_tool_image() -> None:
+    assert pipelines.run(Namespace(check=True)) == 0, "run: make pipelines"
+
+
+def test_a_new_stack_file_and_one_command_are_all_that_an_environment_needs(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_stack(copy / "stacks", "blue", ci={"order": 1})
+    assert pipelines.run(Namespace(check=True)) == 1
+    assert "Run `make pipelines`" in capsys.readouterr().err
+    assert pipelines.run(Namespace(check=False)) == 0
+    assert pipelines.run(Namespace(check=True)) == 0
+    jobs = yaml.safe_load((copy / pipelines.GITLAB).read_text())
+    assert {"preview blue", "note", "deploy blue", "drift blue"} <= jobs.keys()
+    mlops = workflow(copy / ".github" / "workflows" / "mlops.yml")["jobs"]
+    assert mlops["deploy-blue"]["with"]["stack"] == "blue"
+    assert mlops["preview"]["strategy"]["matrix"] == mlops["drift"]["strategy"]["matrix"] == {"stack": ["blue"]}
+    assert [name for name in mlops if name.startswith("deploy-")] == ["deploy-blue"], "the others are gone"
+
+
+def test_a_stack_without_a_ci_section_is_left_alone(tmp_path: Path) -> None:
+    write_stack(tmp_path, "mine")
+    assert generated(tmp_path).keys() == {"variables"}
+
+
+def test_an_environment_waits_for_the_next_lower_order_and_equal_ones_go_together(tmp_path: Path) -> None:
+    for name, order in {"a": 1, "b": 5, "c": 5, "d": 9}.items():
+        write_stack(tmp_path, name, ci={"order": order})
+    jobs = generated(tmp_path)
+    deploys = {
+        name: [need for need in job["needs"] if need.startswith("deploy")]
+        for name, job in jobs.items()
+        if name.startswith("deploy")
+    }
+    assert deploys == {
+        "deploy a": [],
+        "deploy b": ["deploy a"],
+        "deploy c": ["deploy a"],
+        "deploy d": ["deploy b", "deploy c"],
+    }
+
+
+def test_all_but_development_waits_for_tests_and_a_preview_of_main(tmp_path: Path) -> None:
+    write_stack(tmp_path, "dev", ci={"order": 1})
+    write_stack(tmp_path, "next", ci={"order": 2, "tier": "staging"})
+    write_stack(tmp_path, "asked", ci={"order": 3, "approval": True})
+    jobs = generated(tmp_path)
+    assert jobs["deploy dev"]["needs"] == ["tools"]
+    for name in ("next", "asked"):
+        assert {"test", f"preview {name}"} <= set(jobs[f"deploy {name}"]["needs"])
+        assert jobs[f"preview {name}"]["extends"] == [".preview of main"]
+        assert jobs[f"deploy {name}"]["variables"] == {"STACK": name, "PREVIEWED": "previews"}, "and no other commit"
+
+
+def test_who_wants_an_approval_gets_a_job_that_somebody_starts(tmp_path: Path) -> None:
+    write_stack(tmp_path, "asked", ci={"order": 1, "approval": True, "tier": "production"})
+    assert generated(tmp_path)["deploy asked"]["extends"][0] == ".deploy by hand"
+    rules = workflow(PROJECT / ".gitlab-ci.yml")[".deploy by hand"]["rules"]
+    assert [(rule["when"], rule["allow_failure"]) for rule in rules] == [("manual", False)], "the pipeline waits"
+
+
+def test_docker_comes_along_where_a_stack_names_no_builder(tmp_path: Path) -> None:
+    write_stack(tmp_path, "docker", ci={"order": 1})
+    write_stack(tmp_path, "own", ci={"order": 1}, images={"builder": "mine"})
+    jobs = generated(tmp_path)
+    assert jobs["deploy docker"]["extends"] == [".deploy", ".docker"]
+    assert jobs["deploy own"]["extends"] == [".deploy"]
+
+
+def test_a_jobs_token_is_meant_for_the_stacks_own_provider(tmp_path: Path) -> None:
+    write_stack(tmp_path, "dev", **GOOGLE, ci={"order": 1, "projectNumber": 4711})
+    write_stack(tmp_path, "new", **GOOGLE, ci={"order": 2})
+    jobs = generated(tmp_path)
+    audience = "//iam.googleapis.com/projects/4711/locations/global/workloadIdentityPools/serving/providers/gitlab"
+    for kind in ("preview", "deploy", "drift"):
+        assert jobs[f"{kind} dev"]["id_tokens"] == {"GOOGLE_ID_TOKEN": {"aud": audience}}
+        assert "id_tokens" not in jobs[f"{kind} new"], "the job itself says what is missing"
+
+
+def test_the_mistakes_of_all_stacks_are_told_at_once(tmp_path: Path) -> None:
+    write_stack(tmp_path, "one", ci={"order": 0})
+    write_stack(tmp_path, "two", ci={})
+    with pytest.raises(InvalidInput) as raised:
+        pipelines.environments(tmp_path)
+    assert [problem.file for problem in raised.value.problems] == ["stacks/Pulumi.one.yaml", "stacks/Pulumi.two.yaml"]
+
+
+def test_the_images_tag_follows_what_it_is_made_of_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "toolchain" / "pulumi").mkdir(parents=True)
+    (tmp_path / "toolchain" / "etcd").mkdir()
+    made_of, other = tmp_path / "toolchain" / "pulumi" / "go.sum", tmp_path / "toolchain" / "etcd" / "go.sum"
+    made_of.write_text("1")
+    other.write_text("1")
+    before = pipelines.image_tag(tmp_path)
+    other.write_text("2")
+    assert pipelines.image_tag(tmp_path) == before
+    made_of.write_text("2")
+    assert pipelines.image_tag(tmp_path) != before
+
+
+def test_the_image_can_copy_what_its_tag_covers_and_nothing_else() -> None:
+    lines = (PROJECT / "images" / "ci.Dockerfile.dockerignore").read_text().splitlines()
+    let_through = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    covered = {pattern.removesuffix("/**/*") for pattern in pipelines.IMAGE_INPUTS if not pattern.startswith("images/")}
+    assert lines[0] == "*"
+    assert let_through == covered
+
+
+def test_the_image_builds_tools_whose_sources_it_has() -> None:
+    only = re.search(r"--only ([\w -]+)", (PROJECT / "images" / "ci.Dockerfile").read_text())
+    assert only
+    assert {f"toolchain/{name}/**/*" for name in only[1].split()} <= set(pipelines.IMAGE_INPUTS)
+
+
+def test_a_region_without_its_end_is_no_region() -> None:
+    with pytest.raises(ValueError, match="# end deployments"):
+        pipelines.github("  # begin deployments: written\n", [], "tag")
+
+
+class TestGitLab:
+    own: ClassVar = workflow(PROJECT / ".gitlab-ci.yml")
+    included: ClassVar = workflow(PROJECT / pipelines.GITLAB)
+    jobs: ClassVar = {
+        name: job
+        for name, job in (own | included).items()
+        if isinstance(job, dict) and {"script", "extends", "services"} & job.keys()
+    }
+
+    def full(self, name: str) -> dict[str, Any]:
+        """A job with what it extends."""
+        job = self.jobs[name]
+        extended = job.get("extends", [])
+        whole: dict[str, Any] = {}
+        for template in [extended] if isinstance(extended, str) else extended:
+            whole |= self.full(template)
+        return whole | job
+
+    def test_every_job_that_another_one_names_is_there(self) -> None:
+        for name in self.jobs:
+            for need in self.full(name).get("needs", []):
+                assert (need["job"] if isinstance(need, dict) else need) in self.jobs, name
+
+    def test_a_deployment_is_never_interrupted_and_one_at_a_time(self) -> None:
+        deploys = [self.full(name) for name in self.jobs if name.startswith("deploy ")]
+        assert deploys
+        for job in deploys:
+            assert job["interruptible"] is False
+            assert job["resource_group"] == job["environment"]["name"] == job["variables"]["STACK"]
+
+    def test_only_main_gets_the_identity_that_changes_something(self) -> None:
+        for name in self.jobs:
+            job = self.full(name)
+            for rule in job.get("rules", []):
+                if "--duty apply" in str(job.get("script")) or rule.get("variables", {}).get("DUTY") == "apply":
+                    assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rule["if"], name
+
+    def test_the_image_that_main_runs_is_not_the_one_that_branches_push(self) -> None:
+        repositories = [rule["variables"]["TOOL_REPOSITORY"] for rule in self.own["workflow"]["rules"]]
+        assert [repository.rpartition("/")[2] for repository in repositories] == ["preview", "preview", "main"]
+
+    def test_no_job_hides_the_kubeconfig_that_gitlab_gives_it(self) -> None:
+        assert "KUBECONFIG" not in str(self.own) + str(self.included)
+
+
+class TestGitHub:
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+    def test_actions_are_pinned_by_commit_and_say_their_version(self, path: Path) -> None:
+        used = [line.strip() for line in path.read_text().splitlines() if "uses: " in line and "./.github" not in line]
+        assert used
+        assert [line for line in used if not PINNED.search(line)] == []
+
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+    def test_a_job_may_do_what_it_says_and_nothing_else(self, path: Path) -> None:
+        content = workflow(path)
+        assert content["permissions"] == {}
+        assert [name for name, job in content["jobs"].items() if "permissions" not in job] == []
+
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+    def test_nothing_that_deploys_is_cancelled(self, path: Path) -> None:
+        content = workflow(path)
+        for job in content["jobs"].values():
+            if "--duty apply" in str(job.get("steps")) and "ci deploy" in str(job["steps"]):
+                assert job["concurrency"]["cancel-in-progress"] is False
+                assert "environment" in job, "its reviewers are asked"
+        cancelled = content.get("concurrency", {}).get("cancel-in-progress", False)
+        assert cancelled in {False, "${{ github.event_name == 'pull_request' }}"}
+
+    def test_drift_and_deployment_of_a_stack_exclude_each_other(self) -> None:
+        drift = workflow(WORKFLOWS[0].with_name("mlops.yml"))["jobs"]["drift"]["concurrency"]["group"]
+        deploy = workflow(WORKFLOWS[0].with_name("mlops-deploy.yml"))["jobs"]["deploy"]["concurrency"]["group"]
+        assert (drift, deploy) == ("deploy-${{ matrix.stack }}", "deploy-${{ inputs.stack }}")
+
+
+def test_every_command_that_a_pipeline_calls_is_there() -> None:
+    files = [PROJECT / ".gitlab-ci.yml", *WORKFLOWS]
+    called = {name for path in files for name in re.findall(r"python -m ci (\w+)", path.read_text())}
+    assert called >= {"credentials", "preview", "note", "post", "pending", "deploy", "drift"}
+    assert called <= set(command_line.COMMANDS)
+
+
+@pytest.mark.parametrize("name", command_line.COMMANDS)
+def test_every_command_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command_line.main([name, "--help"])
+    assert f"python -m ci {name}" in capsys.readouterr().out.partition("xample")[2]

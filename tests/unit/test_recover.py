@@ -1,0 +1,162 @@
+"""What a killed update left is found by reading the folder of the state."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci.lost_images import LostImage
+from ci.recover import Recovery, run
+
+DEAD_PROCESS = 2**22 - 1
+URN = "urn:pulumi:local::model-serving::a:b:C::iris"
+PENDING = {"type": "updating", "resource": {"urn": URN, "type": "kubernetes:apps/v1:Deployment"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "locks/organization/model-serving/local").mkdir(parents=True)
+    (tmp_path / "stacks/model-serving").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def written() -> list[dict[str, Any]]:
+    """The states that were written."""
+    return []
+
+
+@pytest.fixture
+def commands(folder: Path, written: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What Pulumi is asked to do, instead of its doing it."""
+    asked: list[list[str]] = []
+
+    def note(command: list[str], *, input: str = "", **_: Any) -> subprocess.CompletedProcess[str]:  # noqa: A002 - as subprocess.run
+        asked.append(command)
+        if command[:3] == ["pulumi", "stack", "import"]:
+            written.append(json.loads(input)["deployment"])
+        return subprocess.CompletedProcess(command, 0, exported(folder) if "export" in command else "", "")
+
+    monkeypatch.setattr(subprocess, "run", note)
+    return asked
+
+
+def exported(folder: Path) -> str:
+    state = json.loads((folder / "stacks/model-serving/local.json").read_text())
+    return json.dumps({"version": 3, "deployment": state["checkpoint"]["latest"]})
+
+
+def write_lock(folder: Path, process: int, host: str = socket.gethostname()) -> None:
+    # As Go writes a time: nanoseconds, and the zone.
+    content = {"pid": process, "username": "me", "hostname": host, "timestamp": "2026-11-23T23:34:22.123456789+00:00"}
+    (folder / "locks/organization/model-serving/local/a.json").write_text(json.dumps(content))
+
+
+def write_state(folder: Path, *pending: dict[str, Any]) -> None:
+    state = {"checkpoint": {"latest": {"resources": [], "pending_operations": [*pending]}}}
+    (folder / "stacks/model-serving/local.json").write_text(json.dumps(state))
+
+
+def test_nothing_to_do_takes_no_command(folder: Path, commands: list[list[str]]) -> None:
+    assert Recovery("local", folder).run() == 0
+    write_state(folder)
+    assert Recovery("local", folder).run() == 0
+    assert commands == []
+
+
+def test_the_lock_of_a_dead_process_is_removed(
+    folder: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lock(folder, DEAD_PROCESS)
+    assert Recovery("local", folder).run() == 0
+    assert [command[:2] for command in commands] == [["pulumi", "cancel"]]
+    assert "removing the lock of a killed update: me@" in capsys.readouterr().out
+
+
+def test_the_lock_of_another_machine_is_left(
+    folder: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_lock(folder, DEAD_PROCESS, host="elsewhere")
+    assert Recovery("local", folder).run() == 1
+    assert commands == []
+    assert "Run the command again when the other is done." in capsys.readouterr().err
+
+
+def test_a_living_update_is_not_disturbed(
+    folder: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ci.locks.process_name", lambda _: "pulumi")
+    write_lock(folder, os.getpid())
+    assert Recovery("local", folder).run() == 1
+    assert commands == []
+    assert (
+        f"stack local is being updated by me@{socket.gethostname()}, process {os.getpid()}" in capsys.readouterr().err
+    )
+
+
+def test_what_was_being_changed_is_looked_up(folder: Path, commands: list[list[str]]) -> None:
+    write_state(folder, PENDING)
+    assert Recovery("local", folder).run() == 0
+    (command,) = commands
+    assert command[:2] == ["pulumi", "refresh"]
+    assert f"--target={URN}" in command
+
+
+def test_an_object_that_was_being_made_is_taken_into_the_state_and_looked_up(
+    folder: Path, commands: list[list[str]], written: list[dict[str, Any]]
+) -> None:
+    object_ = {"metadata": {"name": "iris-1-0", "namespace": "models"}}
+    made = {"urn": URN, "type": "kubernetes:apps/v1:Deployment", "inputs": object_}
+    write_state(folder, {"type": "creating", "resource": made})
+    assert Recovery("local", folder).run() == 0
+    (deployment,) = written
+    assert deployment["resources"] == [{**made, "id": "models/iris-1-0", "outputs": object_}]
+    assert deployment["pending_operations"] == []
+    assert [command[:3] for command in commands] == [
+        ["pulumi", "stack", "export"],
+        ["pulumi", "stack", "import"],
+        ["pulumi", "refresh", "--yes"],
+    ]
+    assert f"--target={URN}" in commands[-1]
+
+
+def test_an_image_that_was_being_made_is_left_to_the_update(folder: Path, commands: list[list[str]]) -> None:
+    write_state(folder, {"type": "creating", "resource": {"urn": URN, "type": "docker-build:index:Image"}})
+    assert Recovery("local", folder).run() == 0
+    assert commands == []
+
+
+def test_an_image_that_the_registry_has_lost_is_built_again(
+    folder: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = LostImage(urn=URN, reference="localhost:5000/iris:1.0", digest="sha256:a")
+    monkeypatch.setattr("ci.lost_images.find", lambda state: [lost] if state else [])
+    write_state(folder)
+    assert Recovery("local", folder).run() == 0
+    (command,) = commands
+    assert command[:2] == ["pulumi", "up"]
+    assert f"--target-replace={URN}" in command
+    assert "localhost:5000/iris:1.0 is not in the registry any more: it is built again" in capsys.readouterr().out
+
+
+def test_a_backend_elsewhere_is_left_to_a_person(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://state")
+    assert run(argparse.Namespace(stack="dev")) == 1
+    assert "python -m ci deploy --stack dev" in capsys.readouterr().err
+
+
+def test_the_command_is_there() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "ci", "recover", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "python -m ci recover --stack local" in shown.stdout
