@@ -7,12 +7,19 @@ import json
 import shlex
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from model_serving.contract import NOT_YET
+
 PREDICTION_SECONDS: Final = 30
+READY_SECONDS: Final = 60
+"""How long pods may take to come back with a cluster that was started again, for which Pulumi has nothing to do."""
+PAUSE_SECONDS: Final = 0.5
 
 
 def stack_outputs(stack: str) -> dict[str, Any]:
@@ -55,6 +62,24 @@ def predict(url: str, request: Path) -> str:
     return body
 
 
+def predict_when_ready(url: str, request: Path) -> str:
+    """Asks until a server is there to answer.
+
+    Raises:
+        OSError: with what came instead, if none is after a minute.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            return predict(url, request)
+        except OSError as error:
+            # Any other status is the model's own answer, and stays what it is.
+            final = isinstance(error, urllib.error.HTTPError) and error.code not in NOT_YET
+            if final or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.partition(":")[0] + ".", epilog="Example: python -m ci.show --stack local --predict"
@@ -71,7 +96,7 @@ def main() -> int:
     print(f"curl --header 'Content-Type: application/json' --data @{shlex.quote(str(request))} {shlex.quote(url)}")
     if options.predict:
         try:
-            print(predict(url, request))
+            print(predict_when_ready(url, request))
         except OSError as error:
             print(f"{url} did not answer: {error}. `make status` shows what runs.", file=sys.stderr)
             return 1

@@ -16,7 +16,18 @@ from typing import Any, ClassVar, Final
 import grpc  # type: ignore[import-untyped]
 
 from tests.engine import sdk_types
-from tests.engine.provider import UNKNOWN, Path_, Properties, Provider, Refused, Request, is_secret, number_of, secret
+from tests.engine.provider import (
+    UNKNOWN,
+    Path_,
+    Properties,
+    Provider,
+    Refused,
+    Request,
+    is_secret,
+    merged,
+    number_of,
+    secret,
+)
 
 # Names as the API gives them, from the resource's inputs, the provider's project and region. {x.last} is the part of x
 # behind the last slash: an argument may be a name or a whole path.
@@ -119,6 +130,11 @@ APIS: Final[Mapping[str, str]] = {
     "serviceaccount": "iam.googleapis.com",
     "storage": "storage.googleapis.com",
 }
+_UNKNOWN_WITHIN: Final[Mapping[str, Properties]] = {
+    "container/cluster": {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": UNKNOWN}}}
+}
+"""What a preview does not know inside of what was asked for."""
+
 _NEVER_FORGOTTEN: Final = {"iam/workloadIdentityPool", "kms/keyRing", "kms/cryptoKey"}
 """Deleted, the name stays taken: for 30 days or for ever."""
 
@@ -206,7 +222,9 @@ class Google(Provider):
         return outputs
 
     def planned(self, token: str, inputs: Properties) -> Properties:
-        return {**dict.fromkeys(sdk_types.output_names(token) - inputs.keys(), UNKNOWN), **inputs}
+        known = {**dict.fromkeys(sdk_types.output_names(token) - inputs.keys(), UNKNOWN), **inputs}
+        planned: Properties = merged(known, _UNKNOWN_WITHIN.get(_kind(token), {}))
+        return planned
 
     def replaced_by(self, token: str, path: Path_) -> bool:
         if path[0] in _EVERYWHERE or sdk_types.replaced_by(token, path):

@@ -47,6 +47,7 @@ class Kubernetes(Provider):
 
 class DockerBuild(Provider):
     package: ClassVar[str] = "docker-build"
+    can_make_again: ClassVar[bool] = True
 
     def identify(self, request: Request) -> str:
         return f"sha256:{_digest(request.inputs)}"

@@ -168,9 +168,14 @@ def _answered(method: _Method) -> _Method:
 
 
 class Provider(provider_pb2_grpc.ResourceProviderServicer):
-    """The protocol. What a subclass may say of its package's resources is in the first methods."""
+    """The protocol. What a subclass may say of its package's resources is in the first methods.
+
+    Attributes:
+        can_make_again: whether making what is there already does no harm, as with an image that is pushed twice.
+    """
 
     package: ClassVar[str]
+    can_make_again: ClassVar[bool] = False
 
     def __init__(self, state: Path, faults: Path | None) -> None:
         self.store = Store(state / f"{self.package}.json")
@@ -277,7 +282,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         made = Request(token=token, name=name, inputs=inputs, identifier=self.identify(wanted))
         half_made = self.faults.meet("create", made)
         with self.store.open() as content:
-            if made.key in content["resources"] or made.key in content["deleted"]:
+            is_there = made.key in content["resources"] or made.key in content["deleted"]
+            if is_there and not self.can_make_again:
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, f"Error 409: {made.identifier} already exists")
             self.before_create(made, content)
             outputs = merged(inputs, self.computed(made))
@@ -312,11 +318,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     @_answered
     def Update(self, request: provider_pb2.UpdateRequest, context: Any) -> provider_pb2.UpdateResponse:  # noqa: N802
         token, name = _token_and_name(request.urn)
-        inputs, old = read(request.news), read(request.olds)
-        kept = {key: value for key, value in old.items() if key not in read(request.old_inputs)}
-        if request.preview:
-            return provider_pb2.UpdateResponse(properties=write(merged(kept, inputs)))
+        inputs = read(request.news)
         wanted = Request(token=token, name=name, inputs=inputs, identifier=request.id)
+        if request.preview:
+            return provider_pb2.UpdateResponse(properties=write(merged(inputs, self.computed(wanted))))
         self.faults.meet("update", wanted)
         with self.store.open() as content:
             if wanted.key not in content["resources"]:

@@ -1,4 +1,4 @@
-"""What the Python SDK of Google Cloud knows of a resource: its properties, their types, what replaces it.
+"""What the Python SDK of a cloud knows of a resource: its properties, their types, what replaces it.
 
 The SDK passes a nested mapping with a misspelt key on as it is. Its classes know better, so the stand-in asks them:
 once for each type of resource, because loading them takes a second and every command starts the stand-in anew.
@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tests.engine import protocol
 from tests.engine.provider import UNKNOWN, Path_, Properties
 
 Shape = Mapping[str, Any]
@@ -52,7 +53,7 @@ def problems(token: str, inputs: Properties) -> Iterator[tuple[str, str]]:
     if shape := _known(token)["inputs"]:
         yield from _problems(shape, inputs, "")
     else:
-        yield "", f"pulumi-gcp has no resource {token}"
+        yield "", f"pulumi-{token.partition(':')[0]} has no resource {token}"
 
 
 def replaced_by(token: str, path: Path_) -> bool:
@@ -110,6 +111,7 @@ def _known(token: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(path.read_text())
         return found
     with _LOADING:  # a module is loaded at its first use, which does not bear threads
+        protocol.with_sdk()
         found = _look_up(token)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,15 +122,18 @@ def _known(token: str) -> Mapping[str, Any]:
 
 
 def _look_up(token: str) -> Mapping[str, Any]:
-    from pulumi import _types  # noqa: PLC0415 - costs a process that finds everything in the folder
+    from pulumi import _types  # noqa: PLC0415 - a process that finds everything in the folder does without
 
-    _, place, name = token.split(":")
+    package, place, name = token.split(":")
+    first, _, second = place.partition("/")
+    # gcp:compute/network:Network is compute.Network; kubernetes:networking.k8s.io/v1:Ingress is networking.v1.Ingress.
+    path, suffix = (first, "Args") if package == "gcp" else (f"{first.partition('.')[0]}.{second}", "InitArgs")
     with warnings.catch_warnings():
         # Some modules tell whoever loads them of arguments that they dropped.
         warnings.simplefilter("ignore")
         try:
-            module = importlib.import_module(f"pulumi_gcp.{place.partition('/')[0]}")
-            resource, arguments = getattr(module, name), getattr(module, f"{name}Args")
+            module = importlib.import_module(f"pulumi_{package}.{path}")
+            resource, arguments = getattr(module, name), getattr(module, f"{name}{suffix}")
         except (ModuleNotFoundError, AttributeError):
             return {"inputs": {}, "outputs": []}
     return {"inputs": _shape(arguments), "outputs": sorted(_types.resource_types(resource))}

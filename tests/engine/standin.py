@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.engine.provider import Provider, serve
+from tests.engine import protocol
+
+if TYPE_CHECKING:
+    from tests.engine.provider import Provider
 
 
 def provider(package: str) -> type[Provider]:
@@ -19,11 +23,18 @@ def provider(package: str) -> type[Provider]:
         from tests.engine.gcp_standin import Google  # noqa: PLC0415
 
         return Google
+    if package == "gitlab":
+        from tests.engine.gitlab_standin import GitLab  # noqa: PLC0415
+
+        return GitLab
     from tests.engine.others_standin import DockerBuild, Kubernetes  # noqa: PLC0415
 
     return {"kubernetes": Kubernetes, "docker-build": DockerBuild}[package]
 
 
 if __name__ == "__main__":
+    protocol.without_sdk()
+    from tests.engine.provider import serve
+
     faults = os.environ.get("STANDIN_FAULTS")
     serve(provider(sys.argv[1])(Path(os.environ["STANDIN_STATE"]), Path(faults) if faults else None))
