@@ -1,25 +1,64 @@
-"""A copy of the project with a cluster of its own, brought up and taken down as a newcomer would."""
+"""A copy of the project with a cluster of its own, brought up and taken down as a newcomer would.
+
+Each process that runs tests has a network of its own, so that several can run at once, and beside `make up`.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from local.locks import held
+from local.owner import owner_of
+from tests.cluster.stack import PULUMI_UP, Stack
+
 PROJECT: Final = Path(__file__).resolve().parents[2]
 ENDPOINT: Final = "http://127.0.0.1:8080"
-CLUSTER: Final = "test"
+CLUSTER: Final = "-".join(filter(None, ["test", os.environ.get("PYTEST_XDIST_WORKER")]))
+CLONE_NEWNET: Final = 0x40000000
+"""https://man7.org/linux/man-pages/man2/unshare.2.html; Python has the call from 3.12 on."""
 COMMAND_SECONDS: Final = 600
+Figure = Callable[[str], None]
+FIGURE: Final = "figure"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests measured, where a person who runs them looks."""
+    reports = terminalreporter.getreports("passed")
+    figures = [text for report in reports for name, text in report.user_properties if name == FIGURE]
+    if figures:
+        terminalreporter.section("figures")
+        terminalreporter.write("".join(f"{line}\n" for line in figures))
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Figure:
+    """Takes down what a test measured."""
+    title = request.node.name.removeprefix("test_").replace("_", " ")
+    return lambda text: record_property(FIGURE, f"{title}: {text}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def network_of_its_own() -> None:
+    """Every port is free in it, and nothing outside can be reached; it ends with the last process in it."""
+    if os.geteuid() != 0:
+        pytest.exit("The cluster tests need root, as the local cluster does: sudo make test-cluster", returncode=1)
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "no network namespace of its own")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +93,7 @@ class Project:
         return self.run("make", *targets, check=check)
 
     def up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run("pulumi", "up", "--yes", "--skip-preview", "--stack", "local", *options, check=check)
+        return self.run(*PULUMI_UP, *options, check=check)
 
     def kubectl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("kubectl", "--namespace", "models", *arguments, check=check)
@@ -116,7 +155,20 @@ def make_environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def checkout() -> Iterator[Project]:
+def name_of_its_own() -> Iterator[None]:
+    """The cluster's name is that of one run at a time; what an earlier one left when it was killed is stopped."""
+    lock = Path(tempfile.gettempdir()) / f"model-serving-{CLUSTER}.lock"
+    with held(lock, waiting="another run of these tests is under way: waiting for it", report=print):
+        left = owner_of(Path("/run/model-serving") / CLUSTER).get("state")
+        if left and Path(left).exists():
+            stop = ("stop", "--delete", "--name", CLUSTER, "--state", left)
+            subprocess.run([sys.executable, "-m", "local", *stop], cwd=PROJECT, check=True)
+            shutil.rmtree(Path(left).parent)
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkout(name_of_its_own: None) -> Iterator[Project]:
     """A checkout whose cluster runs, and nothing on it yet."""
     # Not pytest's own temporary folder, which it may clear away while a cluster still has mounts in it.
     folder = Path(tempfile.mkdtemp(prefix="model-serving-"))
@@ -137,3 +189,11 @@ def project(checkout: Project) -> Iterator[Project]:
     checkout.make("up")
     yield checkout
     checkout.make("down")
+
+
+@pytest.fixture
+def stack(project: Project) -> Iterator[Stack]:
+    """The stack local, put back afterwards."""
+    stack = Stack(project)
+    yield stack
+    stack.restore()

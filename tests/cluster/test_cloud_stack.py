@@ -70,7 +70,7 @@ def program_environment(project: Project, cloud: Path) -> dict[str, str]:
         **project.environment,
         "PATH": f"{cloud / 'login'}{os.pathsep}{project.environment['PATH']}",
         "PULUMI_HOME": str(home),
-        "PULUMI_BACKEND_URL": f"file://{cloud / 'backend'}",
+        "PULUMI_BACKEND_URL": f"file://{cloud / 'backend'}?metadata=skip",
         "STANDIN_STATE": str(cloud),
         "STANDIN_FAULTS": str(cloud / "faults.json"),
         "STANDIN_TYPES": str(home / "types"),

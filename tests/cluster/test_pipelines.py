@@ -1,0 +1,190 @@
+"""The jobs of .gitlab-ci.yml as a runner runs them: a model bump is previewed, noted, merged, and takes the traffic.
+
+tests/cluster/clone.py says what stands for GitLab and what that leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from tests.cluster.clone import STACK, Clone, cloned
+from tests.cluster.conftest import Project, ask
+from tests.cluster.test_serving import IRIS
+
+MODEL: Final = "/mlapi/v2/models/iris-dtc/infer"
+FROM_MERGE_SECONDS: Final = 45
+PREVIEW_SECONDS: Final = 60
+"""Of a preview job of a stack that has nothing to change, after the checkout."""
+OVERHEAD_SECONDS: Final = 5
+"""Of all that is not the runner's start, the images, the rollout and Pulumi's start."""
+VERSIONS: Final = ("1.0.1", "1.0.2", "1.0.3")
+"""The first is the merge request's; the others are for a machine that was busy with something else."""
+POLL_SECONDS: Final = 0.05
+
+
+@pytest.fixture(scope="module")
+def clone(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    with cloned(project, tmp_path_factory.mktemp("serving")) as clone:
+        yield clone
+
+
+def test_a_preview_of_an_unchanged_stack_takes_no_minute(clone: Clone) -> None:
+    began = time.monotonic()
+    clone.run_for_request("preview local")
+    took = time.monotonic() - began
+    report = json.loads((clone.folder / "previews" / f"{STACK}.terraform.json").read_text())
+    print(f"preview job, nothing to change: {took:.1f} s")
+    assert report == {"create": 0, "update": 0, "delete": 0}
+    assert took <= PREVIEW_SECONDS
+
+
+@pytest.fixture(scope="module")
+def bump(clone: Clone) -> str:
+    """A merge request's branch with a new version of a model; the stack follows the newest."""
+    clone.git("switch", "--quiet", "--create", "bump")
+    clone.release(VERSIONS[0])
+    return "bump"
+
+
+@pytest.mark.usefixtures("bump")
+def test_a_merge_request_is_tested_previewed_and_noted(clone: Clone) -> None:
+    # A few of them: all run in `make test`, of which this one is a part.
+    log = clone.run_for_request("test", TESTS="test-unit", PYTEST_ADDOPTS="-k test_settings")
+    assert re.search(r"\d+ passed", log), log
+    clone.run_for_request("preview local")
+    clone.run_for_request("note")
+    report = json.loads((clone.folder / "previews" / f"{STACK}.terraform.json").read_text())
+    assert report["create"] > 0
+    assert set(report) == {"create", "update", "delete"}
+    (text,) = clone.site.gitlab.texts()
+    assert "iris-dtc" in text
+    assert "1.0.1" in text
+    assert ask(MODEL, IRIS)[1]["model_version"] == "1.0", "a preview changes nothing"
+
+
+def test_a_newer_commit_marks_the_note_as_stale_until_it_is_previewed(clone: Clone, bump: str) -> None:
+    before = clone.git("rev-parse", "HEAD")
+    (clone.folder / "README.md").write_text("another\n")
+    clone.commit("Write another README")
+    clone.run_for_request("pending")
+    (text,) = clone.site.gitlab.texts()
+    assert "Out of date" in text
+    clone.run_for_request("preview local")
+    clone.run_for_request("note")
+    (text,) = clone.site.gitlab.texts()
+    assert "Out of date" not in text
+    assert clone.git("rev-parse", "HEAD")[:8] in text
+    assert before[:8] not in text
+    assert clone.git("branch", "--show-current") == bump
+
+
+def test_a_fork_is_told_that_it_has_no_identity(clone: Clone) -> None:
+    log = clone.run_for_request("preview local", "note", CI_MERGE_REQUEST_SOURCE_PROJECT_ID="8", CI_PROJECT_ID="8")
+    preview = json.loads((clone.folder / "previews" / f"{STACK}.json").read_text())
+    assert preview["outcome"] == "no-identity"
+    assert "fork" in log
+
+
+def test_a_note_that_cannot_be_posted_fails_no_job(clone: Clone) -> None:
+    clone.site.fail("GET", "/notes", 403)
+    clone.run_for_request("preview local")
+    assert "scope" in clone.run_for_request("note")
+
+
+class FirstAnswer:
+    """Asks the model until another version answers; when that was is in ``at``."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.at: float | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> FirstAnswer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(POLL_SECONDS):
+            status, body = ask(MODEL, IRIS)
+            if status == 200 and body["model_version"] == self.version:
+                self.at = time.monotonic()
+                return
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Seconds of one deployment.
+
+    Attributes:
+        traffic: from the merge to the first answer of the new version; it moves at once.
+        job: from the merge to the end of the job.
+        runner: what the stand-in of a runner takes by itself, which is no part of this project.
+        phases: what the job says of itself.
+    """
+
+    traffic: float
+    job: float
+    runner: float
+    phases: Mapping[str, float]
+
+    @property
+    def overhead(self) -> float:
+        """All but the runner's start, Pulumi's start, images and rollout."""
+        return (
+            self.job - self.runner - sum(self.phases.get(name, 0) for name in ("Pulumi's start", "images", "rollout"))
+        )
+
+    def __str__(self) -> str:
+        own = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.phases.items())
+        return (
+            f"merge to traffic {self.traffic:.1f} s; merge to end of job {self.job:.1f} s, of which runner "
+            f"{self.runner:.1f} s, {own}; overhead {self.overhead:.1f} s"
+        )
+
+
+def merge(clone: Clone, branch: str, version: str) -> Figures:
+    """Merges a branch into main and runs what GitLab would run then."""
+    began = time.monotonic()
+    clone.run("--list", CI_PIPELINE_SOURCE="push")
+    runner = time.monotonic() - began
+    clone.git("switch", "--quiet", "main")
+    clone.git("merge", "--quiet", "--ff-only", branch)
+    with FirstAnswer(version) as answer:
+        merged = time.monotonic()
+        clone.git("push", "--quiet", "origin", "main")
+        log = clone.run("deploy local", CI_PIPELINE_SOURCE="push")
+        ended = time.monotonic()
+    assert answer.at is not None, log
+    (told,) = re.findall(r"took [\d.]+ s: (.*)", log)
+    phases = {name: float(seconds) for name, seconds in re.findall(r"([A-Za-z][A-Za-z' ]*) ([\d.]+) s", told)}
+    return Figures(traffic=answer.at - merged, job=ended - merged, runner=runner, phases=phases)
+
+
+def test_a_merge_reaches_all_of_the_traffic_in_time(clone: Clone, bump: str) -> None:
+    tries = []
+    for version in VERSIONS:
+        if version != VERSIONS[0]:
+            clone.release(version)
+        tries.append(merge(clone, bump, version))
+        print(tries[-1])
+        answers = {ask(MODEL, IRIS)[1]["model_version"] for _ in range(20)}
+        assert answers == {version}
+        if tries[-1].overhead <= OVERHEAD_SECONDS:
+            break
+        clone.git("switch", "--quiet", bump)
+    # What else the machine does only ever adds to it.
+    assert min(each.traffic for each in tries) <= FROM_MERGE_SECONDS, tries
+    assert min(each.overhead for each in tries) <= OVERHEAD_SECONDS, tries

@@ -1,0 +1,127 @@
+"""Traffic is data: weights, a shadow and a header decide who answers, and each is a change of one route."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import ENDPOINT, Project, ask
+from tests.cluster.stacks import MODEL, Stack, releases, stack_of
+from tests.cluster.test_serving import IRIS
+
+URL = f"/mlapi/v2/models/{MODEL}/infer"
+SCRAPE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
+CHANGE_SECONDS = 20  # a bound for a busy machine, not a measure: see `make bench`
+
+
+@pytest.fixture(scope="module")
+def versions(project: Project) -> Iterator[tuple[str, str]]:
+    """Two versions that are deployed, the older with all traffic."""
+    with releases(project, 2) as folders, stack_of(project) as stack:
+        old, new = (folder.name for folder in folders)
+        stack.serve(f'{{versions: {{"{old}": 100, "{new}": 0}}}}')
+        project.up()
+        stack.restore()
+        yield old, new
+
+
+@pytest.fixture
+def stack(project: Project, versions: tuple[str, str]) -> Iterator[Stack]:
+    """The stack file, which says of the two versions what a test wants."""
+    with stack_of(project) as stack:
+        yield stack
+
+
+def answers(count: int, headers: dict[str, str] | None = None) -> Counter[str]:
+    """How often each version answered the model's own address."""
+    found: Counter[str] = Counter()
+    for _ in range(count):
+        request = urllib.request.Request(
+            ENDPOINT + URL, json.dumps(IRIS).encode(), {"Content-Type": "application/json", **(headers or {})}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found[json.load(answer)["model_version"]] += 1
+    return found
+
+
+def planned(project: Project) -> list[tuple[str, str]]:
+    """What an update would do, and to which resource."""
+    shown = project.run("sh", "-c", "pulumi preview --json --stack local 2>/dev/null").stdout
+    steps: list[dict[str, Any]] = json.loads(shown)["steps"]
+    return [(step["op"], step["urn"].rpartition("$")[2]) for step in steps if step["op"] != "same"]
+
+
+def requests_of(project: Project, version: str) -> float:
+    """How many predictions the pods of a version have made."""
+    deployment = f"deployment/{MODEL}-{version.replace('.', '-')}"
+    metrics = project.kubectl("exec", deployment, "--", "python", "-c", SCRAPE).stdout
+    return sum(float(count) for count in re.findall(r"^model_infer_request_success_total\{.*\} (\S+)$", metrics, re.M))
+
+
+def test_weights_alone_change_one_route(project: Project, versions: tuple[str, str], stack: Stack) -> None:
+    old, new = versions
+    stack.serve(f'{{versions: {{"{old}": 50, "{new}": 50}}}}')
+    assert planned(project) == [
+        ("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}"),
+    ]
+    start = time.monotonic()
+    project.up()
+    assert time.monotonic() - start < CHANGE_SECONDS
+    found = answers(100)
+    assert found.keys() == {old, new}
+    assert 25 < found[new] < 75
+
+
+def test_a_header_chooses_the_version(project: Project, versions: tuple[str, str], stack: Stack) -> None:
+    old, new = versions
+    stack.serve(f'{{versions: {{"{old}": 100, "{new}": 0}}}}')
+    project.up()
+    assert answers(20) == {old: 20}
+    assert answers(20, {"X-Model-Version": new}) == {new: 20}
+    assert answers(20, {"X-Model-Version": "9.9"}) == {old: 20}, "an unknown version is like none"
+
+
+def test_a_shadow_gets_every_request_and_answers_none(
+    project: Project, versions: tuple[str, str], stack: Stack
+) -> None:
+    old, new = versions
+    stack.serve(f'{{versions: {{"{old}": 100}}, shadow: "{new}"}}')
+    assert planned(project) == [("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}")]
+    project.up()
+    before = requests_of(project, new)
+    assert answers(30) == {old: 30}
+    assert answers(5, {"X-Model-Version": new}) == {old: 5}, "not even for a tester"
+    deadline = time.monotonic() + 10
+    while requests_of(project, new) < before + 30 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert requests_of(project, new) >= before + 30
+
+
+def test_an_autoscaler_and_the_program_do_not_fight(project: Project, versions: tuple[str, str], stack: Stack) -> None:
+    old, _ = versions
+    deployment = f"{MODEL}-{old.replace('.', '-')}"
+
+    def pods() -> str:
+        return project.kubectl("get", "deployment", deployment, "--output", "jsonpath={.spec.replicas}").stdout
+
+    stack.serve(f'{{versions: {{"{old}": 100}}, autoscaling: {{minimum: 2, maximum: 4}}, resources: {{cpu: 50m}}}}')
+    project.up()
+    # Without metrics the autoscaler keeps what it finds within its bounds, so this stands for what it would do.
+    project.kubectl("scale", "deployment", deployment, "--replicas", "3")
+    project.kubectl("rollout", "status", "deployment", deployment, "--timeout", "60s")
+    assert planned(project) == []
+    project.run("pulumi", "preview", "--refresh", "--expect-no-changes", "--stack", "local")
+    stack.serve(f'{{versions: {{"{old}": 100}}, autoscaling: {{minimum: 2, maximum: 4}}, resources: {{cpu: 60m}}}}')
+    project.up()
+    assert pods() == "3", "another change leaves the number alone"
+    stack.serve(f'{{versions: {{"{old}": 100}}, resources: {{cpu: 60m}}}}')
+    project.up()
+    assert pods() == "1", "without the autoscaler the stack decides again"
+    assert ask(URL, IRIS)[0] == 200
