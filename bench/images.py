@@ -1,0 +1,42 @@
+"""How large an image is in a registry, and what of it another image does not have already."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Any, Final
+
+from preflight import REGISTRY_TIMEOUT_SECONDS, registry_url
+from registries import MANIFESTS
+
+KIBIBYTE: Final = 1024
+
+
+def blobs(reference: str) -> dict[str, int]:
+    """Everything that was pushed for an image, ``<registry>/<name>:<tag>``: digest or place -> bytes."""
+    name, _, tag = reference.rpartition(":")
+    host, _, repository = name.partition("/")
+    return _blobs_of_manifest(f"{registry_url(host)}{repository}/manifests", tag)
+
+
+def new_kibibytes(image: str, *before: str) -> float:
+    """What of an image is in none of those that were there before."""
+    known = {digest for reference in before for digest in blobs(reference)}
+    return sum(size for digest, size in blobs(image).items() if digest not in known) / KIBIBYTE
+
+
+def all_kibibytes(image: str) -> float:
+    return sum(blobs(image).values()) / KIBIBYTE
+
+
+def _blobs_of_manifest(base: str, reference: str) -> dict[str, int]:
+    request = urllib.request.Request(f"{base}/{reference}", headers={"Accept": MANIFESTS})  # noqa: S310 - a registry
+    with urllib.request.urlopen(request, timeout=REGISTRY_TIMEOUT_SECONDS) as answer:  # noqa: S310
+        text, digest = answer.read(), answer.headers["Docker-Content-Digest"]
+    manifest: dict[str, Any] = json.loads(text)
+    found = {digest: len(text)}
+    for child in manifest.get("manifests", []):
+        found |= _blobs_of_manifest(base, child["digest"])
+    for blob in [*manifest.get("layers", []), *([manifest["config"]] if "config" in manifest else [])]:
+        found[blob["digest"]] = blob["size"]
+    return found
