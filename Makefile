@@ -16,9 +16,10 @@ export PULUMI_HOME := $(CURDIR)/$(STATE)/pulumi
 export PULUMI_SKIP_UPDATE_CHECK := true
 # Every plugin is built by `make tools`: nothing is downloaded behind anybody's back.
 export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
-# The local stack keeps its state and its key in the checkout; any other stack's are the user's choice.
+# The local stack keeps its state and its key in the checkout; any other stack's are the user's choice. Without metadata:
+# Pulumi writes that into a file beside each, and an update that is killed in that moment leaves a state nobody can read.
 ifeq ($(STACK),local)
-export PULUMI_BACKEND_URL := file://$(CURDIR)/$(STATE)/backend
+export PULUMI_BACKEND_URL := file://$(CURDIR)/$(STATE)/backend?metadata=skip
 export PULUMI_CONFIG_PASSPHRASE := local
 export BUILDX_CONFIG := $(CURDIR)/$(STATE)/buildx
 # Not named in the stack: the Kubernetes provider would leave a copy of it in /tmp with each run.
@@ -34,22 +35,40 @@ help: ## list the targets
 
 .PHONY: up
 up: $(if $(filter local,$(STACK)),cluster,tools) stack ## bring the stack up and ask a model for a prediction (STACK=local)
+ifeq ($(STACK),local)
+	@python -m ci recover --stack $(STACK)
+endif
 	@pulumi up --yes --skip-preview --stack $(STACK)
 	@python -m ci.show --stack $(STACK) $(if $(filter local,$(STACK)),--predict)
 
 .PHONY: preview
-preview: $(if $(filter local,$(STACK)),cluster,tools) stack ## show what `make up` would change
-	@pulumi preview --diff --stack $(STACK)
+preview: $(if $(filter local,$(STACK)),cluster,tools) stack ## show what `make up` would change, and write a merge request's note of it
+	@rm -rf $(STATE)/ci/preview
+	@python -m ci preview --stack $(STACK) --out $(STATE)/ci/preview; code=$$?; \
+	  test ! -d $(STATE)/ci/preview || python -m ci note $(STATE)/ci/preview --out $(STATE)/ci/note.md; exit $$code
 
 .PHONY: down
 down: tools ## destroy the stack and stop the local cluster; caches stay
 ifeq ($(STACK),local)
 # The cluster has to run for it: what the state remembers must not outlive what it is about.
 	@if test -e $(STATE)/backend/.pulumi/stacks/model-serving/local.json; then \
-	  $(LOCAL) start --name $(CLUSTER) && pulumi destroy --yes --skip-preview --stack local; fi
+	  $(LOCAL) start --name $(CLUSTER) && python -m ci recover --stack local && \
+	  pulumi destroy --yes --skip-preview --stack local; fi
 	@$(LOCAL) stop --name $(CLUSTER) --delete
 else
 	@pulumi destroy --stack $(STACK)
+endif
+
+.PHONY: rollback
+rollback: tools ## write into the stack file what served before: MODEL=… (STACK=local)
+	@python -m ci rollback --stack $(STACK) --model "$(MODEL)"
+
+.PHONY: prune
+prune: $(if $(filter local,$(STACK)),cluster,tools) ## list images that nothing needs; APPLY=true removes them (KEEP=5)
+	@python -m ci prune --stack $(STACK) $(if $(KEEP),--keep $(KEEP)) \
+	  $(if $(filter true,$(UNRELEASED)),--unreleased) $(if $(filter true,$(APPLY)),--apply)
+ifeq ($(STACK)-$(APPLY),local-true)
+	@$(LOCAL) collect --name $(CLUSTER)
 endif
 
 .PHONY: status
@@ -75,8 +94,16 @@ env: ## print the environment for commands of your own: eval "$(make env)"
 	done
 
 .PHONY: tools
+ifdef MODEL_SERVING_TOOLS
+# In the tool image of the pipelines, images/ci.Dockerfile, everything is there already.
+tools:
+	@mkdir -p $(STATE)
+	@ln -sfn $(MODEL_SERVING_TOOLS)/venv .venv
+	@for name in bin pulumi; do ln -sfn $(MODEL_SERVING_TOOLS)/$$name $(STATE)/$$name; done
+else
 tools: $(STATE)/packages $(VENV) ## install or build whatever is missing; a second run takes no time
 	@.venv/bin/python toolchain/build.py --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME)
+endif
 
 $(STATE)/packages: toolchain/packages.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -102,6 +129,10 @@ lock: ## pin the Python packages anew after a change of requirements*.in
 schema: tools ## write the JSON Schema of the stack files, which editors use
 	@python -m ci.schema > stacks/schema.json
 
+.PHONY: pipelines
+pipelines: tools ## write the pipelines' jobs for each stack that has a ci section
+	@python -m ci pipelines
+
 .PHONY: init-gcp
 init-gcp: tools ## make what a cloud stack needs before its first up: PROJECT=… REGION=…
 	@python -m ci.init_gcp --project "$(PROJECT)" --region "$(REGION)"
@@ -112,25 +143,44 @@ lint: tools ## check format, style and types
 	@ruff check --quiet .
 	@mypy .
 	@check-jsonschema --quiet --schemafile stacks/schema.json stacks/Pulumi.*.yaml
+	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml .gitlab/*.yml
+	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+# Neither of its two helpers: what they find would depend on the machine.
+	@actionlint -shellcheck= -pyflakes=
+	@zizmor --quiet --offline .github/workflows
+	@python -m ci pipelines --check
 
 .PHONY: format
 format: tools ## format the code
 	@ruff format --quiet . && ruff check --quiet --fix .
 
-.PHONY: test test-unit test-engine test-cluster
-test: test-unit test-engine test-cluster ## run all tests: unit (seconds), engine, then a cluster of their own
+.PHONY: test test-unit test-engine test-release test-cluster
+test: test-unit test-engine test-release test-cluster ## run all tests: unit (seconds), engine, releases, then a cluster of their own
 
 test-unit: tools
-	@pytest tests/unit
+	@pytest -n auto tests/unit
 
 test-engine: tools
-	@pytest tests/engine
+	@pytest -n auto tests/engine
 
-# In a network of its own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there.
+# Models' repositories, whose packages are installed into environments of their own the first time. A file's tests share
+# what they have trained, so each stays on one worker.
+test-release: tools
+	@python -m toolchain.node --bin $(STATE)/bin
+	@pytest -n auto --dist loadfile tests/release
+
+# In networks of their own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there. Two
+# clusters at once, because a cluster mostly waits; a file's tests stay on one of them. Those that hold seconds against a
+# bar, or ask as fast as they are answered, come last and alone.
+ALONE := $(addprefix tests/cluster/test_,pipelines.py zero_failures.py)
 test-cluster: tools
 	@$(LOCAL) fetch
-	@tests/cluster/in-own-network pytest tests/cluster
+	@python -m toolchain.node --bin $(STATE)/bin
+	@python -m toolchain.environments $(addprefix templates/model-repository/locks/,scikit-learn.lock notebook.txt)
+	@pytest -n 2 --dist loadfile $(addprefix --ignore ,$(ALONE)) tests/cluster
+	@pytest -n 1 $(ALONE)
 
 .PHONY: bench
-bench: cluster stack ## measure speed as ratios to a baseline
-	@python -m bench
+bench: cluster stack ## measure speed as ratios to baselines, for docs/benchmarks.md (ONLY=release RUNS=2 is a quick look)
+	@python -m ci recover --stack $(STACK)
+	@python -m bench $(if $(ONLY),$(addprefix --only ,$(ONLY)),--write) $(if $(RUNS),--runs $(RUNS))
