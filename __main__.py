@@ -80,6 +80,10 @@ def gateway_args(settings: Settings) -> GatewayArgs:
     )
 
 
+# Of each resource the SDK tells the engine six things that only `pulumi --debug` shows, and waits for each to be taken:
+# with 50 live versions half a second of a preview.
+pulumi.log.debug = lambda *_, **__: None
+
 stack = read_inputs()
 settings = stack.settings
 # First, while the engine writes nothing of this update yet.

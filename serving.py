@@ -16,6 +16,7 @@ from components.gateway import Gateway
 from components.image import ModelImage
 from components.route import Backend, ModelRoute, ModelRouteArgs, pinned_path
 from components.server import IN_FLIGHT_SECONDS, Accelerators, Autoscaling, ModelServer, ModelServerArgs
+from components.server_access import ServerAccess, ServerAccessArgs
 from live import LiveModel, LiveVersion
 from model_images import ModelImages
 from model_serving.catalog import Release
@@ -78,6 +79,12 @@ class Serving:
         self._place = place
         self._images = images
         seconds = CLOUD_SETTLE_SECONDS if place.settings.has_googles_gateway else SETTLE_SECONDS
+        access = ServerAccessArgs(
+            namespace=place.namespace,
+            client_ranges=place.client_ranges,
+            scraper_namespaces=place.scraper_namespaces,
+        )
+        ServerAccess("model-servers", access, place.opts)
         self._settled = hooks.traffic_moves_before_servers_go(seconds)
 
     def serve(self, model: LiveModel) -> dict[str, Any]:
@@ -141,8 +148,6 @@ class Serving:
                 start_seconds=chosen.start_seconds,
                 provision_seconds=chosen.provision_seconds,
                 drain_seconds=place.drain_seconds(model),
-                client_ranges=place.client_ranges,
-                scraper_namespaces=place.scraper_namespaces,
             ),
             place.opts,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +13,8 @@ from components.manifest import CORE, Manifest
 HTTP_PORT: Final = 8080
 GRPC_PORT: Final = 8081
 METRICS_PORT: Final = 8082
+VERSION_LABEL: Final = "app.kubernetes.io/version"
+"""Of the pods of model servers, and of no others in the namespace."""
 IN_FLIGHT_SECONDS: Final = 30
 """How long a request that came in before the end may still take."""
 
@@ -59,8 +61,6 @@ class ModelServerArgs:
         start_seconds: how long a pod may take to load its model, before its release counts as failed.
         provision_seconds: how long it may wait for a node and for its image before that.
         drain_seconds: for how long a leaving pod goes on serving, until every proxy has forgotten it.
-        client_ranges: CIDR ranges of the gateway's proxies; nobody else reaches the model.
-        scraper_namespaces: namespaces whose pods may read the metrics.
     """
 
     name: str
@@ -79,8 +79,6 @@ class ModelServerArgs:
     start_seconds: int = 120
     provision_seconds: int = 300
     drain_seconds: int = 5
-    client_ranges: Sequence[str] = ()
-    scraper_namespaces: Sequence[str] = ()
 
     @property
     def ready_path(self) -> str:
@@ -94,7 +92,7 @@ class ModelServerArgs:
 
     @property
     def labels(self) -> dict[str, str]:
-        return {"app.kubernetes.io/name": self.model, "app.kubernetes.io/version": self.version}
+        return {"app.kubernetes.io/name": self.model, VERSION_LABEL: self.version}
 
     @property
     def environment_of_server(self) -> list[dict[str, str]]:
@@ -113,14 +111,13 @@ class ModelServerArgs:
 
 
 class ModelServer(ComponentResource):
-    """Deployment, Service, NetworkPolicy and, where there can be several pods, PodDisruptionBudget and autoscaler.
+    """Deployment, Service and, where there can be several pods, PodDisruptionBudget and autoscaler.
 
-    It leaves traffic alone: a server that nobody routes to is ready and idle.
+    It leaves traffic alone: a server that nobody routes to is ready and idle. Who reaches it is ServerAccess' affair.
     """
 
     def __init__(self, name: str, args: ModelServerArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ModelServer", name, None, opts)
-        self._allow_gateway_and_scraper(name, args)
         deployment = self._deployment(name, args)
         service = self._service(name, args)
         if args.several:
@@ -136,33 +133,6 @@ class ModelServer(ComponentResource):
 
     def _metadata(self, args: ModelServerArgs) -> dict[str, Any]:
         return {"name": args.name, "namespace": args.namespace, "labels": args.labels}
-
-    def _allow_gateway_and_scraper(self, name: str, args: ModelServerArgs) -> None:
-        """In from the proxies and the scraper, out to nobody. A rule without sources would let everybody in."""
-        rules: list[dict[str, Any]] = []
-        if args.client_ranges:
-            sources = [{"ipBlock": {"cidr": cidr}} for cidr in args.client_ranges]
-            rules.append({"from": sources, "ports": [{"port": HTTP_PORT}]})
-        if args.scraper_namespaces:
-            expression = {
-                "key": "kubernetes.io/metadata.name",
-                "operator": "In",
-                "values": [*args.scraper_namespaces],
-            }
-            scraper = {"namespaceSelector": {"matchExpressions": [expression]}}
-            rules.append({"from": [scraper], "ports": [{"port": METRICS_PORT}]})
-        Manifest(
-            name,
-            "networking.k8s.io/v1",
-            "NetworkPolicy",
-            metadata=self._metadata(args),
-            spec={
-                "podSelector": {"matchLabels": args.labels},
-                "policyTypes": ["Ingress", "Egress"],
-                "ingress": rules,
-            },
-            opts=ResourceOptions(parent=self),
-        )
 
     def _deployment(self, name: str, args: ModelServerArgs) -> Manifest:
         patience = f"{args.provision_seconds + args.start_seconds}s"

@@ -9,12 +9,14 @@ import pulumi
 import pytest
 
 from builds import CONTENT_LABEL
+from components import contract
 from components.contract import CheckArgs, ContractChecks, ContractChecksArgs
 from components.gateway import Gateway, GatewayArgs
 from components.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
 from components.namespace import ServingNamespace, ServingNamespaceArgs
 from components.route import Backend, ModelRoute, ModelRouteArgs, leaves_out, pinned_path
 from components.server import Accelerators, Autoscaling, ModelServer, ModelServerArgs
+from components.server_access import ServerAccess, ServerAccessArgs
 from tests.unit.conftest import Recorder
 
 Declare = Callable[[Callable[[], object]], Recorder]
@@ -27,8 +29,6 @@ def server_args(**changes: Any) -> ModelServerArgs:
         "version": "1.0",
         "namespace": "models",
         "image": "localhost:5000/iris-dtc:1.0@sha256:1234",
-        "client_ranges": ["10.0.0.0/24"],
-        "scraper_namespaces": ["gmp-system"],
     }
     return ModelServerArgs(**(arguments | changes))
 
@@ -87,8 +87,15 @@ def test_a_leaving_pod_drains_before_it_is_stopped(declare: Declare) -> None:
     assert pod["terminationGracePeriodSeconds"] > 20
 
 
+def declared_policy(declare: Declare, **arguments: Any) -> dict[str, Any]:
+    access = ServerAccessArgs(namespace="models", **arguments)
+    recorder = declare(lambda: ServerAccess("model-servers", access) and None)
+    spec: dict[str, Any] = recorder.of_kind("NetworkPolicy")["model-servers"]["spec"]
+    return spec
+
+
 def test_policy_lets_in_the_gateway_and_the_scraper_and_nothing_out(declare: Declare) -> None:
-    policy = declared_server(declare).of_kind("NetworkPolicy")["iris-dtc-1-0"]["spec"]
+    policy = declared_policy(declare, client_ranges=["10.0.0.0/24"], scraper_namespaces=["gmp-system"])
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policy
     gateway, scraper = policy["ingress"]
@@ -98,8 +105,15 @@ def test_policy_lets_in_the_gateway_and_the_scraper_and_nothing_out(declare: Dec
 
 
 def test_without_known_clients_nobody_is_let_in(declare: Declare) -> None:
-    recorder = declared_server(declare, client_ranges=[], scraper_namespaces=[])
-    assert recorder.of_kind("NetworkPolicy")["iris-dtc-1-0"]["spec"]["ingress"] == []
+    assert declared_policy(declare)["ingress"] == []
+
+
+def test_policy_is_for_model_servers_and_not_for_those_who_check_their_contract(declare: Declare) -> None:
+    selector = declared_policy(declare)["podSelector"]
+    assert selector == {"matchExpressions": [{"key": "app.kubernetes.io/version", "operator": "Exists"}]}
+    server = declared_server(declare).of_kind("Deployment")["iris-dtc-1-0"]["spec"]["template"]
+    assert "app.kubernetes.io/version" in server["metadata"]["labels"]
+    assert "app.kubernetes.io/version" not in contract.LABELS
 
 
 @pytest.mark.parametrize(("replicas", "budgets"), [(1, 0), (2, 1)])
