@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
+import artefacts
 import published
 import runtimes
 from model_serving.catalog import Release
 from settings import ImageSettings
 
-CONTENT_LABEL = "model-serving.content-hash"
+DOCKERFILE: Final = Path("images/model.Dockerfile")
+CONTENT_LABEL: Final = "model-serving.content-hash"
 """Label of a model image: the hash of the release folder that it was built from."""
 
 
@@ -36,12 +41,27 @@ def find(releases: Sequence[Release], images: ImageSettings, *, registry: str, k
         registry: where they would be pushed to.
         known: names of the images that it has built. They stay declared, or the state would forget them.
     """
-    models = _models([release for release in releases if release.label not in known], registry)
+    models = _models([release for release in releases if model_name(release, images) not in known], registry)
     missing = [release for release in releases if release.label not in models]
     tags = {runtimes.runtime_of(release, images).tag for release in missing}
     wanted = {f"{registry}/runtime:{tag}": tag for tag in tags if runtime_name(tag) not in known}
     found = published.images(wanted)
     return Built(models=models, runtimes={wanted[reference]: image.digest for reference, image in found.items()})
+
+
+def dockerfile_of(release: Release) -> Path:
+    """What the image of a release is built by."""
+    return artefacts.DOCKERFILE if release.pointers else DOCKERFILE
+
+
+def model_name(release: Release, images: ImageSettings) -> str:
+    """The image of a release as the stack remembers it, with what it is built by and on besides the release.
+
+    An image whose base, runtime or Dockerfile is another one today is not remembered, but found in the registry: it
+    stays as it was published. Declared, it would be built anew, and a registry with immutable tags refuses that.
+    """
+    recipe = dockerfile_of(release).read_bytes() + runtimes.tag_of(release, images).encode()
+    return f"{release.label}@{hashlib.sha256(recipe).hexdigest()[:12]}"
 
 
 def runtime_name(tag: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Final
 
 import pulumi
 
@@ -15,8 +13,6 @@ import runtimes
 from components.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
 from model_serving.catalog import Release
 from settings import Settings
-
-DOCKERFILE: Final = Path("images/model.Dockerfile")
 
 
 class ModelImages:
@@ -51,7 +47,7 @@ class ModelImages:
     def of(self, release: Release) -> ModelImage:
         digest = self._built.models.get(release.label)
         if digest is None:
-            self._models.append(release.label)
+            self._models.append(builds.model_name(release, self._settings))
         large = bool(release.pointers)
         return ModelImage(
             release.label,
@@ -60,7 +56,7 @@ class ModelImages:
                 model=release.name,
                 version=release.version,
                 runtime=None if digest else self._runtime(release).reference,
-                dockerfile=str(artefacts.DOCKERFILE if large else DOCKERFILE),
+                dockerfile=str(builds.dockerfile_of(release)),
                 folder=str(release.folder),
                 content_hash=release.content_hash,
                 artefacts=str(artefacts.context_of(release)) if large else None,

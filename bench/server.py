@@ -23,27 +23,6 @@ DEFAULT_BY_MLSERVER: Final = ("MLSERVER_DEBUG", "MLSERVER_PARALLEL_WORKERS")
 """What is left out for the defaults: the rest says where its ports and its folder are."""
 MEMORY: Final = "2Gi"
 """For both, so that none is short of it."""
-START: Final = """
-mkdir -p /tmp/start
-cat >/tmp/start/sitecustomize.py <<'PYTHON'
-import uvloop
-
-class Policy(uvloop.EventLoopPolicy):
-    def get_event_loop(self):
-        try:
-            return super().get_event_loop()
-        except RuntimeError:
-            self.set_event_loop(self.new_event_loop())
-            return super().get_event_loop()
-
-uvloop.EventLoopPolicy = Policy
-PYTHON
-export PYTHONPATH=/tmp/start MLSERVER_ENVIRONMENTS_DIR=/tmp/environments
-exec mlserver start /models
-"""
-"""MLServer as it starts by itself. Two things that have no part in the figures keep its worker from coming up in these
-images: MLServer 1.7.1 expects uvloop to make an event loop, which uvloop 0.22 no longer does, and it wants a folder
-beside the root, which is read-only."""
 USED: Final = """
 import glob, os, re
 ticks = memory = 0
@@ -78,7 +57,7 @@ def measure(checkout: Checkout, runs: int, progress: Progress) -> Section:
         for row in _rows(model, next(iter(served["versions"])), runs, progress)
     ]
     text = (
-        f"Two pods of each model, alike but for `{'` and `'.join(DEFAULT_BY_MLSERVER)}` and the entry point, asked "
+        f"Two pods of each model, alike but for `{'` and `'.join(DEFAULT_BY_MLSERVER)}`, asked "
         f"directly by wrk in turn, {SECONDS} s on {MANY} connections. Requests per second of a core are the requests "
         "divided by the seconds that a core worked for the pod's processes. MLServer's defaults are debug mode and one "
         "worker process beside its own, which can use a second core; here it has neither, and scales by pods."
@@ -148,7 +127,6 @@ def _alone(deployment: dict[str, Any]) -> dict[str, Any]:
 def _with_defaults(deployment: dict[str, Any]) -> dict[str, Any]:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     container["env"] = [entry for entry in container["env"] if entry["name"] not in DEFAULT_BY_MLSERVER]
-    container["command"] = ["sh", "-c", START]
     return deployment
 
 

@@ -103,8 +103,9 @@ class ModelServerArgs:
             "MLSERVER_HTTP_PORT": str(HTTP_PORT),
             "MLSERVER_GRPC_PORT": str(GRPC_PORT),
             "MLSERVER_METRICS_PORT": str(METRICS_PORT),
-            # The one folder that can be written, see the volume of this name.
+            # In the one folder that can be written, see the volume of this name. The second is made for workers alone.
             "MLSERVER_METRICS_DIR": "/tmp/metrics",  # noqa: S108 - a volume of the pod's own
+            "MLSERVER_ENVIRONMENTS_DIR": "/tmp/environments",  # noqa: S108 - the same
             **self.environment,
         }
         return [{"name": key, "value": value} for key, value in values.items()]

@@ -21,18 +21,35 @@ RUN --mount=type=bind,source=requirements.lock,target=/requirements.lock \
         --find-links /wheels --requirement /requirements.lock \
     && /opt/mlserver/bin/pip uninstall --yes --quiet pip setuptools
 
-# An idle connection must be closed by the proxy and never by the server: a request that is sent while the server closes
-# its end fails, and is not sent again because it is a POST. Google's load balancers keep connections for 600 s, Envoy
-# for an hour; uvicorn closes them after 5 s, and MLServer 1.7 passes no other time on.
+# MLServer 1.7 with two things changed that it has no setting for.
 COPY --chmod=0444 <<'PYTHON' /opt/mlserver/serve.py
+import asyncio
 import functools
 
 import uvicorn
+import uvloop
 from mlserver.cli import main
 
+# An idle connection must be closed by the proxy and never by the server: a request that is sent while the server closes
+# its end fails, and is not sent again because it is a POST. Google's load balancers keep connections for 600 s, Envoy
+# for an hour; uvicorn closes them after 5 s, and MLServer passes no other time on.
 SECONDS = 3660
 
-# MLServer's worker processes import this file once more.
+
+class EventLoopPolicy(uvloop.EventLoopPolicy):
+    """Makes a loop for who asks for one first. uvloop does so no more since 0.22, and MLServer's workers count on it."""
+
+    def get_event_loop(self):
+        try:
+            return super().get_event_loop()
+        except RuntimeError:
+            self.set_event_loop(self.new_event_loop())
+            return super().get_event_loop()
+
+
+uvloop.install = lambda: asyncio.set_event_loop_policy(EventLoopPolicy())
+
+# The worker processes import this file once more.
 if __name__ == "__main__":
     uvicorn.Config.__init__ = functools.partialmethod(uvicorn.Config.__init__, timeout_keep_alive=SECONDS)
     main()

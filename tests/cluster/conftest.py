@@ -23,7 +23,7 @@ import pytest
 
 from local.locks import held
 from local.owner import owner_of
-from tests.cluster.stack import PULUMI_UP, Stack
+from tests.cluster.stack import PULUMI_UP, Stack, changed
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 ENDPOINT: Final = "http://127.0.0.1:8080"
@@ -194,6 +194,5 @@ def project(checkout: Project) -> Iterator[Project]:
 @pytest.fixture
 def stack(project: Project) -> Iterator[Stack]:
     """The stack local, put back afterwards."""
-    stack = Stack(project)
-    yield stack
-    stack.restore()
+    with changed(project) as stack:
+        yield stack

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +33,7 @@ class Stack:
         self._path = project.folder / "stacks" / "Pulumi.local.yaml"
         self._before = self._path.read_text()
         self._folders: list[Path] = []
+        self._updates: list[Update] = []
 
     # what is released and what is served
 
@@ -57,7 +58,7 @@ class Stack:
 
     def release(self) -> str:
         """Releases a copy of the iris model under a version that no registry has seen; returns the version."""
-        version = f"1.0.{time.time_ns() // 10**8}"
+        version = f"1.0.{time.time_ns() // 10**6}"
         self.keep(self.project.release(MODEL, version, like="1.0"))
         return version
 
@@ -97,6 +98,8 @@ class Stack:
         for folder in [*self._folders]:
             self.remove(folder)
         self.project.make("up")
+        for update in self._updates:
+            update.sweep()
 
     # pods
 
@@ -158,6 +161,7 @@ class Stack:
     def update(self, *command: str) -> Iterator[Update]:
         """An update that runs beside the block, which has to end it."""
         update = Update(self.project, command or ("make", "up"))
+        self._updates.append(update)
         try:
             yield update
         finally:
@@ -203,6 +207,23 @@ class Update:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def sweep(self) -> None:
+        """Stops the plugins that an engine left waiting when it was killed: each is a group, all are one session."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(ProcessLookupError):
+                if os.getsid(int(folder.name)) == self._process.pid:
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+
+@contextmanager
+def changed(project: Project) -> Iterator[Stack]:
+    """The stack for a while; afterwards everything is as it was."""
+    stack = Stack(project)
+    try:
+        yield stack
+    finally:
+        stack.restore()
 
 
 def name_of(version: str, model: str = MODEL) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.conftest import Project, ask
-from tests.cluster.stacks import releases
+from tests.cluster.stack import Stack
 from tests.cluster.test_release import Watch
 from tests.cluster.test_serving import IRIS
 
@@ -31,10 +31,9 @@ class Model(MLModel):
 
 
 @pytest.fixture
-def release(project: Project) -> Iterator[Path]:
+def release(project: Project, stack: Stack) -> Path:
     """A release of the iris model that nobody has seen yet; it is gone afterwards."""
-    with releases(project, 1) as (folder,):
-        yield folder
+    return project.folder / "models" / "iris-dtc" / stack.release()
 
 
 def jobs(project: Project) -> dict[str, str]:

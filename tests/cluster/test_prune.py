@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import CLUSTER, Figure, Project, ask
-from tests.cluster.stacks import MODEL, Stack, releases, stack_of
+from tests.cluster.stack import MODEL, Stack
 from tests.cluster.test_release import Watch
 from tests.cluster.test_serving import IRIS
 
@@ -35,11 +35,6 @@ def disk(project: Project) -> int:
     configuration = project.folder / ".state" / "local" / "configuration" / "registry.json"
     folder = json.loads(configuration.read_text())["storage"]["filesystem"]["rootdirectory"]
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-
-
-def serve(project: Project, stack: Stack, folder: Path) -> None:
-    stack.serve(f'{{versions: {{"{folder.name}": 100}}}}')
-    project.up()
 
 
 def prune(project: Project, *variables: str) -> str:
@@ -67,18 +62,15 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def test_what_nothing_needs_goes_and_frees_the_disk(project: Project, figure: Figure) -> None:
-    with (
-        releases(project, 3) as (first, second, newest),
-        lock_of_its_own(project, first),
-        stack_of(project) as stack,
-    ):
-        for folder in (first, second, newest):
-            serve(project, stack, folder)
+def test_what_nothing_needs_goes_and_frees_the_disk(project: Project, stack: Stack, figure: Figure) -> None:
+    first, second, newest = (stack.release() for _ in range(3))
+    with lock_of_its_own(project, project.folder / "models" / MODEL / first):
+        for version in (first, second, newest):
+            stack.serve(versions={version: 100})
         runtimes = tags("runtime")
 
         listed = prune(project, "KEEP=1")
-        assert first.name in tags(), "it only lists"
+        assert first in tags(), "it only lists"
         assert "Nothing was removed. To do it: make prune STACK=local APPLY=true" in listed
 
         before, start = disk(project), time.monotonic()
@@ -86,18 +78,18 @@ def test_what_nothing_needs_goes_and_frees_the_disk(project: Project, figure: Fi
             told = prune(project, "KEEP=1", "APPLY=true")
         freed = before - disk(project)
         figure(f"{freed / MEGABYTE:.0f} of {before / MEGABYTE:.0f} MB in {time.monotonic() - start:.1f} s")
-        assert first.name not in tags()
-        assert {second.name, newest.name} <= tags(), "what is served, and what a rollback needs"
+        assert first not in tags()
+        assert {second, newest} <= tags(), "what is served, and what a rollback needs"
         assert len(runtimes - tags("runtime")) == 1, "the one that only the first was built on"
         assert freed > 100 * MEGABYTE, told
-        assert set(watch.answers) == {newest.name}, "and nobody noticed"
+        assert set(watch.answers) == {newest}, "and nobody noticed"
         project.up("--expect-no-changes")
 
-        serve(project, stack, second)
-        assert ask(URL, IRIS)[1]["model_version"] == second.name
+        stack.serve(versions={second: 100})
+        assert ask(URL, IRIS)[1]["model_version"] == second
         # Built again, runtime and all: it is still in models/.
-        serve(project, stack, first)
-        assert ask(URL, IRIS)[1]["model_version"] == first.name
+        stack.serve(versions={first: 100})
+        assert ask(URL, IRIS)[1]["model_version"] == first
 
 
 def test_a_collection_that_was_killed_is_put_right_by_the_next_start(project: Project) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import registries
 from tests.cluster.conftest import PROJECT, Project, ask
-from tests.cluster.stack import MODEL, Stack, name_of
+from tests.cluster.stack import MODEL, Stack, changed, name_of
 
 EXAMPLE: Final = PROJECT / "templates" / "runtimes" / "custom-code"
 OWN: Final = "runtime-custom-code"
@@ -20,15 +20,17 @@ LIGHTGBM: Final = "wine-lgbm"
 
 
 @pytest.fixture(scope="module")
-def served(project: Project) -> Iterator[Project]:
+def stack(project: Project) -> Iterator[Stack]:
+    with changed(project) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def served(stack: Stack) -> Project:
     """The stack with the example of own code besides its models of scikit-learn and LightGBM."""
-    stack = Stack(project)
-    try:
-        release_own_code(stack)
-        stack.serve(OWN)
-        yield project
-    finally:
-        stack.restore()
+    release_own_code(stack)
+    stack.serve(OWN)
+    return stack.project
 
 
 def release_own_code(stack: Stack) -> None:
@@ -61,6 +63,13 @@ def layers(project: Project, deployment: str) -> list[str]:
     return [layer["digest"] for layer in found["layers"]][:-1]
 
 
+def processes(project: Project, deployment: str) -> int:
+    """How many of a server's processes are MLServer."""
+    count = "import glob; print(sum(b'serve.py' in open(f, 'rb').read() or b'spawn_main' in open(f, 'rb').read() "
+    count += "for f in glob.glob('/proc/[0-9]*/cmdline')))"
+    return int(project.kubectl("exec", f"deployment/{deployment}", "--", "python", "-c", count).stdout)
+
+
 @pytest.mark.parametrize("version", ["", "/versions/1.0"])
 def test_code_of_a_models_own_answers_through_the_gateway(served: Project, version: str) -> None:
     status, body = ask(f"/mlapi/v2/models/{OWN}{version}/infer", asked([0.5, 0.5], [4.5, 1.0], [0.0, -8.0]))
@@ -81,4 +90,14 @@ def test_the_models_of_other_runtimes_answer_beside_it(served: Project, model: s
 def test_the_lock_of_a_release_decides_its_runtime_image(served: Project) -> None:
     own, iris, wine = (layers(served, name_of("1.0", model)) for model in (OWN, MODEL, LIGHTGBM))
     assert own == iris, "one lock, one image"
-    assert iris[-1] not in wine
+    assert iris != wine
+
+
+def test_workers_predict_in_processes_of_their_own(served: Project, stack: Stack) -> None:
+    alone = processes(served, name_of("1.0", OWN))
+    stack.serve(OWN, workers=2)
+    stack.await_pods(1, OWN)
+    assert processes(served, name_of("1.0", OWN)) == alone + 2
+    status, body = ask(f"/mlapi/v2/models/{OWN}/infer", asked([0.0, -8.0]))
+    assert status == 200, body
+    assert body["outputs"][0]["data"] == [1]

@@ -13,30 +13,27 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import ENDPOINT, Project, ask
-from tests.cluster.stacks import MODEL, Stack, releases, stack_of
+from tests.cluster.stack import MODEL, Stack, changed, name_of
 from tests.cluster.test_serving import IRIS
 
 URL = f"/mlapi/v2/models/{MODEL}/infer"
 SCRAPE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
+BOUNDS = {"minimum": 2, "maximum": 4}
 CHANGE_SECONDS = 20  # a bound for a busy machine, not a measure: see `make bench`
 
 
 @pytest.fixture(scope="module")
-def versions(project: Project) -> Iterator[tuple[str, str]]:
-    """Two versions that are deployed, the older with all traffic."""
-    with releases(project, 2) as folders, stack_of(project) as stack:
-        old, new = (folder.name for folder in folders)
-        stack.serve(f'{{versions: {{"{old}": 100, "{new}": 0}}}}')
-        project.up()
-        stack.restore()
-        yield old, new
-
-
-@pytest.fixture
-def stack(project: Project, versions: tuple[str, str]) -> Iterator[Stack]:
-    """The stack file, which says of the two versions what a test wants."""
-    with stack_of(project) as stack:
+def stack(project: Project) -> Iterator[Stack]:
+    with changed(project) as stack:
         yield stack
+
+
+@pytest.fixture(scope="module")
+def versions(stack: Stack) -> tuple[str, str]:
+    """Two versions that are deployed, the older with all traffic; each test says of both what it wants."""
+    old, new = stack.release(), stack.release()
+    stack.serve(versions={old: 100, new: 0})
+    return old, new
 
 
 def answers(count: int, headers: dict[str, str] | None = None) -> Counter[str]:
@@ -60,14 +57,14 @@ def planned(project: Project) -> list[tuple[str, str]]:
 
 def requests_of(project: Project, version: str) -> float:
     """How many predictions the pods of a version have made."""
-    deployment = f"deployment/{MODEL}-{version.replace('.', '-')}"
+    deployment = f"deployment/{name_of(version)}"
     metrics = project.kubectl("exec", deployment, "--", "python", "-c", SCRAPE).stdout
     return sum(float(count) for count in re.findall(r"^model_infer_request_success_total\{.*\} (\S+)$", metrics, re.M))
 
 
 def test_weights_alone_change_one_route(project: Project, versions: tuple[str, str], stack: Stack) -> None:
     old, new = versions
-    stack.serve(f'{{versions: {{"{old}": 50, "{new}": 50}}}}')
+    stack.configure(versions={old: 50, new: 50})
     assert planned(project) == [
         ("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}"),
     ]
@@ -81,8 +78,7 @@ def test_weights_alone_change_one_route(project: Project, versions: tuple[str, s
 
 def test_a_header_chooses_the_version(project: Project, versions: tuple[str, str], stack: Stack) -> None:
     old, new = versions
-    stack.serve(f'{{versions: {{"{old}": 100, "{new}": 0}}}}')
-    project.up()
+    stack.serve(versions={old: 100, new: 0})
     assert answers(20) == {old: 20}
     assert answers(20, {"X-Model-Version": new}) == {new: 20}
     assert answers(20, {"X-Model-Version": "9.9"}) == {old: 20}, "an unknown version is like none"
@@ -92,7 +88,7 @@ def test_a_shadow_gets_every_request_and_answers_none(
     project: Project, versions: tuple[str, str], stack: Stack
 ) -> None:
     old, new = versions
-    stack.serve(f'{{versions: {{"{old}": 100}}, shadow: "{new}"}}')
+    stack.configure(versions={old: 100}, shadow=new)
     assert planned(project) == [("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}")]
     project.up()
     before = requests_of(project, new)
@@ -106,23 +102,20 @@ def test_a_shadow_gets_every_request_and_answers_none(
 
 def test_an_autoscaler_and_the_program_do_not_fight(project: Project, versions: tuple[str, str], stack: Stack) -> None:
     old, _ = versions
-    deployment = f"{MODEL}-{old.replace('.', '-')}"
+    deployment = name_of(old)
 
     def pods() -> str:
         return project.kubectl("get", "deployment", deployment, "--output", "jsonpath={.spec.replicas}").stdout
 
-    stack.serve(f'{{versions: {{"{old}": 100}}, autoscaling: {{minimum: 2, maximum: 4}}, resources: {{cpu: 50m}}}}')
-    project.up()
+    stack.serve(versions={old: 100}, autoscaling=BOUNDS, resources={"cpu": "50m"})
     # Without metrics the autoscaler keeps what it finds within its bounds, so this stands for what it would do.
     project.kubectl("scale", "deployment", deployment, "--replicas", "3")
     project.kubectl("rollout", "status", "deployment", deployment, "--timeout", "60s")
     assert planned(project) == []
     project.run("pulumi", "preview", "--refresh", "--expect-no-changes", "--stack", "local")
-    stack.serve(f'{{versions: {{"{old}": 100}}, autoscaling: {{minimum: 2, maximum: 4}}, resources: {{cpu: 60m}}}}')
-    project.up()
+    stack.serve(versions={old: 100}, autoscaling=BOUNDS, resources={"cpu": "60m"})
     assert pods() == "3", "another change leaves the number alone"
-    stack.serve(f'{{versions: {{"{old}": 100}}, resources: {{cpu: 60m}}}}')
-    project.up()
+    stack.serve(versions={old: 100}, resources={"cpu": "60m"})
     # The engine deletes last, so the autoscaler may have looked once more after the Deployment had its number.
     project.run("pulumi", "up", "--refresh", "--yes", "--skip-preview", "--stack", "local")
     assert pods() == "1", "without the autoscaler the stack decides again"

@@ -148,7 +148,14 @@ def test_what_is_in_the_registry_is_not_built(registry: str) -> None:
 
 
 def test_what_the_state_has_stays_declared(registry: str) -> None:
-    assert builds.find([release("1.0")], ImageSettings(), registry=registry, known={"iris-1-0"}).models == {}
+    known = {builds.model_name(release("1.0"), ImageSettings())}
+    assert builds.find([release("1.0")], ImageSettings(), registry=registry, known=known).models == {}
+
+
+def test_what_was_built_on_another_base_stays_as_it_was_published(registry: str) -> None:
+    known = {builds.model_name(release("1.0"), ImageSettings(base="python:3.11.1-slim"))}
+    found = builds.find([release("1.0")], ImageSettings(base="python:3.11.2-slim"), registry=registry, known=known)
+    assert found.models == {"iris-1-0": "sha256:a"}
 
 
 def test_another_content_under_the_same_version_is_not_taken_for_it(registry: str) -> None:
