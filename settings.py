@@ -235,7 +235,7 @@ class ImageSettings(Section):
     base: str = Field(
         "python:3.11-slim-bookworm",
         min_length=1,
-        description="Image with Python 3.11 and its venv module, on which the runtime images are built.",
+        description="Image with Python 3.11 and its venv module, on which the runtimes of new releases are built.",
     )
     builder: str | None = Field(
         None, description="Name of a buildx builder. Without it the default builder of the machine is used."
