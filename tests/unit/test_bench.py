@@ -134,4 +134,3 @@ def test_the_bare_way_starts_the_same_pod_under_its_own_name() -> None:
 def test_mlservers_defaults_are_what_nobody_sets() -> None:
     (container,) = _with_defaults(server(DEPLOYMENT, "x"))["spec"]["template"]["spec"]["containers"]
     assert container["env"] == [{"name": "MLSERVER_HTTP_PORT"}]
-    assert "mlserver start" in container["command"][-1]
