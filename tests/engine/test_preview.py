@@ -20,7 +20,7 @@ from tests.engine.harness import ROOT, Project, plain_secrets
 
 GOLDEN = ROOT / "tests" / "unit" / "golden"
 COMMIT = "3f1c9d2a7b60e58412cd90ab37ef6651d08b24c7"
-MANY = 12
+MANY = 13
 """Models besides the three of this project: together more than 200 resources."""
 Whole = Callable[[str], Project]
 Small = Callable[..., Project]
