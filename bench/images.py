@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from typing import Any, Final
+from typing import Final
 
-from preflight import REGISTRY_TIMEOUT_SECONDS, registry_url
-from registries import MANIFESTS
+import registries
+from preflight import registry_url
 
 KIBIBYTE: Final = 1024
 
@@ -16,7 +14,7 @@ def blobs(reference: str) -> dict[str, int]:
     """Everything that was pushed for an image, ``<registry>/<name>:<tag>``: digest or place -> bytes."""
     name, _, tag = reference.rpartition(":")
     host, _, repository = name.partition("/")
-    return _blobs_of_manifest(f"{registry_url(host)}{repository}/manifests", tag)
+    return _blobs_of_manifest(f"{registry_url(host)}{repository}/manifests", host, tag)
 
 
 def new_kibibytes(image: str, *before: str) -> float:
@@ -29,14 +27,11 @@ def all_kibibytes(image: str) -> float:
     return sum(blobs(image).values()) / KIBIBYTE
 
 
-def _blobs_of_manifest(base: str, reference: str) -> dict[str, int]:
-    request = urllib.request.Request(f"{base}/{reference}", headers={"Accept": MANIFESTS})  # noqa: S310 - a registry
-    with urllib.request.urlopen(request, timeout=REGISTRY_TIMEOUT_SECONDS) as answer:  # noqa: S310
-        text, digest = answer.read(), answer.headers["Docker-Content-Digest"]
-    manifest: dict[str, Any] = json.loads(text)
-    found = {digest: len(text)}
+def _blobs_of_manifest(base: str, host: str, reference: str) -> dict[str, int]:
+    manifest, headers = registries.ask(f"{base}/{reference}", host)
+    found = {headers[registries.DIGEST_HEADER]: int(headers["Content-Length"])}
     for child in manifest.get("manifests", []):
-        found |= _blobs_of_manifest(base, child["digest"])
+        found |= _blobs_of_manifest(base, host, child["digest"])
     for blob in [*manifest.get("layers", []), *([manifest["config"]] if "config" in manifest else [])]:
         found[blob["digest"]] = blob["size"]
     return found

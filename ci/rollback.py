@@ -110,8 +110,8 @@ def _newest_at(commit: str, model: str) -> str | None:
     """The newest release of a model in a commit, which is what served if the stack named no version."""
     command = ["git", "ls-tree", "--name-only", f"{commit}:models/{model}"]
     listed = subprocess.run(command, cwd=stacks.PROJECT, capture_output=True, text=True, check=False)
-    versions = [version for version in listed.stdout.split() if catalog.order(version)]
-    return max(versions, key=catalog.order, default=None)  # type: ignore[arg-type]  # filtered in the line before
+    places = {version: place for version in listed.stdout.split() if (place := catalog.order(version))}
+    return max(places, key=lambda version: places[version], default=None)
 
 
 def _answering(weights: Weights) -> dict[str, int]:

@@ -9,27 +9,13 @@ from typing import Final
 import pytest
 
 from registries import MANIFESTS
-from tests.cluster.conftest import ENDPOINT, Figure, Project, ask
+from tests.cluster.conftest import Figure
+from tests.cluster.faults import load_of, version
 from tests.cluster.load import Load
 from tests.cluster.stack import MODEL, PULUMI_UP, Stack, name_of
-from tests.cluster.test_serving import IRIS
 
-PATH: Final = f"/mlapi/v2/models/{MODEL}/infer"
 IMPATIENT: Final = {"startSeconds": 30, "provisionSeconds": 10, "contract": {"seconds": 5}}
 """Settings with which a version that cannot come up is given up soon."""
-PAUSE_MILLISECONDS: Final = 50
-
-
-def load_of(project: Project) -> Load:
-    body = project.folder / "models" / MODEL / "1.0" / "request.json"
-    return Load(ENDPOINT + PATH, body, connections=1, pause_milliseconds=PAUSE_MILLISECONDS)
-
-
-def version() -> str:
-    status, body = ask(PATH, IRIS)
-    assert status == 200, body
-    served: str = body["model_version"]
-    return served
 
 
 def delete_image(repository: str, tag: str) -> None:

@@ -15,30 +15,15 @@ from typing import Final
 
 import pytest
 
-from tests.cluster.conftest import CLUSTER, ENDPOINT, Figure, Project, ask
-from tests.cluster.load import Load
+from tests.cluster.conftest import CLUSTER, Figure, Project
+from tests.cluster.faults import load_of, version
 from tests.cluster.stack import MODEL, PULUMI_UP, Stack, name_of
-from tests.cluster.test_serving import IRIS
 
-PATH: Final = f"/mlapi/v2/models/{MODEL}/infer"
 MOMENTS: Final = 10
 RELEASE_SECONDS: Final = 8
 """About what a release takes, the moments are within it."""
-PAUSE_MILLISECONDS: Final = 50
 STATE_BYTES: Final = 512 << 20
 """etcd alone sets aside 64 MiB for its log."""
-
-
-def load_of(project: Project) -> Load:
-    body = project.folder / "models" / MODEL / "1.0" / "request.json"
-    return Load(ENDPOINT + PATH, body, connections=1, pause_milliseconds=PAUSE_MILLISECONDS)
-
-
-def version() -> str:
-    status, body = ask(PATH, IRIS)
-    assert status == 200, body
-    served: str = body["model_version"]
-    return served
 
 
 def objects(project: Project) -> set[str]:
