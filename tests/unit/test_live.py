@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +12,7 @@ from model_serving.catalog import Catalog, Release
 from model_serving.pointers import Pointer
 from model_serving.problems import InvalidInput
 from settings import Settings
-
-
-def release(name: str, version: str) -> Release:
-    folder = Path("models", name, version)
-    return Release(
-        name=name,
-        version=version,
-        folder=folder,
-        implementation="mlserver_sklearn.SKLearnModel",
-        lock=folder / "requirements.lock",
-        request=None,
-        response=None,
-    )
-
+from tests.unit.releases import release
 
 CATALOG = Catalog(
     by_name={

@@ -12,6 +12,7 @@ from ci import rollback, stacks
 from ci.backend import Backend, BackendError
 from model_serving.catalog import Catalog, Release
 from model_serving.problems import InvalidInput
+from tests.unit import releases
 
 STACK = """\
 # what clients rely on
@@ -63,16 +64,7 @@ def test_what_cannot_be_changed_in_its_place_is_left_alone() -> None:
 
 
 def release(version: str) -> Release:
-    folder = Path("models", "iris", version)
-    return Release(
-        name="iris",
-        version=version,
-        folder=folder,
-        implementation="mlserver_sklearn.SKLearnModel",
-        lock=folder / "requirements.lock",
-        request=None,
-        response=None,
-    )
+    return releases.release("iris", version)
 
 
 RELEASED = Catalog(by_name={"iris": tuple(release(version) for version in ("1.0", "1.1", "1.2", "1.3"))})

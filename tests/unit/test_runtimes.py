@@ -11,6 +11,7 @@ import pytest
 import runtimes
 from model_serving.catalog import Release
 from settings import ImageSettings, ModelSettings
+from tests.unit import releases
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +22,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def release(version: str, lock: str) -> Release:
-    folder = Path("models", "iris", version)
-    folder.mkdir(parents=True)
-    (folder / "requirements.lock").write_text(lock)
-    return Release(
-        name="iris",
-        version=version,
-        folder=folder,
-        implementation="mlserver_sklearn.SKLearnModel",
-        lock=folder / "requirements.lock",
-        request=None,
-        response=None,
-    )
+    made = releases.release("iris", version)
+    made.folder.mkdir(parents=True)
+    made.lock.write_text(lock)
+    return made
 
 
 def test_releases_with_one_lock_share_a_runtime() -> None:
