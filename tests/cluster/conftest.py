@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import pytest
 
+from local.layout import Layout
 from local.locks import held
 from local.owner import owner_of
 from tests.cluster.stack import PULUMI_UP, Stack, changed
@@ -173,6 +174,9 @@ def checkout(name_of_its_own: None) -> Iterator[Project]:
     # Not pytest's own temporary folder, which it may clear away while a cluster still has mounts in it.
     folder = Path(tempfile.mkdtemp(prefix="model-serving-"))
     copy_project(folder)
+    # Images stay when a cluster is deleted, and what another commit has published under a version refuses this one's.
+    layout = Layout(name=CLUSTER, state=folder / ".state", bin=folder / ".state" / "bin")
+    shutil.rmtree(layout.cache / "registry", ignore_errors=True)
     checkout = Project(folder=folder, environment=os.environ | make_environment(folder) | {"CLUSTER": CLUSTER})
     try:
         checkout.make("cluster", "stack")
