@@ -98,7 +98,14 @@ gateway = Gateway("gateway", gateway_args(settings), in_cluster)
 if platform:
     platform.equip(namespace.name, gateway.name, reach.administrator)
 
-place = Place(settings=settings, namespace=namespace.name, gateway=gateway, platform=platform, opts=in_cluster)
+place = Place(
+    settings=settings,
+    namespace=namespace.name,
+    gateway=gateway,
+    platform=platform,
+    opts=in_cluster,
+    kubectl=reach.kubectl,
+)
 registry = settings.registry or (platform.registry.url if platform else "")
 releases = [version.release for model in stack.models for version in model.versions]
 images = ModelImages(settings, registry, releases, known=known_images)

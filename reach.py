@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,18 @@ class Reach:
             after: what the way leads through, made before and deleted after whatever goes this way.
         """
         return self.administrator if self._is_one else self._of_jobs(after)
+
+    @property
+    def kubectl(self) -> list[str]:
+        """The command that finds the models' cluster as their provider does; empty if there is none here.
+
+        A kubeconfig that the platform makes is no file, and none is made of it: it would outlive a program that is
+        killed.
+        """
+        if not isinstance(self._kubeconfig, str) or not shutil.which("kubectl"):
+            return []
+        given = {"kubeconfig": self._kubeconfig, "context": self._stack.kube_context}
+        return ["kubectl", *(f"--{option}={value}" for option, value in given.items() if value)]
 
     def _of_jobs(self, after: Sequence[pulumi.Resource] = ()) -> pulumi.ResourceOptions:
         return _options("cluster", self._stack.settings, self._kubeconfig, self._stack.kube_context, after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +12,13 @@ import pulumi
 
 import hooks
 import runtimes
-from components.contract import CheckArgs, ContractChecks, ContractChecksArgs
+from components.contract import Check, CheckArgs, ContractChecks, ContractChecksArgs
 from components.gateway import Gateway
 from components.image import ModelImage
 from components.route import Backend, ModelRoute, ModelRouteArgs, pinned_path
 from components.server import IN_FLIGHT_SECONDS, Accelerators, Autoscaling, ModelServer, ModelServerArgs
 from components.server_access import ServerAccess, ServerAccessArgs
+from contracts import Contracts
 from live import LiveModel, LiveVersion
 from model_images import ModelImages
 from model_serving.catalog import Release
@@ -47,6 +49,7 @@ class Place:
         namespace: of the model servers.
         platform: Google's, if the stack has one.
         opts: with the provider of the cluster.
+        kubectl: the command that gets there as that provider does; empty if there is none.
     """
 
     settings: Settings
@@ -54,6 +57,7 @@ class Place:
     gateway: Gateway
     platform: Platform | None
     opts: pulumi.ResourceOptions
+    kubectl: Sequence[str]
 
     def drain_seconds(self, model: LiveModel) -> int:
         """For how long a leaving server of a model goes on serving."""
@@ -85,6 +89,7 @@ class Serving:
             scraper_namespaces=place.scraper_namespaces,
         )
         ServerAccess("model-servers", access, place.opts)
+        self._contracts = Contracts(place.kubectl)
         self._settled = hooks.traffic_moves_before_servers_go(seconds)
 
     def serve(self, model: LiveModel) -> dict[str, Any]:
@@ -117,13 +122,15 @@ class Serving:
     def _backend(self, model: LiveModel, version: LiveVersion, image: ModelImage) -> Backend:
         server = self._server(model, version, image)
         known = self._policies(model, version.release, server)
+        checks = self._contract(model, version.release, image, known)
         return Backend(
             slug=version.release.slug,
             service=server.service,
             weight=version.weight,
             shadow=version.shadow,
             ready=known,
-            proven=[server.pods, *self._contract(model, version.release, image, known)],
+            proven=[server.pods],
+            shown=[self._contracts.kept(check, pods=server.pods, namespace=self._place.namespace) for check in checks],
         )
 
     def _server(self, model: LiveModel, version: LiveVersion, image: ModelImage) -> ModelServer:
@@ -167,7 +174,7 @@ class Serving:
 
     def _contract(
         self, model: LiveModel, release: Release, image: ModelImage, after: list[pulumi.Resource]
-    ) -> list[pulumi.Resource]:
+    ) -> list[Check]:
         """What has to succeed before the version gets traffic: nothing, if there is nothing to ask."""
         chosen, settings = model.settings.contract, self._place.settings
         if not (chosen.check and release.can_be_asked):
@@ -186,6 +193,7 @@ class Serving:
             provision_seconds=model.settings.provision_seconds,
             seconds=chosen.seconds or (CLOUD_ANSWER_SECONDS if settings.has_googles_gateway else ANSWER_SECONDS),
             after=after,
+            begins=self._contracts.begins,
         )
         return [self._contract_checks.check(args)]
 

@@ -24,7 +24,7 @@ from model_serving import catalog
 
 TITLE: Final = "Release of a version"
 BAR: Final = 1.5
-BUILT, READY, PROVEN, MOVED, ENDED = "image pushed", "pods ready", "contract kept", "all traffic", "commands ended"
+BUILT, READY, PROVEN, MOVED, ENDED = "image pushed", "pods ready", "check recorded", "all traffic", "commands ended"
 KINDS: Final = {
     "docker-build:index:Image": BUILT,
     "kubernetes:apps/v1:Deployment": READY,
@@ -60,7 +60,8 @@ def measure(checkout: Checkout, runs: int, progress: Progress) -> Section:
     text = (
         f"A copy of the model `{MODEL}` under a new version. Here: `pulumi up`. The bare way: `buildctl build` with "
         "the same Dockerfile and a push, `kubectl apply` and `kubectl rollout status`, on one Deployment with the same "
-        "pod, which is updated in place; it checks no contract. Both are asked through the gateway every 50 ms: all "
+        "pod, which is updated in place; it checks no contract. Here the contract is kept before traffic moves; "
+        "that its Job has ended is known later. Both are asked through the gateway every 50 ms: all "
         "traffic is on the new version from when on nobody else answers."
     )
     return Section(title=TITLE, text=text, rows=rows)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pulumi import ComponentResource, CustomTimeouts, Input, Output, Resource, ResourceOptions
+from pulumi import (
+    ComponentResource,
+    CustomTimeouts,
+    Input,
+    Output,
+    Resource,
+    ResourceHook,
+    ResourceHookBinding,
+    ResourceOptions,
+)
 
 from components.manifest import CORE, Manifest
 
@@ -19,6 +28,8 @@ LABELS: Final = {"app.kubernetes.io/component": "contract-check"}
 FOLDER: Final = "/contract"
 LONGEST_LABEL: Final = 44
 """Characters of a release's label in the name of its Job, which has 63 at most."""
+KEPT: Final = "The contract is kept."
+"""What model_serving/contract.py prints then. It is not imported, for the sake of all that it imports itself."""
 PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -53,6 +64,7 @@ class CheckArgs:
         provision_seconds: how long a pod, its own too, may wait for a node and for the image before that.
         seconds: how long it may take to answer right after that.
         after: what the gateway must know before it is asked.
+        begins: called before the check's Job is made.
     """
 
     label: str
@@ -65,6 +77,7 @@ class CheckArgs:
     start_seconds: int = 120
     provision_seconds: int = 300
     after: Sequence[Resource] = ()
+    begins: ResourceHook | None = None
 
     @property
     def job_name(self) -> str:
@@ -73,6 +86,21 @@ class CheckArgs:
     @property
     def asking_seconds(self) -> int:
         return self.start_seconds + self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A check that was declared.
+
+    Attributes:
+        job: what depends on it happens only if the version keeps its contract.
+        name: of the Job in Kubernetes.
+        kept: the line that its pod prints as soon as the version has kept its contract.
+    """
+
+    job: Resource
+    name: str
+    kept: str
 
 
 class ContractChecks(ComponentResource):
@@ -111,8 +139,11 @@ class ContractChecks(ComponentResource):
             opts=ResourceOptions(parent=self),
         )
 
-    def check(self, args: CheckArgs) -> Resource:
-        """Declares the check of a version; what depends on it happens only if the version keeps its contract."""
+    def check(self, args: CheckArgs) -> Check:
+        """Declares the check of a version."""
+        return Check(job=self._job(args), name=args.job_name, kept=KEPT)
+
+    def _job(self, args: CheckArgs) -> Resource:
         active_seconds = args.asking_seconds + args.provision_seconds
         return Manifest(
             f"{args.label}-{NAME}",
@@ -135,6 +166,7 @@ class ContractChecks(ComponentResource):
                 parent=self,
                 depends_on=[*self._shared, *args.after],
                 custom_timeouts=CustomTimeouts(create=f"{active_seconds + 60}s"),
+                hooks=ResourceHookBinding(before_create=[args.begins]) if args.begins else None,
             ),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pulumi import ComponentResource, Input, Output, Resource, ResourceHook, ResourceHookBinding, ResourceOptions
@@ -29,6 +29,7 @@ class Backend:
         shadow: whether it gets a copy of the model's requests, and no client its answers.
         ready: what has to be there before its own route, besides the Service.
         proven: what has to be there before it gets a part of the model's traffic.
+        shown: what has to be known before that; values are of no interest.
     """
 
     slug: str
@@ -37,6 +38,7 @@ class Backend:
     shadow: bool = False
     ready: Sequence[Resource] = ()
     proven: Sequence[Resource] = ()
+    shown: Sequence[Output[None]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,9 @@ class ModelRoute(ComponentResource):
         everybody = _rule(path, [_to(backend, weight=backend.weight) for backend in answering.values()], copies=copies)
         proven = [resource for backend in backends.values() for resource in backend.proven]
         hooks = ResourceHookBinding(after_update=[args.settled]) if args.settled else None
+        shown = [known for backend in backends.values() for known in backend.shown]
+        gateway = Output.all(args.gateway, *shown).apply(lambda known: str(known[0]))
+        args = replace(args, gateway=gateway)
         return self._route(name, args, [*chosen, everybody], depends_on=[*pinned, *proven], hooks=hooks)
 
     def _route(

@@ -1,7 +1,7 @@
 """Asks one version of a model what its release says that it can answer, before any traffic moves to it.
 
 It runs in a pod with the model's own image and asks through the gateway as a client would, so it needs nothing but
-Python's standard library. components/contract.py puts it there. It prints nothing unless the contract is broken.
+Python's standard library. components/contract.py puts it there. What it prints is the verdict.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ PAUSE_SECONDS: Final = 0.1
 ANSWER_SECONDS: Final = 15.0
 SHOWN: Final = 400
 """Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
+
+KEPT: Final = "The contract is kept."
+"""What is printed then, and what the program waits for, see contracts.py."""
 
 
 class Broken(Exception):
@@ -311,6 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     contract = read(options.folder)
     if contract is None:
+        print(KEPT)
         return 0
     ask = Door(options.url, options.address).ask(options.path, contract.request)
     try:
@@ -326,6 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "a new version, or take this version out of the stack."
         )
         return 1
+    print(KEPT)
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,13 @@ def jobs(project: Project) -> dict[str, str]:
     return {job["metadata"]["name"]: job["metadata"]["uid"] for job in listed["items"]}
 
 
+def described(project: Project, kind: str, name: str) -> dict[str, Any]:
+    """An object as the API server has it."""
+    command = ("get", kind, name, "--output", "json", "--show-managed-fields")
+    found: dict[str, Any] = json.loads(project.kubectl(*command).stdout)
+    return found
+
+
 def of_version(jobs: Iterable[str], release: Path) -> list[str]:
     return [name for name in jobs if name.startswith(f"iris-dtc-{release.name.replace('.', '-')}-contract-")]
 
@@ -61,6 +69,16 @@ def test_a_version_that_keeps_its_contract_gets_the_traffic_and_a_record(project
     assert len(of_version(recorded, release)) == 1
     project.up("--expect-no-changes")
     assert jobs(project) == recorded, "nothing is asked again"
+
+
+def test_the_traffic_moves_as_soon_as_the_pod_says_that_the_contract_is_kept(project: Project, release: Path) -> None:
+    project.up()
+    (job,) = of_version(jobs(project), release)
+    ended = described(project, "job", job)["status"]["completionTime"]
+    changes = described(project, "httproute", "iris-dtc")["metadata"]["managedFields"]
+    moved = [change["time"] for change in changes if "subresource" not in change]
+    # Both in whole seconds, as Kubernetes writes them; between them are more than two.
+    assert max(moved) < ended
 
 
 def test_a_version_that_answers_the_wrong_class_gets_no_traffic(project: Project, release: Path) -> None:

@@ -246,10 +246,10 @@ def test_a_message_names_version_question_answer_and_expectation(
     assert "what served before still serves" in told
 
 
-def test_a_kept_contract_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kept_contract_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path, request=REQUEST, response={"outputs": [output([1])]})
     assert run(folder, Answer(404, ""), *[answered(output([1]))] * contract.RIGHT_ANSWERS) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == f"{contract.KEPT}\n"
 
 
 def test_a_message_fits_into_what_kubernetes_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
