@@ -16,7 +16,7 @@ from typing import Final
 
 import pulumi
 
-from components.contract import Check
+from components.contract import KEPT, Check
 
 LOOK_SECONDS: Final = 0.5
 """Between two looks at a log that has ended or cannot be read."""
@@ -29,40 +29,39 @@ class Contracts:
         begins: hook of each check's Job, before it is made; None if nobody waits for that.
     """
 
-    def __init__(self, kubectl: Sequence[str]) -> None:
+    def __init__(self, namespace: pulumi.Input[str], *, kubectl: Sequence[str]) -> None:
         """Registers the hook.
 
         Args:
+            namespace: of the models and of the checks.
             kubectl: the command with the options that lead to the cluster of the models; without one, the Jobs
                 themselves are waited for.
         """
-        self._kubectl = [*kubectl]
+        self._namespace = pulumi.Output.from_input(namespace)
+        self._kubectl = kubectl
         self._begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.begins = pulumi.ResourceHook("contract-check-begins", self._begin) if kubectl else None
 
-    def kept(self, check: Check, *, pods: pulumi.Resource, namespace: pulumi.Input[str]) -> pulumi.Output[None]:
+    def kept(self, check: Check, *, pods: pulumi.Resource) -> pulumi.Output[None]:
         """Known as soon as a contract is kept; a failure of the check's Job is the failure of whatever needs this.
 
         Args:
             check: whose Job has the hook.
             pods: the version's server. Before it is ready there is nothing to hear.
-            namespace: of the Job.
         """
         if not self._kubectl:
             return check.job.urn.apply(lambda _: None)
-        return pulumi.Output.from_input(
-            first(_value(check.job.urn), self._says(check, pods, pulumi.Output.from_input(namespace)))
-        )
+        return pulumi.Output.from_input(first(_value(check.job.urn), self._says(check, pods)))
 
     def _begin(self, args: pulumi.ResourceHookArgs) -> None:
         self._begun[(args.new_inputs or {})["metadata"]["name"]].set()
 
-    async def _says(self, check: Check, pods: pulumi.Resource, namespace: pulumi.Output[str]) -> None:
+    async def _says(self, check: Check, pods: pulumi.Resource) -> None:
         # What has the Job's name before is one that failed in an earlier update.
         await self._begun[check.name].wait()
         await _value(pods.urn)
-        options = ("--namespace", str(await _value(namespace)), "logs", "--follow", f"job/{check.name}")
-        while not await prints(check.kept, [*self._kubectl, *options]):
+        options = ("--namespace", str(await _value(self._namespace)), "logs", "--follow", f"job/{check.name}")
+        while not await prints(KEPT, [*self._kubectl, *options]):
             await asyncio.sleep(LOOK_SECONDS)
 
 

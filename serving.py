@@ -89,7 +89,7 @@ class Serving:
             scraper_namespaces=place.scraper_namespaces,
         )
         ServerAccess("model-servers", access, place.opts)
-        self._contracts = Contracts(place.kubectl)
+        self._contracts = Contracts(place.namespace, kubectl=place.kubectl)
         self._settled = hooks.traffic_moves_before_servers_go(seconds)
 
     def serve(self, model: LiveModel) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Serving:
             shadow=version.shadow,
             ready=known,
             proven=[server.pods],
-            shown=[self._contracts.kept(check, pods=server.pods, namespace=self._place.namespace) for check in checks],
+            shown=[self._contracts.kept(check, pods=server.pods) for check in checks],
         )
 
     def _server(self, model: LiveModel, version: LiveVersion, image: ModelImage) -> ModelServer:
@@ -193,7 +193,6 @@ class Serving:
             provision_seconds=model.settings.provision_seconds,
             seconds=chosen.seconds or (CLOUD_ANSWER_SECONDS if settings.has_googles_gateway else ANSWER_SECONDS),
             after=after,
-            begins=self._contracts.begins,
         )
         return [self._contract_checks.check(args)]
 
@@ -208,6 +207,7 @@ class Serving:
                 url=place.gateway.cluster_endpoint,
                 address=place.gateway.cluster_address,
                 proxy_ranges=place.client_ranges,
+                begins=self._contracts.begins,
             ),
             place.opts,
         )

@@ -24,11 +24,11 @@ from model_serving import catalog
 
 TITLE: Final = "Release of a version"
 BAR: Final = 1.5
-BUILT, READY, PROVEN, MOVED, ENDED = "image pushed", "pods ready", "check recorded", "all traffic", "commands ended"
+BUILT, READY, RECORDED, MOVED, ENDED = "image pushed", "pods ready", "check recorded", "all traffic", "commands ended"
 KINDS: Final = {
     "docker-build:index:Image": BUILT,
     "kubernetes:apps/v1:Deployment": READY,
-    "kubernetes:batch/v1:Job": PROVEN,
+    "kubernetes:batch/v1:Job": RECORDED,
 }
 Times = dict[str, float]
 """What has happened -> seconds after the beginning."""
@@ -82,7 +82,7 @@ def _rows(ours: list[Times], bare: list[Times]) -> list[Row]:
         )
         for what in (BUILT, READY, MOVED, ENDED)
     ]
-    return [*compared[:2], Row(what=f"{PROVEN} after", unit="s", values=of(ours, PROVEN)), *compared[2:]]
+    return [*compared[:2], Row(what=f"{RECORDED} after", unit="s", values=of(ours, RECORDED)), *compared[2:]]
 
 
 def _our_release(checkout: Checkout, version: str) -> Times:

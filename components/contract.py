@@ -42,6 +42,7 @@ class ContractChecksArgs:
         url: the gateway as its clients name it, with scheme and host.
         address: where that is, if the name in the URL is not known in the cluster.
         proxy_ranges: CIDR ranges of the gateway's proxies, which may run in the cluster.
+        begins: called before the Job of a check is made.
     """
 
     namespace: Input[str]
@@ -49,6 +50,7 @@ class ContractChecksArgs:
     url: Input[str]
     address: Input[str | None] = None
     proxy_ranges: Sequence[str] = ()
+    begins: ResourceHook | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,6 @@ class CheckArgs:
         provision_seconds: how long a pod, its own too, may wait for a node and for the image before that.
         seconds: how long it may take to answer right after that.
         after: what the gateway must know before it is asked.
-        begins: called before the check's Job is made.
     """
 
     label: str
@@ -77,7 +78,6 @@ class CheckArgs:
     start_seconds: int = 120
     provision_seconds: int = 300
     after: Sequence[Resource] = ()
-    begins: ResourceHook | None = None
 
     @property
     def job_name(self) -> str:
@@ -94,13 +94,11 @@ class Check:
 
     Attributes:
         job: what depends on it happens only if the version keeps its contract.
-        name: of the Job in Kubernetes.
-        kept: the line that its pod prints as soon as the version has kept its contract.
+        name: of the Job in Kubernetes, whose pod prints KEPT as soon as it does.
     """
 
     job: Resource
     name: str
-    kept: str
 
 
 class ContractChecks(ComponentResource):
@@ -141,7 +139,7 @@ class ContractChecks(ComponentResource):
 
     def check(self, args: CheckArgs) -> Check:
         """Declares the check of a version."""
-        return Check(job=self._job(args), name=args.job_name, kept=KEPT)
+        return Check(job=self._job(args), name=args.job_name)
 
     def _job(self, args: CheckArgs) -> Resource:
         active_seconds = args.asking_seconds + args.provision_seconds
@@ -166,7 +164,7 @@ class ContractChecks(ComponentResource):
                 parent=self,
                 depends_on=[*self._shared, *args.after],
                 custom_timeouts=CustomTimeouts(create=f"{active_seconds + 60}s"),
-                hooks=ResourceHookBinding(before_create=[args.begins]) if args.begins else None,
+                hooks=ResourceHookBinding(before_create=[self._args.begins]) if self._args.begins else None,
             ),
         )
 

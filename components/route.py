@@ -105,8 +105,8 @@ class ModelRoute(ComponentResource):
         proven = [resource for backend in backends.values() for resource in backend.proven]
         hooks = ResourceHookBinding(after_update=[args.settled]) if args.settled else None
         shown = [known for backend in backends.values() for known in backend.shown]
-        gateway = Output.all(args.gateway, *shown).apply(lambda known: str(known[0]))
-        args = replace(args, gateway=gateway)
+        # A route is declared when all that it is made of is known: this says the gateway's name only when the rest is.
+        args = replace(args, gateway=Output.all(args.gateway, *shown).apply(lambda known: str(known[0])))
         return self._route(name, args, [*chosen, everybody], depends_on=[*pinned, *proven], hooks=hooks)
 
     def _route(
