@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bench import checkout, gateway, machine, previews, release, server, versions
+from bench import checkout, gateway, machine, previews, release, server, traffic, versions
 from bench.figures import Row, Section, document
 from bench.progress import Progress
 
@@ -19,6 +19,7 @@ Measure = Callable[[checkout.Checkout, int, Progress], Section]
 PARTS: Final[Mapping[str, tuple[str, Measure]]] = {
     "preview": (previews.TITLE, previews.measure),
     "release": (release.TITLE, release.measure),
+    "traffic": (traffic.TITLE, traffic.measure),
     "gateway": (gateway.TITLE, gateway.measure),
     "server": (server.TITLE, server.measure),
     "versions": (versions.TITLE, versions.measure),

@@ -75,6 +75,12 @@ class Checkout:
         copy_release(self.folder / "models" / MODEL / LIKE, target)
         return target
 
+    @property
+    def models(self) -> dict[str, Any]:
+        """What the stack file serves."""
+        served: dict[str, Any] = yaml.safe_load(self._settings.read_text())["config"]["model-serving:models"]
+        return served
+
     def serve(self, models: Mapping[str, Any]) -> None:
         """Writes into the stack file that it serves these models and no others."""
         content = yaml.safe_load(self._settings.read_text())
