@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -83,6 +84,8 @@ def gateway_args(settings: Settings) -> GatewayArgs:
 # Of each resource the SDK tells the engine six things that only `pulumi --debug` shows, and waits for each to be taken:
 # with 50 live versions half a second of a preview.
 pulumi.log.debug = lambda *_, **__: None
+# The program ends in seconds, with little garbage: the search for it costs more than it frees.
+gc.disable()
 
 stack = read_inputs()
 settings = stack.settings
@@ -90,6 +93,10 @@ settings = stack.settings
 known_images = state.built_images()
 
 platform = declare_platform(settings)
+registry = settings.registry or (platform.registry.url if platform else "")
+releases = [version.release for model in stack.models for version in model.versions]
+# Before what is in the cluster: a release waits for its image, and the engine takes up things as it hears of them.
+images = ModelImages(settings, registry, releases, known=known_images)
 reach = Reach(stack, platform.cluster if platform else None)
 namespace = ServingNamespace("models", ServingNamespaceArgs(namespace=settings.namespace), reach.administrator)
 agent = declare_agent(settings, reach.administrator)
@@ -106,9 +113,6 @@ place = Place(
     opts=in_cluster,
     kubectl=reach.kubectl,
 )
-registry = settings.registry or (platform.registry.url if platform else "")
-releases = [version.release for model in stack.models for version in model.versions]
-images = ModelImages(settings, registry, releases, known=known_images)
 serving = Serving(place, images)
 
 pulumi.export("endpoint", gateway.endpoint)

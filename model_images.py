@@ -21,7 +21,7 @@ class ModelImages:
     def __init__(
         self, settings: Settings, registry: pulumi.Input[str], releases: Sequence[Release], *, known: Collection[str]
     ) -> None:
-        """Looks what the registry has already.
+        """Looks what the registry has already, and declares the images.
 
         Args:
             settings: say how images are built.
@@ -43,8 +43,12 @@ class ModelImages:
         self._guard = hooks.released_models_never_change(ask_registry=bool(settings.registry))
         self._fetched = hooks.large_files_are_fetched(str(settings.remote))
         self._removed = hooks.large_files_are_removed()
+        self._images = {release.label: self._declare(release) for release in releases}
 
     def of(self, release: Release) -> ModelImage:
+        return self._images[release.label]
+
+    def _declare(self, release: Release) -> ModelImage:
         digest = self._built.models.get(release.label)
         if digest is None:
             self._models.append(builds.model_name(release, self._settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -87,5 +88,6 @@ def tag_of(release: Release, images: ImageSettings) -> str:
     return _digest(images.base.encode() + DOCKERFILE.read_bytes() + release.lock.read_bytes())
 
 
+@lru_cache
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]

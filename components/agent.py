@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -66,14 +65,12 @@ class Agent(ComponentResource):
 
     def _registered(self, name: str, args: AgentArgs) -> Mapping[str, Output[str]]:
         # GitLab's SDK loads all of itself, which takes a second: only for stacks that do something in GitLab.
-        gc.disable()
         from components.agent_registration import (  # noqa: PLC0415
             AgentRegistration,
             AgentRegistrationArgs,
             ConfigurationFile,
         )
 
-        gc.enable()
         settings = args.settings
         content = settings.configuration_text(args.stack, environment_of(settings, args.stack), args.serving_namespace)
         file = ConfigurationFile(branch=settings.branch, path=settings.configuration_path, content=content)

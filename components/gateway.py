@@ -88,5 +88,6 @@ class Gateway(ComponentResource):
                 "annotations": {"pulumi.com/waitFor": "condition=Programmed", **args.annotations},
             },
             spec=spec | ({"addresses": args.addresses} if args.addresses else {}),
+            status=None,
             opts=ResourceOptions(parent=self),
         )

@@ -22,10 +22,11 @@ class Manifest(pulumi.CustomResource):
 
     metadata: Output[dict[str, Any]]
     status: Output[dict[str, Any]]
+    """Of one that is declared with ``status=None``: each output costs time, and few are asked for."""
 
     def __init__(
         self, name: str, api_version: str, kind: str, *, metadata: dict[str, Any], opts: ResourceOptions, **rest: Any
     ) -> None:
-        content = {"apiVersion": api_version, "kind": kind, "metadata": metadata, "status": None, **rest}
+        content = {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}
         group = f"core/{CORE}" if api_version == CORE else api_version
         super().__init__(f"kubernetes:{group}:{kind}", name, content, opts)
