@@ -26,6 +26,8 @@ from local.layout import LOOPBACK, Layout
 
 MARK = "MODEL_SERVING_LOCAL"
 SHOWN_LOG_LINES = 12
+NOT_INHERITED = frozenset({"NOTIFY_SOCKET", "KUBECONFIG", "GOGC"})
+"""GOGC is for Pulumi's processes, which end in seconds; those of a cluster keep what they do not collect."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_TIME_FIELD = 19  # of /proc/<pid>/stat, counted after the command's closing parenthesis
 
@@ -141,7 +143,7 @@ class Processes:
         self._write(process, child.pid)
 
     def _environment(self) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if key not in {"NOTIFY_SOCKET", "KUBECONFIG"}}
+        inherited = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
         path = f"{self._layout.bin}:{SYSTEM_PATH}"
         # buildkitd leaves mount points behind in its temporary folder.
         temporary = self._layout.run / "tmp"
