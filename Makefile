@@ -16,7 +16,7 @@ export PULUMI_HOME := $(CURDIR)/$(STATE)/pulumi
 export PULUMI_SKIP_UPDATE_CHECK := true
 # Every plugin is built by `make tools`: nothing is downloaded behind anybody's back.
 export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
-# Pulumi and its plugins are processes of seconds: a collector that is less eager takes a tenth of a preview less.
+# Pulumi and its plugins are processes of seconds: with a collector that is less eager a preview takes a twentieth less.
 export GOGC := 400
 # The local stack keeps its state and its key in the checkout; any other stack's are the user's choice. Without metadata:
 # Pulumi writes that into a file beside each, and an update that is killed in that moment leaves a state nobody can read.

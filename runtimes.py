@@ -88,6 +88,6 @@ def tag_of(release: Release, images: ImageSettings) -> str:
     return _digest(images.base.encode() + DOCKERFILE.read_bytes() + release.lock.read_bytes())
 
 
-@lru_cache
+@lru_cache  # the versions of a model mostly have the same lock
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]

@@ -27,7 +27,7 @@ from local.layout import LOOPBACK, Layout
 MARK = "MODEL_SERVING_LOCAL"
 SHOWN_LOG_LINES = 12
 NOT_INHERITED = frozenset({"NOTIFY_SOCKET", "KUBECONFIG", "GOGC"})
-"""GOGC is for Pulumi's processes, which end in seconds; those of a cluster keep what they do not collect."""
+"""GOGC is for Pulumi's processes, which end in seconds; a cluster's would only grow with it."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_TIME_FIELD = 19  # of /proc/<pid>/stat, counted after the command's closing parenthesis
 
