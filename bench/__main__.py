@@ -42,10 +42,10 @@ def main() -> int:
     failed: list[str] = []
     try:
         with checkout.checkout() as copy:
-            # In this order also if asked for in another: the last one leaves what it serves behind for the others.
-            for name in (name for name in PARTS if not options.only or name in options.only):
+            for name in options.only or PARTS:
                 try:
-                    section = _measured(PARTS[name][1], copy, options.runs, progress)
+                    with copy.restored():
+                        section = _measured(PARTS[name][1], copy, options.runs, progress)
                 except checkout.Failed as error:
                     # The other parts do not need it.
                     print(f"{name} was not measured: {error}", file=sys.stderr)

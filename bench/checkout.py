@@ -75,11 +75,16 @@ class Checkout:
         copy_release(self.folder / "models" / MODEL / LIKE, target)
         return target
 
-    @property
-    def models(self) -> dict[str, Any]:
-        """What the stack file serves."""
-        served: dict[str, Any] = yaml.safe_load(self._settings.read_text())["config"]["model-serving:models"]
-        return served
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """After the block the stack serves again what it served before."""
+        before = self._settings.read_text()
+        try:
+            yield
+        finally:
+            if self._settings.read_text() != before:
+                self._settings.write_text(before)
+                self.up()
 
     def serve(self, models: Mapping[str, Any]) -> None:
         """Writes into the stack file that it serves these models and no others."""

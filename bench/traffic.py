@@ -20,13 +20,9 @@ GONE_SECONDS: Final = 8
 
 
 def measure(checkout: Checkout, runs: int, progress: Progress) -> Section:
-    served = checkout.models
     for version in (OLD, NEW):
         checkout.release(version, model=MODEL)
-    try:
-        turns = [_turn(checkout) for _ in progress.each("weights and rollbacks", range(runs))]
-    finally:
-        checkout.serve(served)
+    turns = [_turn(checkout) for _ in progress.each("weights and rollbacks", range(runs))]
     weights, warm, gone = ([*series] for series in zip(*turns, strict=True))
     text = (
         "A copy of the model `iris-dtc` with two versions. The weights of both are changed: until `pulumi up` has "

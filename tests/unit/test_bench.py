@@ -11,7 +11,7 @@ import pytest
 from bench import versions
 from bench.__main__ import PARTS
 from bench.bare import server
-from bench.checkout import copy_release
+from bench.checkout import Checkout, Failed, copy_release
 from bench.figures import Row, Section, document
 from bench.server import DEFAULT_BY_MLSERVER, _with_defaults
 from bench.watch import IN_A_ROW, Answer, has_all_traffic
@@ -134,3 +134,24 @@ def test_the_bare_way_starts_the_same_pod_under_its_own_name() -> None:
 def test_mlservers_defaults_are_what_nobody_sets() -> None:
     (container,) = _with_defaults(server(DEPLOYMENT, "x"))["spec"]["template"]["spec"]["containers"]
     assert container["env"] == [{"name": "MLSERVER_HTTP_PORT"}]
+
+
+def test_what_a_part_of_the_benchmark_serves_is_gone_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "stacks" / "Pulumi.local.yaml"
+    file.parent.mkdir()
+    file.write_text(before := "config: {model-serving:models: {iris-dtc: {}}}  # as it is\n")
+    updates: list[str] = []
+    monkeypatch.setattr(Checkout, "up", lambda _: updates.append(file.read_text()))
+    checkout = Checkout(tmp_path)
+
+    def serve_and_fail() -> None:
+        with checkout.restored():
+            checkout.serve({"other": {}})
+            raise Failed("pulumi up ended with 1")
+
+    with pytest.raises(Failed):
+        serve_and_fail()
+    assert file.read_text() == before
+    with checkout.restored():
+        assert file.read_text() == before
+    assert updates == [before], "a part that left all as it was needs none"
