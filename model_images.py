@@ -38,7 +38,11 @@ class ModelImages:
             known=known,
         )
         self._runtimes: dict[str, RuntimeImage] = {}
-        self._models: list[str] = []
+        self._models = [
+            builds.model_name(release, self._settings)
+            for release in releases
+            if release.label not in self._built.models
+        ]
         # A registry that the stack names is asked; the platform's own has immutable tags and may not be there yet.
         self._guard = hooks.released_models_never_change(ask_registry=bool(settings.registry))
         self._fetched = hooks.large_files_are_fetched(str(settings.remote))
@@ -50,8 +54,6 @@ class ModelImages:
 
     def _declare(self, release: Release) -> ModelImage:
         digest = self._built.models.get(release.label)
-        if digest is None:
-            self._models.append(builds.model_name(release, self._settings))
         large = bool(release.pointers)
         return ModelImage(
             release.label,
