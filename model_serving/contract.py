@@ -36,8 +36,7 @@ ROW_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.05
 PAUSE_SHARE: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 1.0
-"""Between two questions: a part of the time that it has asked already. Many checks that begin together would otherwise
-take the cores from the servers that they wait for."""
+"""Between two questions: a share of the time that it has asked already, within these bounds."""
 ANSWER_SECONDS: Final = 15.0
 SHOWN: Final = 400
 """Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
@@ -153,8 +152,15 @@ def fulfil(contract: Contract, ask: Ask, *, model: str, version: str, seconds: f
                 most = max(most, right)
                 continue
         now = time.monotonic()
-        pause = min(max(PAUSE_SECONDS, PAUSE_SHARE * (now - began)), LONGEST_PAUSE_SECONDS)
-        time.sleep(max(0.0, min(pause, deadline - now)))
+        time.sleep(max(0.0, min(pause(now - began), deadline - now)))
+
+
+def pause(asked: float) -> float:
+    """Seconds until the next question, after so many seconds of asking.
+
+    Many checks that begin together would otherwise take the cores from the servers that they wait for.
+    """
+    return min(max(PAUSE_SECONDS, PAUSE_SHARE * asked), LONGEST_PAUSE_SECONDS)
 
 
 def _check(contract: Contract, answer: Answer, came: str, *, model: str, version: str) -> None:

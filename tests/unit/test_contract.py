@@ -189,6 +189,11 @@ def test_a_model_that_takes_its_time_is_asked_less_often(monkeypatch: pytest.Mon
     assert ask.count == contract.FEWEST_ANSWERS
 
 
+@pytest.mark.parametrize(("asked", "seconds"), [(0, 0.001), (5, 0.1), (30, 0.6), (600, 1)])
+def test_who_has_asked_for_long_asks_less_often(asked: float, seconds: float) -> None:
+    assert contract.pause(asked) == pytest.approx(seconds)
+
+
 def test_a_model_that_falls_over_after_some_answers_is_refused() -> None:
     right, dead = answered(output([1])), "no answer: Connection reset by peer"
     ask = Asked(*[right] * 9, *[dead] * 1000)
