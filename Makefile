@@ -40,7 +40,7 @@ up: $(if $(filter local,$(STACK)),cluster,tools) stack ## bring the stack up and
 ifeq ($(STACK),local)
 	@python -m ci recover --stack $(STACK)
 endif
-	@pulumi up --yes --skip-preview --stack $(STACK)
+	@python -m ci.inline up --yes --skip-preview --stack $(STACK)
 	@python -m ci.show --stack $(STACK) $(if $(filter local,$(STACK)),--predict)
 
 .PHONY: preview

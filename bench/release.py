@@ -58,11 +58,11 @@ def measure(checkout: Checkout, runs: int, progress: Progress) -> Section:
         Row(what="pushed, of the whole image", unit="KiB", values=own_size, baseline="all of it", base=[whole] * runs)
     )
     text = (
-        f"A copy of the model `{MODEL}` under a new version. Here: `pulumi up`. The bare way: `buildctl build` with "
-        "the same Dockerfile and a push, `kubectl apply` and `kubectl rollout status`, on one Deployment with the same "
-        "pod, which is updated in place; it checks no contract. Here the contract is kept before traffic moves; "
-        "that its Job has ended is known later. Both are asked through the gateway every 50 ms: all "
-        "traffic is on the new version from when on nobody else answers."
+        f"A copy of the model `{MODEL}` under a new version. Here: `python -m ci.inline up`, as `make up` runs Pulumi. "
+        "The bare way: `buildctl build` with the same Dockerfile and a push, `kubectl apply` and `kubectl rollout "
+        "status`, on one Deployment with the same pod, which is updated in place; it checks no contract. Here the "
+        "contract is kept before traffic moves; that its Job has ended is known later. Both are asked through the "
+        "gateway every 50 ms: all traffic is on the new version from when on nobody else answers."
     )
     return Section(title=TITLE, text=text, rows=rows)
 
@@ -101,7 +101,13 @@ def _our_release(checkout: Checkout, version: str) -> Times:
         log = io.StringIO()
         command = ["up", "--yes", "--skip-preview", "--stack", STACK]
         code = engine.run(
-            command, redactor=Redactor(()), on_event=note, folder=checkout.folder, environ=ENVIRONMENT, out=log
+            command,
+            redactor=Redactor(()),
+            on_event=note,
+            folder=checkout.folder,
+            environ=ENVIRONMENT,
+            out=log,
+            inline=True,
         )
         if code:
             raise Failed(f"pulumi {' '.join(command)} ended with {code}:\n{log.getvalue()}")

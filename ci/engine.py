@@ -49,6 +49,7 @@ def run(
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
     out: IO[str] | None = None,
+    inline: bool = False,
 ) -> int:
     """Runs ``pulumi`` to its end, whatever that is.
 
@@ -65,6 +66,7 @@ def run(
         folder: of the project; the current one by default.
         environ: instead of this process's own environment.
         out: where progress is printed; standard output by default.
+        inline: whether Pulumi is run as `make up` runs it, see ci/inline.py.
 
     Returns:
         Pulumi's exit code; the negated number of the signal that ended it, if one did.
@@ -74,7 +76,8 @@ def run(
     """
     stream = sys.stdout if out is None else out
     progress = Progress(lambda line: print(line, file=stream, flush=True), redact=redactor.text, expected=expected)
-    with _started(arguments, folder, os.environ if environ is None else environ) as child:
+    start = [sys.executable, "-m", "ci.inline"] if inline else ["pulumi"]
+    with _started([*start, *_with_events(arguments)], folder, os.environ if environ is None else environ) as child:
         on_start(child.pid)
         for line in _lines(child, progress.tick):
             if (event := _event(line)) is not None:
@@ -88,13 +91,13 @@ def run(
 
 @contextmanager
 def _started(
-    arguments: Sequence[str], folder: Path | None, environ: Mapping[str, str]
+    command: Sequence[str], folder: Path | None, environ: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
     """The child, which gets the signals that this process gets until the block ends."""
     got: list[int] = []
     handlers = {number: signal.signal(number, lambda received, _: got.append(received)) for number in _PASSED_ON}
     try:
-        child = _start(arguments, folder, environ)
+        child = _start(command, folder, environ)
         for number in _PASSED_ON:
             signal.signal(number, lambda received, _: child.send_signal(received))
         for received in got:  # came while it was being started
@@ -111,11 +114,15 @@ def _started(
             signal.signal(number, handler)
 
 
-def _start(arguments: Sequence[str], folder: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[str]:
+def _with_events(arguments: Sequence[str]) -> list[str]:
     command, *options = arguments
+    return [command, "--json", "--non-interactive", "--color", "never", *options]
+
+
+def _start(command: Sequence[str], folder: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
-            ["pulumi", command, "--json", "--non-interactive", "--color", "never", *options],
+            command,
             cwd=folder,
             env={**environ, "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true", "PULUMI_SKIP_UPDATE_CHECK": "true"},
             stdin=subprocess.DEVNULL,

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from tests.cluster.conftest import Project
 
 MODEL: Final = "iris-dtc"
-PULUMI_UP: Final = ("pulumi", "up", "--yes", "--skip-preview", "--stack", "local")
-"""The update itself, without what `make up` starts and mends first."""
+_UP: Final = ("up", "--yes", "--skip-preview", "--stack", "local")
+PULUMI_UP: Final = ("pulumi", *_UP)
+UPDATE: Final = ("python", "-m", "ci.inline", *_UP)
+"""The update as `make up` runs it, without what that starts and mends first."""
 GONE_SECONDS: Final = 60
 CHANGED_SECONDS: Final = 120
 

@@ -12,7 +12,7 @@ from registries import MANIFESTS
 from tests.cluster.conftest import Figure
 from tests.cluster.faults import load_of, version
 from tests.cluster.load import Load
-from tests.cluster.stack import MODEL, PULUMI_UP, Stack, name_of
+from tests.cluster.stack import MODEL, UPDATE, Stack, name_of
 
 IMPATIENT: Final = {"startSeconds": 30, "provisionSeconds": 10, "contract": {"seconds": 5}}
 """Settings with which a version that cannot come up is given up soon."""
@@ -90,7 +90,7 @@ def test_the_registry_goes_down_before_a_pull(stack: Stack, figure: Figure) -> N
     stack.configure(MODEL, **IMPATIENT)
     new = stack.release()
     with load_of(stack.project) as load:
-        with stack.stopped("kubelet") as go_on, stack.update(*PULUMI_UP) as update:
+        with stack.stopped("kubelet") as go_on, stack.update(*UPDATE) as update:
             update.read_until(f"docker-build:index:Image {name_of(new)} created")
             stack.kill("registry")
             go_on()
@@ -107,7 +107,7 @@ def test_an_image_is_gone_from_the_registry_when_it_is_wanted(stack: Stack, figu
     stack.configure(MODEL, **IMPATIENT)
     new = stack.release()
     with load_of(stack.project) as load:
-        with stack.stopped("kubelet") as go_on, stack.update(*PULUMI_UP) as update:
+        with stack.stopped("kubelet") as go_on, stack.update(*UPDATE) as update:
             update.read_until(f"docker-build:index:Image {name_of(new)} created")
             delete_image(MODEL, new)
             go_on()

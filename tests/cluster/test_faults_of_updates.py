@@ -17,7 +17,7 @@ import pytest
 
 from tests.cluster.conftest import CLUSTER, Figure, Project
 from tests.cluster.faults import load_of, version
-from tests.cluster.stack import MODEL, PULUMI_UP, Stack, name_of
+from tests.cluster.stack import MODEL, UPDATE, Stack, name_of
 
 MOMENTS: Final = 10
 RELEASE_SECONDS: Final = 8
@@ -70,7 +70,7 @@ def test_killed_updates_are_got_over_by_the_next_one(stack: Stack, figure: Figur
     with load_of(stack.project) as load:
         for moment in moments:
             new = stack.release()
-            with stack.update(*PULUMI_UP):
+            with stack.update(*UPDATE):
                 time.sleep(moment)
                 # A release that was faster than its moment is not killed, which is one of the ways it can go.
                 killed += kill_pulumi(stack.project)
@@ -93,7 +93,7 @@ def test_killed_updates_are_got_over_by_the_next_one(stack: Stack, figure: Figur
 def test_a_killed_release_that_is_taken_back_leaves_nothing(stack: Stack) -> None:
     before = objects(stack.project)
     new = stack.release()
-    with stack.update(*PULUMI_UP) as update:
+    with stack.update(*UPDATE) as update:
         update.read_until(f"apps/v1:Deployment {name_of(new)} creating")
         time.sleep(1)
         assert kill_pulumi(stack.project)

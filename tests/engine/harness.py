@@ -167,11 +167,12 @@ class Project:
         listed: list[dict[str, Any]] = json.loads(self.export())["deployment"].get("resources", [])
         return [each for each in listed if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
 
-    def run(self, *arguments: str, fails: bool | None = False) -> Outcome:
+    def run(self, *arguments: str, fails: bool | None = False, inline: bool = False) -> Outcome:
         """One command of the CLI.
 
         Args:
             fails: whether it is expected to fail; None takes either.
+            inline: whether the project itself hands its program to the engine, instead of a language host.
 
         Raises:
             Unexpected: if it fails and should not have, the other way round, or is not done in time.
@@ -179,7 +180,8 @@ class Project:
         log = self.folder.parent / f"{self.folder.name}-events.json"
         log.unlink(missing_ok=True)
         acts = arguments[0] in ("preview", "up", "refresh", "destroy")
-        command = ["pulumi", *arguments, "--non-interactive", *(("--event-log", str(log)) if acts else ())]
+        start = (str(self.folder / ".venv" / "bin" / "python"), "-m", "ci.inline") if inline else ("pulumi",)
+        command = [*start, *arguments, "--non-interactive", *(("--event-log", str(log)) if acts else ())]
         command += ["--stack", self.stack] if arguments[:2] != ("stack", "init") else []
         started = time.monotonic()
         try:
@@ -196,7 +198,7 @@ class Project:
             )
         except subprocess.TimeoutExpired as error:
             printed = (error.stdout or b"").decode()
-            raise Unexpected(f"{command[:2]} was not done after {TIMEOUT_SECONDS} s\n{printed}") from None
+            raise Unexpected(f"{arguments[0]} was not done after {TIMEOUT_SECONDS} s\n{printed}") from None
         outcome = Outcome(
             command=f"pulumi {' '.join(arguments)} ({self.stack})",
             code=done.returncode,

@@ -1,0 +1,72 @@
+"""The program as Pulumi's engine asks for it, what its Automation API calls an inline program; see ci/inline.py."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import grpc  # type: ignore[import-untyped]
+from pulumi.automation._server import LanguageServer
+from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
+from pulumi.runtime.config import CONFIG
+from pulumi.runtime.proto import language_pb2, language_pb2_grpc
+
+PROGRAM: Final = Path(__file__).resolve().parents[1] / "__main__.py"
+MODULES: Final = ("inputs", "model_images", "serving")
+"""What it imports, and what that imports: everything but what single stacks need."""
+REQUESTS: Final = 4
+"""Of the engine's, that are answered at one time."""
+STOP_SECONDS: Final = 5
+"""For a program whose engine was killed, to end what it runs."""
+
+
+def serve(*, address_to: int, until: int) -> NoReturn:
+    """Serves the program, and ends this process with another one.
+
+    Args:
+        address_to: file descriptor that gets the address, e.g. ``127.0.0.1:40000``.
+        until: file descriptor of the other process, as ``os.pidfd_open`` gives it.
+    """
+    # A terminal's interrupt is the engine's to act on. Not ignored: what the program starts would ignore it as well.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    server = grpc.server(ThreadPoolExecutor(REQUESTS), options=_GRPC_CHANNEL_OPTIONS)
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Program(_run), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with open(address_to, "w") as address:
+        address.write(f"127.0.0.1:{port}")
+    # Meanwhile the engine starts. What is wrong with the program is told when it is run.
+    with suppress(Exception):
+        for module in MODULES:
+            importlib.import_module(module)
+    select.select([until], [], [])
+    server.stop(STOP_SECONDS).wait()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A program that still waits for something must not keep the process.
+    os._exit(0)
+
+
+class Program(LanguageServer):
+    """The SDK's own, which has told a mistake when it returns it: the engine need not tell it again."""
+
+    def Run(self, request: Any, context: Any) -> language_pb2.RunResponse:  # noqa: N802 - Pulumi's name
+        ended = super().Run(request, context)  # type: ignore[no-untyped-call]
+        return language_pb2.RunResponse(bail=bool(ended.error))
+
+
+def _run() -> None:
+    # Where a language host puts it and the program looks for it.
+    os.environ["PULUMI_CONFIG"] = json.dumps(CONFIG.get())
+    runpy.run_path(str(PROGRAM), run_name="__main__")

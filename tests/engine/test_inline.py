@@ -1,0 +1,58 @@
+"""The program handed to the engine by a process of the project's: nothing but the time is different."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.engine.harness import Project
+
+UP = ("up", "--yes", "--skip-preview")
+Whole = Callable[[str], Project]
+
+
+def state(project: Project) -> dict[str, Any]:
+    """What the program decides of each resource."""
+    keys = ("id", "inputs", "parent", "provider", "protect", "retainOnDelete")
+    return {each["urn"]: {key: each.get(key) for key in keys} for each in project.resources()}
+
+
+@pytest.mark.parametrize("first_inline", [True, False])
+def test_what_one_way_made_the_other_leaves_as_it_is(whole: Whole, first_inline: bool) -> None:
+    project = whole("dev")
+    made = project.run(*UP, inline=first_inline)
+    before = state(project)
+    again = project.run(*UP, inline=not first_inline)
+    assert made.changes.keys() == {"create"}, made
+    assert again.changes == {}, again
+    assert state(project) == before
+
+
+def test_mistakes_are_told_alike_and_without_a_traceback(whole: Whole) -> None:
+    project = whole("dev")
+    project.edit_settings("model-serving:models:", "model-serving:modells:")
+    plain, inline = (project.run(*UP, inline=each, fails=True) for each in (False, True))
+    assert "modells" in inline.text
+    assert "Traceback" not in inline.text
+    # A language host adds that the program has ended.
+    assert inline.errors == plain.errors[:-1]
+    assert inline.code == plain.code
+
+
+def test_a_secret_setting_stays_one(whole: Whole) -> None:
+    project = whole("dev")
+    project.run("config", "set", "--secret", "model-serving:namespace", "hidden-away")
+    plain, inline = (project.run(*UP, inline=each, fails=True) for each in (False, True))
+    assert "hidden-away" not in inline.text
+    assert inline.errors == plain.errors[:-1]
+
+
+def test_a_mistake_in_the_program_is_told_by_its_place(whole: Whole) -> None:
+    project = whole("dev")
+    module = project.folder / "serving.py"
+    module.write_text(f"{module.read_text()}\nnot_there()\n")
+    failed = project.run(*UP, inline=True, fails=True)
+    assert "serving.py" in failed.text
+    assert "name 'not_there' is not defined" in failed.text
