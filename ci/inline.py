@@ -12,42 +12,40 @@ import importlib
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
-FAILED: Final = 1
+LOOPBACK: Final = "127.0.0.1"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Becomes Pulumi; what it returns is the exit code if it could not.
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Becomes Pulumi.
 
     Args:
         arguments: a command that runs the program, and its options, e.g. ``["up", "--stack", "dev"]``.
     """
-    # Until Pulumi takes it, an interrupt ends both processes at once and without a word: nothing has begun.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if not shutil.which("pulumi"):
-        print('pulumi is not on PATH. Run `make tools` and eval "$(make env)".', file=sys.stderr)
-    elif address := _start_program():
-        os.execvp("pulumi", ["pulumi", *arguments, f"--client={address}"])  # noqa: S606 - no shell is wanted
-    return FAILED
+        sys.exit('pulumi is not on PATH. Run `make tools` and eval "$(make env)".')
+    # It listens before anybody can answer, so that Pulumi need not wait for that with its own start.
+    listener = socket.create_server((LOOPBACK, 0))
+    _start_program(listener)
+    address = f"{LOOPBACK}:{listener.getsockname()[1]}"
+    os.execvp("pulumi", ["pulumi", *arguments, f"--client={address}"])  # noqa: S606 - no shell is wanted
 
 
-def _start_program() -> str:
-    """Starts the program's process, which ends with this one; returns its address, or "" if it has ended already."""
+def _start_program(listener: socket.socket) -> None:
+    """Starts the program's process, which ends with this one."""
     pulumi = os.pidfd_open(os.getpid())
-    reader, writer = os.pipe()
+    # A terminal's interrupt is for Pulumi alone. Not ignored: what the program starts would ignore it as well.
+    signal.signal(signal.SIGINT, lambda *_: None)
     if os.fork() == 0:
-        os.close(reader)
         # The program ends in seconds, with little garbage: the search for it costs more than it frees.
         gc.disable()
         # Imported there: the process that becomes Pulumi does without.
-        importlib.import_module("ci.program").serve(address_to=writer, until=pulumi)
-    os.close(writer)
-    with open(reader) as address:
-        return address.read()
+        importlib.import_module("ci.program").serve(listener, until=pulumi)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -7,8 +7,9 @@ import json
 import os
 import runpy
 import select
-import signal
+import socket
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,27 +26,26 @@ MODULES: Final = ("inputs", "model_images", "serving")
 """What it imports, and what that imports: everything but what single stacks need."""
 REQUESTS: Final = 4
 """Of the engine's, that are answered at one time."""
+CHUNK_BYTES: Final = 1 << 16
 STOP_SECONDS: Final = 5
 """For a program whose engine was killed, to end what it runs."""
 
 
-def serve(*, address_to: int, until: int) -> NoReturn:
+def serve(listener: socket.socket, *, until: int) -> NoReturn:
     """Serves the program, and ends this process with another one.
 
     Args:
-        address_to: file descriptor that gets the address, e.g. ``127.0.0.1:40000``.
+        listener: where the engine asks for the program, maybe already.
         until: file descriptor of the other process, as ``os.pidfd_open`` gives it.
     """
-    # A terminal's interrupt is the engine's to act on. Not ignored: what the program starts would ignore it as well.
-    signal.signal(signal.SIGINT, lambda *_: None)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     server = grpc.server(ThreadPoolExecutor(REQUESTS), options=_GRPC_CHANNEL_OPTIONS)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Program(_run), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    host, _ = listener.getsockname()
+    port = server.add_insecure_port(f"{host}:0")
     server.start()
-    with open(address_to, "w") as address:
-        address.write(f"127.0.0.1:{port}")
+    threading.Thread(target=_relay, args=(listener, (host, port)), daemon=True).start()
     # Meanwhile the engine starts. What is wrong with the program is told when it is run.
     with suppress(Exception):
         for module in MODULES:
@@ -56,6 +56,22 @@ def serve(*, address_to: int, until: int) -> NoReturn:
     sys.stderr.flush()
     # A program that still waits for something must not keep the process.
     os._exit(0)
+
+
+def _relay(listener: socket.socket, server: tuple[str, int]) -> None:
+    """Joins who connects with the server, which itself cannot take over a socket that listens already."""
+    while True:
+        engine, _ = listener.accept()
+        program = socket.create_connection(server)
+        for source, target in ((engine, program), (program, engine)):
+            threading.Thread(target=_pass_on, args=(source, target), daemon=True).start()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(CHUNK_BYTES):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 class Program(LanguageServer):

@@ -56,3 +56,12 @@ def test_a_mistake_in_the_program_is_told_by_its_place(whole: Whole) -> None:
     failed = project.run(*UP, inline=True, fails=True)
     assert "serving.py" in failed.text
     assert "name 'not_there' is not defined" in failed.text
+
+
+def test_a_program_that_cannot_be_served_ends_pulumi_before_anything_is_changed(whole: Whole) -> None:
+    project = whole("dev")
+    # A setting that gRPC's servers do not start with.
+    project.environment["GRPC_POLL_STRATEGY"] = "none"
+    failed = project.run(*UP, inline=True, fails=True)
+    assert "connection" in failed.text
+    assert project.resources() == []

@@ -85,11 +85,9 @@ def test_an_interrupt_of_the_terminal_is_left_to_pulumi(pulumi: Path) -> None:
 
 
 @pytest.mark.usefixtures("pulumi")
-def test_an_interrupt_before_pulumi_runs_ends_everything_without_a_word() -> None:
+def test_an_interrupt_that_ends_pulumi_ends_the_program_without_a_word() -> None:
     child = start()
-    forked = Path(f"/proc/{child.pid}/task/{child.pid}/children")
-    while not forked.read_text():
-        assert child.poll() is None
+    said(child)
     os.killpg(child.pid, signal.SIGINT)
     _, errors = child.communicate(timeout=20)
     assert (child.returncode, errors) == (-signal.SIGINT, "")
@@ -101,17 +99,6 @@ def test_a_missing_pulumi_is_said_with_the_remedy(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     assert "Run `make tools`" in ended.stderr
-
-
-def test_pulumi_is_not_started_without_a_program(pulumi: Path, tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
-    pulumi.write_text(f"#!/bin/sh\ntouch {ran}\n")
-    # With a setting that gRPC does not start with.
-    environment = {**os.environ, "GRPC_POLL_STRATEGY": "none"}
-    ended = subprocess.run(COMMAND, cwd=PROJECT, env=environment, check=False, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr
-    assert not ran.exists()
 
 
 def test_what_is_imported_ahead_is_what_the_program_imports() -> None:
