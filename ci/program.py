@@ -12,6 +12,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -40,8 +41,9 @@ def serve(listener: socket.socket, *, until: int) -> NoReturn:
     """
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
+    imported = threading.Event()
     server = grpc.server(ThreadPoolExecutor(REQUESTS), options=_GRPC_CHANNEL_OPTIONS)
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Program(_run), server)
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Program(partial(_run, imported)), server)
     host, _ = listener.getsockname()
     port = server.add_insecure_port(f"{host}:0")
     server.start()
@@ -50,6 +52,7 @@ def serve(listener: socket.socket, *, until: int) -> NoReturn:
     with suppress(Exception):
         for module in MODULES:
             importlib.import_module(module)
+    imported.set()
     select.select([until], [], [])
     server.stop(STOP_SECONDS).wait()
     sys.stdout.flush()
@@ -82,7 +85,9 @@ class Program(LanguageServer):
         return language_pb2.RunResponse(bail=bool(ended.error))
 
 
-def _run() -> None:
+def _run(imported: threading.Event) -> None:
+    # A module that another thread is importing is taken as it is even if that import fails then.
+    imported.wait()
     # Where a language host puts it and the program looks for it.
     os.environ["PULUMI_CONFIG"] = json.dumps(CONFIG.get())
     runpy.run_path(str(PROGRAM), run_name="__main__")
