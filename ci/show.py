@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,14 +42,15 @@ def table(models: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def example(models: Mapping[str, Any]) -> tuple[str, Path] | None:
-    """The first live version that has an example request: the address to ask, and the file to send."""
+def examples(models: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """Of each model the first live version that has an example request: the address to ask, and the file to send."""
+    found: dict[str, tuple[str, Path]] = {}
     for name, model in models.items():
         for version in model["versions"]:
             request = Path("models", name, version, "request.json")
             if request.is_file():
-                return f"{model['url']}/versions/{version}/infer", request
-    return None
+                found.setdefault(name, (f"{model['url']}/versions/{version}/infer", request))
+    return [*found.values()]
 
 
 def predict(url: str, request: Path) -> str:
@@ -80,6 +81,19 @@ def predict_when_ready(url: str, request: Path) -> str:
         time.sleep(PAUSE_SECONDS)
 
 
+def show_prediction(requests: Sequence[tuple[str, Path]]) -> int:
+    """Prints the first answer; the others are only waited for. Returns the exit code."""
+    answers = []
+    for url, request in requests:
+        try:
+            answers.append(predict_when_ready(url, request))
+        except OSError as error:
+            print(f"{url} did not answer: {error}. `make status` shows what runs.", file=sys.stderr)
+            return 1
+    print(answers[0])
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.partition(":")[0] + ".", epilog="Example: python -m ci.show --stack local --predict"
@@ -89,18 +103,12 @@ def main() -> int:
     options = parser.parse_args()
     models = stack_outputs(options.stack)["models"]
     print(f"\n{table(models)}\n")
-    if not (found := example(models)):
+    if not (found := examples(models)):
         print("None of these has a request.json to try.")
         return 0
-    url, request = found
+    url, request = found[0]
     print(f"curl --header 'Content-Type: application/json' --data @{shlex.quote(str(request))} {shlex.quote(url)}")
-    if options.predict:
-        try:
-            print(predict_when_ready(url, request))
-        except OSError as error:
-            print(f"{url} did not answer: {error}. `make status` shows what runs.", file=sys.stderr)
-            return 1
-    return 0
+    return show_prediction(found) if options.predict else 0
 
 
 if __name__ == "__main__":

@@ -28,15 +28,21 @@ def test_the_table_has_a_row_per_live_version() -> None:
     ]
 
 
-def test_the_example_is_a_request_that_came_with_a_live_release(
+def test_the_examples_are_requests_that_came_with_live_releases_one_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert show.example(MODELS) is None
-    request = Path("models", "iris", "1.1", "request.json")
-    request.parent.mkdir(parents=True)
-    request.touch()
-    assert show.example(MODELS) == ("http://127.0.0.1:8080/mlapi/v2/models/iris/versions/1.1/infer", request)
+    assert show.examples(MODELS) == []
+    paths = [
+        Path("models", *name, "request.json") for name in (("iris", "1.1"), ("classificador", "2"), ("other", "1"))
+    ]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert show.examples(MODELS) == [
+        ("http://127.0.0.1:8080/mlapi/v2/models/iris/versions/1.1/infer", paths[0]),
+        ("http://127.0.0.1:8080/mlapi/v2/models/classificador/versions/2/infer", paths[1]),
+    ]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *failures: OSError) -> list[OSError]:
@@ -60,6 +66,31 @@ def status(code: int) -> urllib.error.HTTPError:
 def test_a_prediction_waits_for_pods_that_are_coming_back(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, ConnectionRefusedError(), status(404), status(503))
     assert show.predict_when_ready("http://127.0.0.1", Path("request.json")) == "answer"
+
+
+def test_every_model_is_waited_for_and_one_answer_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = failing(monkeypatch, status(503), status(503))
+    assert show.show_prediction([("http://127.0.0.1/a", Path("a")), ("http://127.0.0.1/b", Path("b"))]) == 0
+    assert left == []
+    assert capsys.readouterr().out == "answer\n"
+
+
+def test_a_model_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(show, "predict", lambda url, _: _refuse(url))
+    assert show.show_prediction([("http://127.0.0.1/a", Path("a")), ("http://127.0.0.1/b", Path("b"))]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("http://127.0.0.1/b did not answer: ")
+
+
+def _refuse(url: str) -> str:
+    if url.endswith("b"):
+        raise status(400)
+    return "answer"
 
 
 def test_what_the_model_itself_refuses_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
