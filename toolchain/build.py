@@ -172,8 +172,9 @@ class Builder:
             "GOFLAGS": "-mod=readonly",
             "GOWORK": "off",
             "GOTOOLCHAIN": "local",
-            # Go's own. The Makefile's is for processes of seconds; the compiler would take gigabytes more.
-            "GOGC": "100",
+            # A fifth less time than with Go's own 100. With the Makefile's, for processes of seconds, the compiler
+            # would take gigabytes more and no less time.
+            "GOGC": "200",
             "CGO_ENABLED": "1" if tool.cgo and shutil.which("gcc") else "0",
         }
 
