@@ -41,7 +41,7 @@ def _start_program(listener: socket.socket) -> None:
     # A terminal's interrupt is for Pulumi alone. Not ignored: what the program starts would ignore it as well.
     signal.signal(signal.SIGINT, lambda *_: None)
     if os.fork() == 0:
-        # The program ends in seconds, with little garbage: the search for it costs more than it frees.
+        # As the program does, but before anything is imported.
         gc.disable()
         # Imported there: the process that becomes Pulumi does without.
         importlib.import_module("ci.program").serve(listener, until=pulumi)

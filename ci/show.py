@@ -44,13 +44,14 @@ def table(models: Mapping[str, Any]) -> str:
 
 def examples(models: Mapping[str, Any]) -> list[tuple[str, Path]]:
     """Of each model the first live version that has an example request: the address to ask, and the file to send."""
-    found: dict[str, tuple[str, Path]] = {}
+    found = []
     for name, model in models.items():
         for version in model["versions"]:
             request = Path("models", name, version, "request.json")
             if request.is_file():
-                found.setdefault(name, (f"{model['url']}/versions/{version}/infer", request))
-    return [*found.values()]
+                found.append((f"{model['url']}/versions/{version}/infer", request))
+                break
+    return found
 
 
 def predict(url: str, request: Path) -> str:

@@ -144,10 +144,10 @@ class Project:
     def preview(self, *, fails: bool = False) -> Outcome:
         return self.run("preview", fails=fails)
 
-    def up(self, *, fails: bool | None = False, keep_going: bool = False) -> Outcome:
+    def up(self, *, fails: bool | None = False, keep_going: bool = False, inline: bool = False) -> Outcome:
         """``keep_going``: one resource's failure stops only those that need it."""
         options = ("--continue-on-error",) if keep_going else ()
-        return self.run("up", "--yes", "--skip-preview", *options, fails=fails)
+        return self.run("up", "--yes", "--skip-preview", *options, fails=fails, inline=inline)
 
     def refresh(self, *, fails: bool = False) -> Outcome:
         return self.run("refresh", "--yes", "--skip-preview", fails=fails)

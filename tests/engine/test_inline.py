@@ -9,7 +9,6 @@ import pytest
 
 from tests.engine.harness import Project
 
-UP = ("up", "--yes", "--skip-preview")
 Whole = Callable[[str], Project]
 
 
@@ -22,9 +21,9 @@ def state(project: Project) -> dict[str, Any]:
 @pytest.mark.parametrize("first_inline", [True, False])
 def test_what_one_way_made_the_other_leaves_as_it_is(whole: Whole, first_inline: bool) -> None:
     project = whole("dev")
-    made = project.run(*UP, inline=first_inline)
+    made = project.up(inline=first_inline)
     before = state(project)
-    again = project.run(*UP, inline=not first_inline)
+    again = project.up(inline=not first_inline)
     assert made.changes.keys() == {"create"}, made
     assert again.changes == {}, again
     assert state(project) == before
@@ -33,7 +32,7 @@ def test_what_one_way_made_the_other_leaves_as_it_is(whole: Whole, first_inline:
 def test_mistakes_are_told_alike_and_without_a_traceback(whole: Whole) -> None:
     project = whole("dev")
     project.edit_settings("model-serving:models:", "model-serving:modells:")
-    plain, inline = (project.run(*UP, inline=each, fails=True) for each in (False, True))
+    plain, inline = (project.up(inline=each, fails=True) for each in (False, True))
     assert "modells" in inline.text
     assert "Traceback" not in inline.text
     # A language host adds that the program has ended.
@@ -44,7 +43,7 @@ def test_mistakes_are_told_alike_and_without_a_traceback(whole: Whole) -> None:
 def test_a_secret_setting_stays_one(whole: Whole) -> None:
     project = whole("dev")
     project.run("config", "set", "--secret", "model-serving:namespace", "hidden-away")
-    plain, inline = (project.run(*UP, inline=each, fails=True) for each in (False, True))
+    plain, inline = (project.up(inline=each, fails=True) for each in (False, True))
     assert "hidden-away" not in inline.text
     assert inline.errors == plain.errors[:-1]
 
@@ -53,7 +52,7 @@ def test_a_mistake_in_the_program_is_told_by_its_place(whole: Whole) -> None:
     project = whole("dev")
     module = project.folder / "serving.py"
     module.write_text(f"{module.read_text()}\nnot_there()\n")
-    failed = project.run(*UP, inline=True, fails=True)
+    failed = project.up(inline=True, fails=True)
     assert "serving.py" in failed.text
     assert "name 'not_there' is not defined" in failed.text
 
@@ -62,6 +61,6 @@ def test_a_program_that_cannot_be_served_ends_pulumi_before_anything_is_changed(
     project = whole("dev")
     # A setting that gRPC's servers do not start with.
     project.environment["GRPC_POLL_STRATEGY"] = "none"
-    failed = project.run(*UP, inline=True, fails=True)
+    failed = project.up(inline=True, fails=True)
     assert "connection" in failed.text
     assert project.resources() == []
