@@ -30,6 +30,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PROGRESS_SECONDS = 30  # between two lines where the output is a log and not a terminal
+# The linker's -s drops the debugging information anyway: not making it saves a tenth of the compiler's time.
+COMPILER_FLAGS = "all=-dwarf=false"
+LINKER_FLAGS = "-s -w"
 
 
 class BuildError(Exception):
@@ -67,8 +70,8 @@ class Tool:
     @property
     def key(self) -> str:
         """Hash of what decides the result, which is not where it is linked to or how one on PATH is recognised."""
-        recipe = (self.packages, self.variables, self.cgo, self.embed, self.file, platform.system(), platform.machine())
-        digest = hashlib.sha256(repr(recipe).encode())
+        recipe = (self.packages, self.variables, self.cgo, self.embed, self.file, COMPILER_FLAGS, LINKER_FLAGS)
+        digest = hashlib.sha256(repr((*recipe, platform.system(), platform.machine())).encode())
         for path in sorted(self.folder.rglob("*")):
             if path.is_file():
                 digest.update(f"{path.relative_to(HERE)}\0".encode() + path.read_bytes())
@@ -186,16 +189,23 @@ class Builder:
             (self.result / "bin").mkdir(parents=True)
             for entry in self.tool.embed:
                 self._embed(entry, progress)
-            for command, package in self.tool.packages.items():
-                flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in self.tool.variables.items())])
-                output = str(self.result / "bin" / command)
-                self._run(progress, "build", "-trimpath", "-ldflags", flags, "-o", output, package)
+            self._compile(progress)
             for entry in self.tool.file:
                 self._copy(entry, progress)
             shutil.rmtree(target, ignore_errors=True)
             self.result.rename(target)
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _compile(self, progress: Progress) -> None:
+        flags = " ".join([LINKER_FLAGS, *(f"-X {name}={value}" for name, value in self.tool.variables.items())])
+        output = self.result / "bin"
+        if len(self.tool.packages) == 1:
+            output /= next(iter(self.tool.packages))
+        # All commands at once: one is linked, on one processor, while the next is compiled. Go names each like its
+        # package's folder, which tools.toml has to do as well where there are several.
+        build = ("build", "-trimpath", "-gcflags", COMPILER_FLAGS, "-ldflags", flags, "-o", f"{output}")
+        self._run(progress, *build, *self.tool.packages.values())
 
     def _run(self, progress: Progress, *arguments: str) -> str:
         """Runs go in the scratch copy; what it prints on standard error goes to the log."""

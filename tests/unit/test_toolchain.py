@@ -56,6 +56,18 @@ def test_a_missing_tool_is_built_once(cache: Path, capsys: pytest.CaptureFixture
     assert builds(cache) == 1
 
 
+def test_the_commands_of_one_module_are_built_at_once(cache: Path) -> None:
+    put_go(
+        cache,
+        'for each; do if [ "$folder" ]; then echo "#!/bin/sh" > "$folder/${each##*/}"; fi\n'
+        'if [ "$before" = -o ]; then folder=$each; fi; before=$each; done',
+    )
+    tool = build.Tool(name="hello", version="1.2.3", packages={"hello": "m/cmd/hello", "bye": "m/cmd/bye"})
+    folder = build.provide([tool], GO, cache)["hello"]
+    assert {path.name for path in (folder / "bin").iterdir()} == {"hello", "bye"}
+    assert builds(cache) == 1
+
+
 def test_another_content_is_another_tool(cache: Path) -> None:
     before = hello().key
     (build.HERE / "hello" / "go.mod").write_text("module hello\n")
