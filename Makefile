@@ -156,31 +156,41 @@ lint: tools ## check format, style and types
 format: tools ## format the code
 	@ruff format --quiet . && ruff check --quiet --fix .
 
-.PHONY: test test-unit test-engine test-release test-cluster
-test: test-unit test-engine test-release test-cluster ## run all tests: unit (seconds), engine, releases, then a cluster of their own
+# Each part can be run alone, and with ALL=true as thoroughly as `make test-all` does: tests/conftest.py says how.
+PYTEST := pytest $(if $(filter true,$(ALL)),--thorough)
+.PHONY: test test-all test-unit test-engine test-release test-cluster test-docs
+test: test-unit test-engine test-release test-cluster ## run the tests, in 20 minutes: each kind of behaviour once
 
-test-unit: tools
-	@pytest -n auto tests/unit
+test-all: ## run all tests, with every repetition and variant, in an hour and a half
+	@$(MAKE) test ALL=true
 
-test-engine: tools
-	@pytest -n auto tests/engine
+test-unit: tools ## … of each module, in a minute: settings, catalog, components under mocks, notes
+	@$(PYTEST) -n auto tests/unit
+
+# One more than there are cores: now and then a test waits for the engine.
+test-engine: tools ## … of the program and of deployments in the real engine, with stand-ins for the clouds
+	@$(PYTEST) -n 3 tests/engine
 
 # Models' repositories, whose packages are installed into environments of their own the first time. A file's tests share
 # what they have trained, so each stays on one worker.
-test-release: tools
+test-release: tools ## … of templates/ and of releases from a model's repository: real git, training and MLServer
 	@python -m toolchain.node --bin $(STATE)/bin
-	@pytest -n auto --dist loadfile tests/release
+	@$(PYTEST) -n auto --dist loadfile tests/release
 
-# In networks of their own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there. Two
-# clusters at once, because a cluster mostly waits; a file's tests stay on one of them. Those that hold seconds against a
-# bar, or ask as fast as they are answered, come last and alone.
-ALONE := $(addprefix tests/cluster/test_,pipelines.py zero_failures.py)
-test-cluster: tools
+# In networks of their own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there. Several
+# clusters at once, because a cluster mostly waits; a file's tests stay on one of them.
+CLUSTERS ?= 3
+test-cluster: for-clusters ## … of serving on real clusters: releases under load, faults, traffic, the pipelines, the README
+	@$(PYTEST) -n $(CLUSTERS) --dist loadfile --no-loadscope-reorder tests/cluster
+
+test-docs: for-clusters ## … of what README.md and docs/ say, for a change of nothing else
+	@$(PYTEST) -n 1 -m documents tests
+
+.PHONY: for-clusters
+for-clusters: tools
 	@$(LOCAL) fetch
 	@python -m toolchain.node --bin $(STATE)/bin
 	@python -m toolchain.environments $(addprefix templates/model-repository/locks/,scikit-learn.lock notebook.txt)
-	@pytest -n 2 --dist loadfile $(addprefix --ignore ,$(ALONE)) tests/cluster
-	@pytest -n 1 $(ALONE)
 
 .PHONY: bench
 bench: cluster stack ## measure speed as ratios to baselines, for docs/benchmarks.md (ONLY=release RUNS=2 is a quick look)

@@ -221,6 +221,7 @@ def test_every_key_says_what_it_is_for() -> None:
             assert info.description.endswith("."), f"{section.__name__}.{name}"
 
 
+@pytest.mark.documents
 def test_the_document_names_every_key() -> None:
     document = (ROOT / "docs" / "agent.md").read_text()
     for section in sections_below(agent.AgentSettings):

@@ -11,6 +11,7 @@ import pytest
 from ci import costs
 from ci.costs import Resource
 
+pytestmark = pytest.mark.documents
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "gcp.md").read_text()
 CLUSTER = "gcp:container/cluster:Cluster"
 GATEWAY = "kubernetes:gateway.networking.k8s.io/v1:Gateway"

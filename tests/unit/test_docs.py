@@ -13,6 +13,7 @@ import yaml
 import settings
 from ci.schema import schema
 
+pytestmark = pytest.mark.documents
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 

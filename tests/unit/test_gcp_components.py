@@ -205,6 +205,7 @@ def _documented() -> dict[tuple[str, str, str], str]:
     return rows
 
 
+@pytest.mark.documents
 def test_every_binding_is_in_the_table_and_every_row_of_it_is_made(platform: Run) -> None:
     recorder, _ = platform(**EVERYTHING)
     made, documented = _bindings(recorder), _documented()

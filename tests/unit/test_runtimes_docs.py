@@ -12,6 +12,7 @@ from model_serving.requirements import locked
 from model_serving.training_versions import FRAMEWORKS
 from runtimes import MEMORY_MEBIBYTES, OWN_CODE_MEBIBYTES
 
+pytestmark = pytest.mark.documents
 PROJECT = Path(__file__).resolve().parents[2]
 TEXT = (PROJECT / "docs" / "runtimes.md").read_text()
 EXAMPLES = sorted(path.parent for path in (PROJECT / "templates" / "runtimes").glob("*/model-settings.json"))
