@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.engine.harness import Cloud, Project, copy_of_project, pulumi_home, small_project
+from local.locks import held
+from tests.engine.harness import Cloud, Project, pulumi_home, small_project, twin, whole_project
 
 SmallProject = Callable[..., Project]
+Whole = Callable[[str], Project]
+Edits = tuple[tuple[str, str], ...]
+"""Old and new text of the stack's settings."""
+Standing = Callable[..., Project]
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +36,30 @@ def small(tmp_path: Path, home: Path) -> SmallProject:
 
 
 @pytest.fixture
-def whole(tmp_path: Path, home: Path) -> Callable[[str], Project]:
+def whole(tmp_path: Path, home: Path) -> Whole:
     """Makes a copy of this project with one of its stacks."""
+    return lambda stack: whole_project(tmp_path, home, stack)
 
-    def make(stack: str) -> Project:
-        folder = copy_of_project(tmp_path / stack)
-        return Project(folder, home, Cloud(tmp_path / f"{stack}-cloud"), stack)
+
+@pytest.fixture
+def standing(tmp_path: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Standing:
+    """Makes a copy of this project with one of its stacks, which is up: brought up once for all tests, then copied."""
+
+    def make(stack: str, edits: Edits = (), environ: Mapping[str, str] | None = None) -> Project:
+        key = hashlib.sha256(repr((stack, edits)).encode()).hexdigest()[:8]
+        # Above what is each worker's own.
+        original = tmp_path_factory.getbasetemp().parent / f"standing-{stack}-{key}"
+        with held(original.with_suffix(".lock"), waiting=f"{original.name} is being made, waiting", report=print):
+            if not original.exists():
+                made = Path(tempfile.mkdtemp(dir=original.parent))
+                project = whole_project(made, home, stack)
+                project.environment |= environ or {}
+                for old, new in edits:
+                    project.edit_settings(old, new)
+                project.up()
+                made.rename(original)
+        project = twin(original, tmp_path / "standing", home, stack)
+        project.environment |= environ or {}
+        return project
 
     return make

@@ -67,10 +67,10 @@ class Unexpected(AssertionError):
 class Cloud:
     """What the stand-ins hold, to read and to change behind the engine's back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_new: bool = True) -> None:
         self.folder = folder
         self.faults = folder / "faults.json"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=not is_new)
 
     def resources(self, package: str = "gcp") -> dict[str, dict[str, Any]]:
         """Token and id, ``token::id``, to what the cloud holds."""
@@ -84,22 +84,27 @@ class Cloud:
         outputs: dict[str, Any] = found["outputs"]
         return outputs
 
-    def drift(self, token: str, **properties: Any) -> None:
-        """Changes the one resource of a type, as somebody at a console would."""
-        self._rewrite(token, lambda resource: resource["outputs"].update(properties))
+    def drift(self, token: str, *, name: str | None = None, **properties: Any) -> None:
+        """Changes the one resource of a type, or that of a name in the program, as somebody at a console would."""
+        self._rewrite(token, name, lambda resource: resource["outputs"].update(properties))
 
     def lose(self, token: str) -> None:
         """Deletes the one resource of a type, as somebody at a console would."""
-        self._rewrite(token, None)
+        self._rewrite(token, None, None)
 
     def fail(self, *faults: Mapping[str, Any]) -> None:
         """What goes wrong from now on, see tests.engine.provider.Faults; nothing, if nothing is given."""
-        self.faults.write_text(json.dumps(faults))
+        # At once: the stand-ins look all the time.
+        scratch = self.faults.with_suffix(".new")
+        scratch.write_text(json.dumps(faults))
+        scratch.replace(self.faults)
 
-    def _rewrite(self, token: str, change: Any) -> None:
+    def _rewrite(self, token: str, name: str | None, change: Any) -> None:
         path = self.folder / f"{token.partition(':')[0]}.json"
         content = json.loads(path.read_text())
-        (key,) = (key for key, each in content["resources"].items() if each["token"] == token)
+        (key,) = (
+            key for key, each in content["resources"].items() if each["token"] == token and name in (None, each["name"])
+        )
         if change is None:
             del content["resources"][key]
         else:
@@ -110,10 +115,10 @@ class Cloud:
 class Project:
     """A folder with a program, a stack of its own and a cloud of its own."""
 
-    def __init__(self, folder: Path, home: Path, cloud: Cloud, stack: str) -> None:
+    def __init__(self, folder: Path, home: Path, cloud: Cloud, stack: str, *, is_new: bool = True) -> None:
         self.folder, self.cloud, self.stack = folder, cloud, stack
         backend = folder.parent / f"{folder.name}-state"
-        backend.mkdir()
+        backend.mkdir(exist_ok=not is_new)
         self.environment = {
             # PYTHON…: whoever runs the tests may forbid bytecode, which a program that runs every day has.
             **{key: value for key, value in os.environ.items() if not key.startswith(_NOT_PASSED_ON)},
@@ -128,7 +133,8 @@ class Project:
             "STANDIN_FAULTS": str(cloud.faults),
             "STANDIN_TYPES": str(home / "types"),
         }
-        self.run("stack", "init", stack, "--secrets-provider", "passphrase")
+        if is_new:
+            self.run("stack", "init", stack, "--secrets-provider", "passphrase")
 
     @property
     def settings_file(self) -> Path:
@@ -209,6 +215,18 @@ class Project:
         if fails is not None and bool(outcome.code) != fails:
             raise Unexpected(f"expected {'failure' if fails else 'success'}. {outcome}")
         return outcome
+
+
+def whole_project(folder: Path, home: Path, stack: str) -> Project:
+    """A copy of this project with one of its stacks, in a folder of its own."""
+    copy = copy_of_project(folder / stack)
+    return Project(copy, home, Cloud(folder / f"{stack}-cloud"), stack)
+
+
+def twin(original: Path, folder: Path, home: Path, stack: str) -> Project:
+    """What whole_project made in one folder, in another one: with its state, and with a cloud of its own."""
+    shutil.copytree(original, folder, symlinks=True)
+    return Project(folder / stack, home, Cloud(folder / f"{stack}-cloud", is_new=False), stack, is_new=False)
 
 
 def copy_of_project(target: Path) -> Path:

@@ -30,6 +30,7 @@ from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """What the protocol writes for a value that a preview cannot know."""
+POLL_SECONDS: Final = 0.05
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker, the protocol's own
 
@@ -113,7 +114,8 @@ class Faults:
     """Failures that a test asks for, in a JSON file: a list of mappings with
 
     ``fault`` (a key of FAULTS, ``slow`` or ``half-made``), and optionally ``token`` and ``name`` (patterns),
-    ``operation`` (default create), ``nth`` (first matching call that fails, from 1), ``times``, ``seconds`` to wait.
+    ``operation`` (default create), ``nth`` (first matching call that fails, from 1), ``times``, ``seconds`` to wait at
+    most: the wait ends with the fault.
     """
 
     def __init__(self, path: Path | None, store: Store) -> None:
@@ -123,18 +125,26 @@ class Faults:
         """Waits and fails as asked; true if the resource is to be left half made."""
         half_made = False
         for fault in self._due(operation, request):
-            time.sleep(fault.get("seconds", 0))
+            self._wait(fault)
             if fault["fault"] in FAULTS:
                 code, message = FAULTS[fault["fault"]]
                 raise Refused(code, message.format(token=request.token, name=request.name))
             half_made |= fault["fault"] == "half-made"
         return half_made
 
+    def _wait(self, fault: Properties) -> None:
+        """For its seconds, or until the test takes it back."""
+        until = time.monotonic() + fault.get("seconds", 0)
+        while time.monotonic() < until and fault in self._asked_for():
+            time.sleep(POLL_SECONDS)
+
+    def _asked_for(self) -> list[Properties]:
+        faults: list[Properties] = json.loads(self._path.read_text()) if self._path and self._path.exists() else []
+        return faults
+
     def _due(self, operation: str, request: Request) -> list[Properties]:
-        if not self._path or not self._path.exists():
-            return []
         due = []
-        for fault in json.loads(self._path.read_text()):
+        for fault in self._asked_for():
             if fault["fault"] not in {*FAULTS, "slow", "half-made"}:
                 raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"the stand-in knows no fault {fault['fault']}")
             if (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import pytest
 from pulumi import _types
 
 from components.agent_access import DEPLOYED
+from tests.engine.conftest import Standing, Whole
 from tests.engine.gitlab_standin import AGENT, FILE, GLAGENT, INPUTS, TOKEN
 from tests.engine.harness import Outcome, Project, plain_secrets
 
 MAINTAINER = {"GITLAB_TOKEN": "glpat-of-a-maintainer"}
+ENVIRON = MAINTAINER | {"KUBECONFIG": "kubeconfig"}
 RELEASE = "kubernetes:helm.sh/v3:Release"
 SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 - a type of resource
 CONTEXT = "acme/model-serving:dev"
@@ -30,23 +31,33 @@ SECTION = """\
     tokens: [a]
 """
 GIVEN = "glagent-given-by-hand"
-Whole = Callable[[str], Project]
+WITH_AGENT = (("  model-serving:models:\n", f"{SECTION}  model-serving:models:\n"),)
 
 
 @pytest.fixture
 def project(whole: Whole) -> Project:
     """The stack dev with an agent, not yet up."""
     project = whole("dev")
-    project.edit_settings("  model-serving:models:\n", f"{SECTION}  model-serving:models:\n")
-    project.environment |= MAINTAINER
-    project.environment["KUBECONFIG"] = str(project.folder / "kubeconfig")
+    for old, new in WITH_AGENT:
+        project.edit_settings(old, new)
+    project.environment |= ENVIRON
     return project
+
+
+@pytest.fixture
+def standing_project(standing: Standing) -> Project:
+    """The stack dev with an agent, up."""
+    return standing("dev", WITH_AGENT, ENVIRON)
+
+
+def kubeconfig(project: Project) -> Path:
+    return project.folder / project.environment["KUBECONFIG"]
 
 
 def give_context(project: Project) -> None:
     """What GitLab gives to a job that may use the agent."""
     content = {"contexts": [{"name": CONTEXT, "context": {"cluster": "gitlab", "user": "agent:7"}}]}
-    Path(project.environment["KUBECONFIG"]).write_text(json.dumps(content))
+    kubeconfig(project).write_text(json.dumps(content))
 
 
 def of_type(project: Project, token: str) -> dict[str, dict[str, Any]]:
@@ -120,8 +131,8 @@ def test_a_stack_with_an_agent_comes_up_stays_shows_no_token_and_goes(project: P
     assert project.cloud.resources("kubernetes") == project.cloud.resources("gitlab") == {}
 
 
-def test_a_token_changes_and_the_pods_never_have_one_that_gitlab_refuses(project: Project) -> None:
-    project.up()
+def test_a_token_changes_and_the_pods_never_have_one_that_gitlab_refuses(standing_project: Project) -> None:
+    project = standing_project
     first = mounted(project)
 
     project.edit_settings("tokens: [a]", "tokens: [a, b]")
@@ -141,8 +152,8 @@ def test_a_token_changes_and_the_pods_never_have_one_that_gitlab_refuses(project
     assert project.preview().changes == {}
 
 
-def test_a_token_is_kept_as_long_as_the_pods_with_the_new_one_do_not_come_up(project: Project) -> None:
-    project.up()
+def test_a_token_is_kept_as_long_as_the_pods_with_the_new_one_do_not_come_up(standing_project: Project) -> None:
+    project = standing_project
     first = mounted(project)
     # In one step, which is one too few for a person to look in between, and no less safe.
     project.edit_settings("tokens: [a]", "tokens: [b]")
@@ -159,7 +170,8 @@ def test_a_token_is_kept_as_long_as_the_pods_with_the_new_one_do_not_come_up(pro
     assert valid(project) == {mounted(project)} != {first}
 
 
-def test_a_third_token_is_refused_and_leaves_the_pods_alone(project: Project) -> None:
+def test_a_third_token_is_refused_and_leaves_the_pods_alone(standing_project: Project) -> None:
+    project = standing_project
     project.edit_settings("tokens: [a]", "tokens: [a, b]")
     project.up()
     before = mounted(project)
@@ -184,8 +196,8 @@ def test_a_token_that_was_made_elsewhere_is_taken_as_a_secret_and_never_shown(pr
     assert plain_secrets(shown, GIVEN) == []
 
 
-def test_a_stack_moves_behind_its_agent_without_a_change_and_goes_before_it(project: Project) -> None:
-    project.up()
+def test_a_stack_moves_behind_its_agent_without_a_change_and_goes_before_it(standing_project: Project) -> None:
+    project = standing_project
     assert provider_of(project, "Deployment") == provider_of(project, "Release") == {"cluster"}
 
     project.edit_settings(
@@ -213,7 +225,7 @@ def test_a_stack_moves_behind_its_agent_without_a_change_and_goes_before_it(proj
     assert project.preview().changes == {}
 
     # A merge request's job has no such context: the same program takes Google's credentials instead.
-    Path(project.environment["KUBECONFIG"]).unlink()
+    kubeconfig(project).unlink()
     preview = project.preview()
     assert kinds(preview, "update") == kinds(preview, "create") == [], preview
 

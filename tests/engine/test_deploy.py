@@ -161,11 +161,12 @@ def killed_by(job: Job) -> str:
 def test_of_two_deployments_at_once_one_waits(project: Project) -> None:
     assert deploy(project).code == 0
     commit(project, PROGRAM.format(version="2.0"))
-    project.cloud.fail({**MODEL_ROUTE, "fault": "slow", "operation": "update", "seconds": 15})
+    project.cloud.fail({**MODEL_ROUTE, "fault": "slow", "operation": "update", "seconds": 60})
     first = start(project)
     first.says("updating HTTPRoute iris")
     second = start(project)
     assert "its process runs on this machine" in second.says("the stack is locked, waiting")
+    project.cloud.fail()
     ends = [first.ends(), second.ends()]
     assert [end.code for end in ends] == [0, 0], ends
     assert live(ends[1]) == [row("2.0")]

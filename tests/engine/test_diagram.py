@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Callable
 
+import pytest
+
 from ci.diagram import flowchart
 from tests.engine.harness import ROOT, Project
 
 
+@pytest.mark.documents
 def test_the_diagram_in_the_documents_is_what_the_program_declares(whole: Callable[[str], Project]) -> None:
     printed = whole("production").run("preview", "--json").text
     preview = json.JSONDecoder().raw_decode(printed[printed.index("{") :])[0]

@@ -18,7 +18,9 @@ def state(project: Project) -> dict[str, Any]:
     return {each["urn"]: {key: each.get(key) for key in keys} for each in project.resources()}
 
 
-@pytest.mark.parametrize("first_inline", [True, False])
+@pytest.mark.parametrize(
+    "first_inline", [True, pytest.param(False, marks=pytest.mark.thorough("the same the other way round"))]
+)
 def test_what_one_way_made_the_other_leaves_as_it_is(whole: Whole, first_inline: bool) -> None:
     project = whole("dev")
     made = project.up(inline=first_inline)

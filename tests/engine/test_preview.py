@@ -16,13 +16,13 @@ from ci.changes import ModelChange, Preview, Share, terraform_report
 from ci.note import render
 from ci.preview import listing, preview, write
 from tests.engine import policy_standin
+from tests.engine.conftest import Standing, Whole
 from tests.engine.harness import ROOT, Project, plain_secrets
 
 GOLDEN = ROOT / "tests" / "unit" / "golden"
 COMMIT = "3f1c9d2a7b60e58412cd90ab37ef6651d08b24c7"
 MANY = 13
 """Models besides the three of this project: together more than 200 resources."""
-Whole = Callable[[str], Project]
 Small = Callable[..., Project]
 
 
@@ -65,6 +65,18 @@ def one(model: str, before: dict[str, float], after: dict[str, float]) -> ModelC
     return ModelChange(name=model, before=shares[0], after=shares[1])
 
 
+def test_a_new_version_is_told(standing: Standing, look: Callable[..., Preview]) -> None:
+    project = standing("dev")
+    release(project, "iris-dtc", "1.1")
+    bump = look(project, "bump-of-dev")
+    assert bump.outcome == "ok"
+    assert bump.models == (one("iris-dtc", {"1.0": 100}, {"1.1": 100}),)
+    assert bump.unchanged_models == 2
+    assert terraform_report(bump)["create"] == bump.count("create") > 0
+    assert all(change.name.startswith("iris-dtc") for change in bump.changes if change.operation), bump.changes
+
+
+@pytest.mark.thorough("the new version above, and tests/unit/test_changes.py on what this test has recorded")
 def test_the_life_of_a_stack_is_told_preview_by_preview(whole: Whole, look: Callable[..., Preview]) -> None:
     project = whole("production")
     lines = project.settings()

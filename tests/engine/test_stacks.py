@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 
 import pytest
 
 from tests.engine import invariants
+from tests.engine.conftest import Standing, Whole
 from tests.engine.gcp_standin import PRIVATE_KEY
-from tests.engine.harness import STANDINS, Cloud, Project, plain_secrets
+from tests.engine.harness import STANDINS, Cloud, plain_secrets
 
-STACKS = ("dev", "staging", "production")
+STAGING = pytest.param("staging", marks=pytest.mark.thorough("dev, which is Autopilot too, and production"))
+STACKS = ("dev", STAGING, "production")
 PUBLIC_GATEWAY = "    gateway: {public: true, domain: models.example.com}\n"
 PIPELINES = """\
     state:
@@ -21,10 +22,10 @@ PIPELINES = """\
     identity: {gitlab: {projectId: 1, modelProjectIds: [2]}, keyForCi: true}
 """
 FAULTS = ("permission-denied", "quota-exceeded", "api-not-enabled", "half-made", "timeout")
+DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
 LONGEST_CHAIN = 12
 """Resources that wait for each other, at most: one more run brings at least one more link."""
-Whole = Callable[[str], Project]
 
 
 def held(cloud: Cloud) -> set[str]:
@@ -64,6 +65,19 @@ def test_a_stack_comes_up_stays_as_it_is_mends_drift_and_goes(whole: Whole, stac
     kept = {each["token"].rpartition(":")[2] for each in project.cloud.resources().values()}
     assert kept <= {"WorkloadIdentityPool", "WorkloadIdentityPoolProvider"}, "destroy left something behind"
     assert project.cloud.resources("kubernetes") == {}
+
+
+def test_the_number_of_pods_is_the_autoscalers(standing: Standing) -> None:
+    project = standing("dev")
+    project.edit_settings("wine-lgbm: {}", "wine-lgbm: {autoscaling: {minimum: 2, maximum: 4}}")
+    project.up()
+    (server,) = (
+        each["outputs"]
+        for each in project.cloud.resources("kubernetes").values()
+        if each["name"] == "wine-lgbm-1-0" and each["token"] == DEPLOYMENT
+    )
+    project.cloud.drift(DEPLOYMENT, name="wine-lgbm-1-0", spec={**server["spec"], "replicas": 3})
+    assert project.run("preview", "--refresh", "--expect-no-changes").code == 0
 
 
 def test_a_stack_that_says_public_has_a_guarded_address_and_a_certificate(whole: Whole) -> None:
