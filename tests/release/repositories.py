@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,6 +150,11 @@ class ModelRepository:
 
     def git(self, *arguments: str) -> str:
         return git(self.folder, *arguments)
+
+    def copy(self, folder: Path) -> ModelRepository:
+        """Another checkout in the same state, which releases to the same place."""
+        shutil.copytree(self.folder, folder)
+        return replace(self, folder=folder)
 
     def write(self, files: Mapping[str, str]) -> None:
         for name, content in files.items():

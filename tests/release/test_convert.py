@@ -42,10 +42,11 @@ def dvc() -> Path:
     return provide(TOOLS) / "bin" / "dvc"
 
 
-@pytest.fixture
-def repository(tmp_path: Path, dvc: Path) -> Path:
-    """A git repository in which DVC keeps the artefact of two revisions."""
-    folder, remote = tmp_path / "repository", tmp_path / "remote"
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, dvc: Path) -> Path:
+    """A git repository in which DVC keeps the artefact of two revisions; nothing changes it."""
+    scratch = tmp_path_factory.mktemp("dvc")
+    folder, remote = scratch / "repository", scratch / "remote"
     folder.mkdir()
     run(folder, "git", "init", "--quiet")
     run(folder, dvc, "init", "--quiet")

@@ -35,7 +35,23 @@ def trained(example: Path, target: Path, python: Path) -> Release:
     return catalog.read(target / "models").get(name, VERSION)
 
 
-@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda path: path.name)
+ELSEWHERE = {
+    "lightgbm": "wine-cultivars in test_templates.py, which is trained and served with the same lock",
+    "mlflow": "test_convert.py, which trains the same example and serves what mlflow has saved",
+    "scikit-learn": "iris-dtc in test_trial.py and iris-decision-tree in test_templates.py, with the same lock",
+}
+"""What stands for an example in `make test`: its runtime serves another model there."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            each, id=each.name, marks=[pytest.mark.thorough(ELSEWHERE[each.name])] if each.name in ELSEWHERE else []
+        )
+        for each in EXAMPLES
+    ],
+)
 def example(request: pytest.FixtureRequest) -> Path:
     path: Path = request.param
     return path
@@ -56,6 +72,7 @@ def test_an_example_of_each_runtime_is_trained_and_keeps_its_contract(made: Rele
     assert trial.run(made.folder, name=made.name, version=VERSION, python=str(python)) == Trial(was_asked=True)
 
 
+@pytest.mark.thorough("the examples of the template, which are trained again in test_templates.py")
 def test_training_an_example_again_gives_the_same_answers(
     example: Path, made: Release, python: Path, tmp_path: Path
 ) -> None:
