@@ -14,8 +14,8 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,24 +32,26 @@ CLUSTER: Final = "-".join(filter(None, ["test", os.environ.get("PYTEST_XDIST_WOR
 CLONE_NEWNET: Final = 0x40000000
 """https://man7.org/linux/man-pages/man2/unshare.2.html; Python has the call from 3.12 on."""
 COMMAND_SECONDS: Final = 600
-Figure = Callable[[str], None]
-FIGURE: Final = "figure"
+FIRST: Final = (
+    # They need a cluster on which the stack local is not up yet.
+    "test_agent",
+    "test_cloud_stack",
+    # The longest ones: whoever is free takes the next file, and the short ones fill what is left.
+    "test_faults_of_models",
+    "test_faults_of_the_cluster",
+    "test_end_to_end",
+    "test_faults_of_updates",
+    "test_pipelines",
+    "test_traffic",
+    "test_zero_failures",
+)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the tests measured, where a person who runs them looks."""
-    reports = terminalreporter.getreports("passed")
-    figures = [text for report in reports for name, text in report.user_properties if name == FIGURE]
-    if figures:
-        terminalreporter.section("figures")
-        terminalreporter.write("".join(f"{line}\n" for line in figures))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
 
-
-@pytest.fixture
-def figure(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Figure:
-    """Takes down what a test measured."""
-    title = request.node.name.removeprefix("test_").replace("_", " ")
-    return lambda text: record_property(FIGURE, f"{title}: {text}")
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,10 +71,12 @@ class Project:
     Attributes:
         folder: where it is.
         environment: what `make env` prints, for commands of one's own.
+        left: what tests have left in the cluster that is no longer in the checkout.
     """
 
     folder: Path
     environment: Mapping[str, str]
+    left: list[str] = field(default_factory=list)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs a command in the checkout; what it printed is in ``stdout``, both streams in their order."""
@@ -95,6 +99,12 @@ class Project:
 
     def up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run(*PULUMI_UP, *options, check=check)
+
+    def clean(self) -> None:
+        """Lets the cluster serve what is in the checkout, if it may be something else."""
+        if self.left:
+            self.make("up")
+            self.left.clear()
 
     def kubectl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("kubectl", "--namespace", "models", *arguments, check=check)
@@ -169,7 +179,13 @@ def name_of_its_own() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def checkout(name_of_its_own: None) -> Iterator[Project]:
+def left() -> list[str]:
+    """Of the project, see there."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def checkout(name_of_its_own: None, left: list[str]) -> Iterator[Project]:
     """A checkout whose cluster runs, and nothing on it yet."""
     # Not pytest's own temporary folder, which it may clear away while a cluster still has mounts in it.
     folder = Path(tempfile.mkdtemp(prefix="model-serving-"))
@@ -177,7 +193,8 @@ def checkout(name_of_its_own: None) -> Iterator[Project]:
     # Images stay when a cluster is deleted, and what another commit has published under a version refuses this one's.
     layout = Layout(name=CLUSTER, state=folder / ".state", bin=folder / ".state" / "bin")
     shutil.rmtree(layout.cache / "registry", ignore_errors=True)
-    checkout = Project(folder=folder, environment=os.environ | make_environment(folder) | {"CLUSTER": CLUSTER})
+    environment = os.environ | make_environment(folder) | {"CLUSTER": CLUSTER}
+    checkout = Project(folder=folder, environment=environment, left=left)
     try:
         checkout.make("cluster", "stack")
         yield checkout
@@ -193,6 +210,13 @@ def project(checkout: Project) -> Iterator[Project]:
     checkout.make("up")
     yield checkout
     checkout.make("down")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_committed(request: pytest.FixtureRequest, left: list[str]) -> None:
+    """The tests of a file begin with what is committed, if those before them have had the stack local."""
+    if left:
+        request.getfixturevalue("project").clean()
 
 
 @pytest.fixture

@@ -95,11 +95,11 @@ class Stack:
             folder.parent.rmdir()
 
     def restore(self) -> None:
-        """Puts everything back as it was."""
+        """Puts the files back as they were; the cluster follows when a test needs it."""
         self._path.write_text(self._before)
         for folder in [*self._folders]:
             self.remove(folder)
-        self.project.make("up")
+        self.project.left.append("what a stack served")
         for update in self._updates:
             update.sweep()
 
@@ -219,8 +219,14 @@ class Update:
 
 
 @contextmanager
-def changed(project: Project) -> Iterator[Stack]:
-    """The stack for a while; afterwards everything is as it was."""
+def changed(project: Project, *, as_left: bool = False) -> Iterator[Stack]:
+    """The stack for a while; its files are put back afterwards.
+
+    Args:
+        as_left: whether what the tests before have left may be served at the beginning, and not what is committed.
+    """
+    if not as_left:
+        project.clean()
     stack = Stack(project)
     try:
         yield stack

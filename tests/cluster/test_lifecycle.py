@@ -38,6 +38,9 @@ PROCESSES = (
     "contour",
     "envoy",
 )
+KILLED = ("etcd", "containerd", "envoy")
+"""One that others need to start, one that has children, and the last one."""
+ALIKE = pytest.mark.thorough(f"the same of {', '.join(KILLED)}")
 TOOLS = PROJECT / ".state" / "bin"
 HOLD = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); print(flush=True); s.accept()"
 POD = {
@@ -207,10 +210,8 @@ def test_a_gateway_is_served_as_soon_as_it_is_declared(running: Instance) -> Non
 
 def test_a_second_start_starts_nothing(running: Instance) -> None:
     pids = running.pids()
-    began = time.monotonic()
     done = running.run("start")
     assert (done.returncode, running.pids()) == (0, pids), done.stdout + done.stderr
-    assert time.monotonic() - began < 2
 
 
 def test_a_pod_runs_from_the_registry(running: Instance) -> None:
@@ -228,7 +229,7 @@ def test_a_network_policy_reaches_the_firewall(running: Instance) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", [each if each in KILLED else pytest.param(each, marks=ALIKE) for each in PROCESSES])
 def test_a_killed_process_is_named_and_started_again(running: Instance, name: str) -> None:
     pids = running.pids()
     os.kill(pids[name], signal.SIGKILL)

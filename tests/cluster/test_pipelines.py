@@ -18,15 +18,11 @@ import pytest
 from tests.cluster.clone import STACK, Clone, cloned
 from tests.cluster.conftest import Project, ask
 from tests.cluster.test_serving import IRIS
+from tests.conftest import Figure
 
 MODEL: Final = "/mlapi/v2/models/iris-dtc/infer"
-FROM_MERGE_SECONDS: Final = 45
-PREVIEW_SECONDS: Final = 60
-"""Of a preview job of a stack that has nothing to change, after the checkout."""
-OVERHEAD_SECONDS: Final = 5
-"""Of all that is not the runner's start, the images, the rollout and Pulumi's start."""
-VERSIONS: Final = ("1.0.1", "1.0.2", "1.0.3")
-"""The first is the merge request's; the others are for a machine that was busy with something else."""
+VERSION: Final = "1.0.1"
+"""The merge request's."""
 POLL_SECONDS: Final = 0.05
 
 
@@ -36,21 +32,20 @@ def clone(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield clone
 
 
-def test_a_preview_of_an_unchanged_stack_takes_no_minute(clone: Clone) -> None:
+def test_a_preview_of_an_unchanged_stack_shows_no_change(clone: Clone, figure: Figure) -> None:
     began = time.monotonic()
     clone.run_for_request("preview local")
     took = time.monotonic() - began
     report = json.loads((clone.folder / "previews" / f"{STACK}.terraform.json").read_text())
-    print(f"preview job, nothing to change: {took:.1f} s")
     assert report == {"create": 0, "update": 0, "delete": 0}
-    assert took <= PREVIEW_SECONDS
+    figure(f"the job took {took:.1f} s")
 
 
 @pytest.fixture(scope="module")
 def bump(clone: Clone) -> str:
     """A merge request's branch with a new version of a model; the stack follows the newest."""
     clone.git("switch", "--quiet", "--create", "bump")
-    clone.release(VERSIONS[0])
+    clone.release(VERSION)
     return "bump"
 
 
@@ -66,7 +61,7 @@ def test_a_merge_request_is_tested_previewed_and_noted(clone: Clone) -> None:
     assert set(report) == {"create", "update", "delete"}
     (text,) = clone.site.gitlab.texts()
     assert "iris-dtc" in text
-    assert "1.0.1" in text
+    assert VERSION in text
     assert ask(MODEL, IRIS)[1]["model_version"] == "1.0", "a preview changes nothing"
 
 
@@ -173,18 +168,8 @@ def merge(clone: Clone, branch: str, version: str) -> Figures:
     return Figures(traffic=answer.at - merged, job=ended - merged, runner=runner, phases=phases)
 
 
-def test_a_merge_reaches_all_of_the_traffic_in_time(clone: Clone, bump: str) -> None:
-    tries = []
-    for version in VERSIONS:
-        if version != VERSIONS[0]:
-            clone.release(version)
-        tries.append(merge(clone, bump, version))
-        print(tries[-1])
-        answers = {ask(MODEL, IRIS)[1]["model_version"] for _ in range(20)}
-        assert answers == {version}
-        if tries[-1].overhead <= OVERHEAD_SECONDS:
-            break
-        clone.git("switch", "--quiet", bump)
-    # What else the machine does only ever adds to it.
-    assert min(each.traffic for each in tries) <= FROM_MERGE_SECONDS, tries
-    assert min(each.overhead for each in tries) <= OVERHEAD_SECONDS, tries
+def test_a_merge_reaches_all_of_the_traffic(clone: Clone, bump: str, figure: Figure) -> None:
+    figures = merge(clone, bump, VERSION)
+    answers = {ask(MODEL, IRIS)[1]["model_version"] for _ in range(20)}
+    assert answers == {VERSION}
+    figure(str(figures))

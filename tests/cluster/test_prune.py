@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import CLUSTER, Figure, Project, ask
+from tests.cluster.conftest import CLUSTER, Project, ask
 from tests.cluster.stack import MODEL, Stack
 from tests.cluster.test_release import Watch
 from tests.cluster.test_serving import IRIS
+from tests.conftest import Figure
 
 URL = f"/mlapi/v2/models/{MODEL}/infer"
 REGISTRY = "http://127.0.0.1:5000/v2"
@@ -62,6 +63,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@pytest.mark.thorough("tests/engine/test_prune.py on a real registry, and the README's `make prune` on the cluster's")
 def test_what_nothing_needs_goes_and_frees_the_disk(project: Project, stack: Stack, figure: Figure) -> None:
     first, second, newest = (stack.release() for _ in range(3))
     with lock_of_its_own(project, project.folder / "models" / MODEL / first):

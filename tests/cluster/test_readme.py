@@ -6,8 +6,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.conftest import Project
 
+pytestmark = pytest.mark.documents
 RUN_ELSEWHERE = {
     "make test": "runs this test",
     "make down": "ends the tests of this folder",
@@ -29,9 +32,10 @@ def test_the_commands_of_the_readme_work_one_after_the_other(project: Project) -
     finally:
         project.run("git", "checkout", "--quiet", "stacks")
         subprocess.run(["rm", "-rf", str(project.folder / "models" / "iris-dtc" / "1.1")], check=True)
-        project.up()
+        project.left.append("what the README's commands deployed")
 
 
+@pytest.mark.thorough("tests/release/test_templates.py, which trains the examples again, to the byte")
 def test_a_release_is_trained_again_byte_for_byte(project: Project) -> None:
     """The commands of training/README.md, with the wheels that are there instead of the package index."""
     (wheels,) = (

@@ -10,6 +10,7 @@ import pytest
 from tests.cluster.conftest import Project
 
 Edit = Callable[[str, str], None]
+ALIKE = pytest.mark.thorough("the tests below, and tests/unit/test_live.py and test_preflight.py for each text")
 
 
 @pytest.fixture
@@ -38,11 +39,11 @@ def refusal(project: Project) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "remedy"),
     [
-        ("iris-dtc: {}", "irs-dtc: {}", "Did you mean iris-dtc?"),
-        ("iris-dtc: {}", 'iris-dtc: {versions: {"9.9": 100}}', "Write one of 1.0"),
-        ("iris-dtc: {}", "iris-dtc: {replica: 2}", "Did you mean replicas?"),
+        pytest.param("iris-dtc: {}", "irs-dtc: {}", "Did you mean iris-dtc?", marks=ALIKE),
+        pytest.param("iris-dtc: {}", 'iris-dtc: {versions: {"9.9": 100}}', "Write one of 1.0", marks=ALIKE),
+        pytest.param("iris-dtc: {}", "iris-dtc: {replica: 2}", "Did you mean replicas?", marks=ALIKE),
         ("model-serving-local", "elsewhere", "Write one of its contexts: model-serving-local."),
-        ("registry: localhost:5000", "registry: localhost:5009", "which does not answer"),
+        pytest.param("registry: localhost:5000", "registry: localhost:5009", "which does not answer", marks=ALIKE),
     ],
 )
 def test_a_stack_that_points_nowhere(project: Project, edit_stack: Edit, old: str, new: str, remedy: str) -> None:

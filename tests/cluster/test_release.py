@@ -59,10 +59,11 @@ def layers(repository: str, reference: str) -> list[str]:
 
 @pytest.fixture
 def next_release(project: Project) -> Iterator[Path]:
+    project.clean()
     folder = project.release("iris-dtc", "1.0.1", like="1.0")
     yield folder
     subprocess.run(["rm", "--recursive", "--force", str(folder)], check=True)
-    project.up()
+    project.left.append("a release")
 
 
 def test_a_new_version_takes_the_traffic_and_nothing_else_changes(project: Project, next_release: Path) -> None:
@@ -97,11 +98,11 @@ def test_a_split_shares_the_traffic(project: Project, next_release: Path) -> Non
 def changed_model(project: Project) -> Iterator[None]:
     """A released model with a line more than it was published with."""
     settings = project.folder / "models" / "iris-dtc" / "1.0" / "model-settings.json"
+    project.clean()
     before = settings.read_text()
     settings.write_text(before + "\n")
     yield
     settings.write_text(before)
-    project.up()
 
 
 def assert_refused(project: Project, *command: str) -> None:
@@ -128,5 +129,6 @@ def test_it_is_refused_as_well_when_the_stack_has_forgotten_it(project: Project)
         project.up()
     finally:
         stack.write_text(before)
+        project.left.append("a stack without the model")
     assert ask("/mlapi/v2/models/iris-dtc/infer", IRIS)[0] == 404
     assert_refused(project, "up", "--yes", "--skip-preview")

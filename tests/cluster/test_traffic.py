@@ -19,7 +19,6 @@ from tests.cluster.test_serving import IRIS
 URL = f"/mlapi/v2/models/{MODEL}/infer"
 SCRAPE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
 BOUNDS = {"minimum": 2, "maximum": 4}
-CHANGE_SECONDS = 20  # a bound for a busy machine, not a measure: see `make bench`
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +67,7 @@ def test_weights_alone_change_one_route(project: Project, versions: tuple[str, s
     assert planned(project) == [
         ("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}"),
     ]
-    start = time.monotonic()
     project.up()
-    assert time.monotonic() - start < CHANGE_SECONDS
     found = answers(100)
     assert found.keys() == {old, new}
     assert 25 < found[new] < 75
@@ -100,6 +97,7 @@ def test_a_shadow_gets_every_request_and_answers_none(
     assert requests_of(project, new) >= before + 30
 
 
+@pytest.mark.thorough("tests/engine/test_stacks.py: the number of pods is the autoscaler's")
 def test_an_autoscaler_and_the_program_do_not_fight(project: Project, versions: tuple[str, str], stack: Stack) -> None:
     old, _ = versions
     deployment = name_of(old)

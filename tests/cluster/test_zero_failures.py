@@ -10,17 +10,19 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
 
-from tests.cluster.conftest import ENDPOINT, Figure, Project
+from tests.cluster.conftest import ENDPOINT, Project
 from tests.cluster.load import Load, Report
-from tests.cluster.stack import MODEL, Stack
+from tests.cluster.stack import MODEL, Stack, changed
 from tests.cluster.test_serving import IRIS
+from tests.conftest import Figure
 
-REQUESTS: Final = 20_000
+REQUESTS: Final = 2_000
+REQUESTS_IN_ALL: Final = 20_000
 PATH: Final = f"/mlapi/v2/models/{MODEL}/infer"
 OPERATIONS_SECONDS: Final = 480
 SLOW_SECONDS: Final = 22
@@ -45,16 +47,35 @@ class Model(MLModel):
 '''
 
 
+REPEATED = pytest.mark.thorough("test_releases, in which a version comes, takes the traffic, and the one before goes")
+
+
+@pytest.fixture
+def stack(project: Project) -> Iterator[Stack]:
+    """The stack local, which begins with whatever the test before has left."""
+    with changed(project, as_left=True) as stack:
+        yield stack
+
+
 def load_of(project: Project) -> Load:
     return Load(ENDPOINT + PATH, project.folder / "models" / MODEL / "1.0" / "request.json")
 
 
-def repeat(stack: Stack, operation: Callable[[int], float], *, settle: Callable[[], None]) -> tuple[Report, str]:
+def repeat(
+    stack: Stack,
+    operation: Callable[[int], float],
+    *,
+    settle: Callable[[], None],
+    requests: int = REQUESTS_IN_ALL,
+    times: int = 2,
+) -> tuple[Report, str]:
     """Repeats an operation until enough requests were answered in the meantime.
 
     Args:
         operation: takes its number, returns its seconds.
         settle: waits for what the operations left to be done, still under load.
+        requests: how many are enough.
+        times: how often it is done at least.
     """
     seconds = []
     deadline = time.monotonic() + OPERATIONS_SECONDS
@@ -62,26 +83,29 @@ def repeat(stack: Stack, operation: Callable[[int], float], *, settle: Callable[
         for number in itertools.count(1):
             seconds.append(operation(number))
             # An early end: what failed is told at once.
-            if load.answered >= REQUESTS or load.failed or time.monotonic() > deadline:
+            is_enough = load.answered >= requests and number >= times
+            if is_enough or load.failed or time.monotonic() > deadline:
                 break
         settle()
     report = load.report
     report.check(stack.gateway_log)
-    assert report.total >= REQUESTS, report
-    assert min(report.answered.values()) > REQUESTS / 4, report.answered
+    assert report.total >= requests, report
+    assert min(report.answered.values()) > requests / 4, report.answered
     return report, f"{len(seconds)} times, the slowest in {max(seconds):.1f} s; {report}"
 
 
-def test_releases(stack: Stack, figure: Figure) -> None:
+def test_releases(stack: Stack, figure: Figure, *, is_thorough: bool) -> None:
     def release(_: int) -> float:
         stack.release()
         return stack.serve()
 
-    report, text = repeat(stack, release, settle=lambda: stack.await_pods(1))
+    requests = REQUESTS_IN_ALL if is_thorough else REQUESTS
+    report, text = repeat(stack, release, settle=lambda: stack.await_pods(1), requests=requests)
     assert len(report.versions) >= 3, "traffic moved more than once"
     figure(text)
 
 
+@REPEATED
 def test_changes_of_weights(stack: Stack, figure: Figure) -> None:
     new = stack.release()
     stack.serve(versions={"1.0": 100, new: 0})
@@ -95,6 +119,7 @@ def test_changes_of_weights(stack: Stack, figure: Figure) -> None:
     figure(text)
 
 
+@REPEATED
 def test_rollbacks(stack: Stack, figure: Figure) -> None:
     new = stack.release()
     stack.serve(versions={new: 100})
@@ -107,6 +132,7 @@ def test_rollbacks(stack: Stack, figure: Figure) -> None:
     figure(text)
 
 
+@REPEATED
 def test_scaling_up_and_down(stack: Stack, figure: Figure) -> None:
     def scale(number: int) -> float:
         return stack.serve(replicas=3 if number % 2 else 1)
@@ -118,6 +144,7 @@ def test_scaling_up_and_down(stack: Stack, figure: Figure) -> None:
     figure(repeat(stack, scale, settle=settle)[1])
 
 
+@REPEATED
 def test_drains_of_a_pod(stack: Stack, figure: Figure) -> None:
     stack.serve(replicas=2)
     stack.await_pods(2)
@@ -131,6 +158,7 @@ def test_drains_of_a_pod(stack: Stack, figure: Figure) -> None:
     figure(repeat(stack, drain, settle=lambda: stack.await_pods(2))[1])
 
 
+@REPEATED
 def test_removals_of_a_version(stack: Stack, figure: Figure) -> None:
     new = stack.release()
     stack.serve(versions={"1.0": 50, new: 50})
