@@ -23,8 +23,9 @@ _UP: Final = ("up", "--yes", "--skip-preview", "--stack", "local")
 PULUMI_UP: Final = ("pulumi", *_UP)
 UPDATE: Final = ("python", "-m", "ci.inline", *_UP)
 """The update as `make up` runs it, without what that starts and mends first."""
-GONE_SECONDS: Final = 60
-CHANGED_SECONDS: Final = 120
+GONE_SECONDS: Final = 180
+CHANGED_SECONDS: Final = 300
+"""Bounds for a machine that is busy with something else, no measures."""
 
 
 class Stack:

@@ -25,9 +25,9 @@ from tests.cluster.load import Load, Report
 from tests.cluster.stack import MODEL, Stack, changed
 from tests.conftest import Figure
 
-START_SECONDS: Final = 60
-"""Enough for all to start at once on busy cores, and no more: those that never start are awaited for so long."""
-PROVISION_SECONDS: Final = 10
+NEVER_STARTS: Final = {"startSeconds": 20, "provisionSeconds": 10}
+STARTS: Final = {"startSeconds": 60}
+"""Enough for all to start at once on busy cores, and no more: an answer that never comes is awaited for so long."""
 CHECK_SECONDS: Final = 5
 PAUSE_MILLISECONDS: Final = 100
 CRASH_AT: Final = FEWEST_ANSWERS
@@ -75,20 +75,22 @@ class Fault:
     Attributes:
         extra: what the model's code does differently.
         told: parts of what the user reads.
+        starts: whether its pods become ready.
     """
 
     told: tuple[str, ...]
+    starts: bool = True
     extra: dict[str, Any] | None = None
 
 
 FAULTS: Final = {
-    "truncated": Fault(told=("1.1",)),
-    "incompatible": Fault(told=("1.1",)),
+    "truncated": Fault(told=("1.1",), starts=False),
+    "incompatible": Fault(told=("1.1",), starts=False),
     "not-a-number": Fault(extra={"data": ["nan"]}, told=("1.1", "finite")),
     "misshapen": Fault(extra={"data": [1, 1]}, told=("1.1", "shape")),
     "late": Fault(extra={"seconds": 30}, told=("1.1", "no answer")),
     "crashing": Fault(extra={"crash_at": CRASH_AT}, told=("1.1",)),
-    "greedy": Fault(extra={"bytes": GREED_BYTES}, told=("1.1",)),
+    "greedy": Fault(extra={"bytes": GREED_BYTES}, told=("1.1",), starts=False),
 }
 REPEATED: Final = {
     "incompatible": "truncated, which fails to load as well",
@@ -187,15 +189,12 @@ def broken(project: Project, models: list[str]) -> Iterator[Broken]:
     with changed(project) as stack:
         for model in models:
             release_good(stack, model)
-            stack.configure(
-                model,
-                startSeconds=START_SECONDS,
-                provisionSeconds=PROVISION_SECONDS,
-                contract={"seconds": CHECK_SECONDS},
-            )
+            stack.configure(model)
         project.make("up")
         for model in models:
             release_bad(stack, model)
+            patience = STARTS if FAULTS[model].starts else NEVER_STARTS
+            stack.configure(model, contract={"seconds": CHECK_SECONDS}, **patience)
         with ExitStack() as block:
             loads = {model: block.enter_context(load_of(project, model)) for model in models}
             began = time.monotonic()

@@ -205,7 +205,7 @@ def test_start_from_nothing_ends_with_a_ready_node(running: Instance) -> None:
 def test_a_gateway_is_served_as_soon_as_it_is_declared(running: Instance) -> None:
     running.kubectl("create", "namespace", "models")
     running.kubectl("apply", "-f", "-", text=json.dumps(GATEWAY))
-    running.kubectl("wait", "--for=condition=Programmed", "--namespace=models", "gateway/gateway", "--timeout=20s")
+    running.kubectl("wait", "--for=condition=Programmed", "--namespace=models", "gateway/gateway", "--timeout=60s")
 
 
 def test_a_second_start_starts_nothing(running: Instance) -> None:
@@ -215,15 +215,15 @@ def test_a_second_start_starts_nothing(running: Instance) -> None:
 
 
 def test_a_pod_runs_from_the_registry(running: Instance) -> None:
-    account = ("--for=create", "serviceaccount/default", "--timeout=20s")
+    account = ("--for=create", "serviceaccount/default", "--timeout=60s")
     running.kubectl("wait", *account)
     running.kubectl("apply", "-f", "-", text=json.dumps(POD))
-    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=30s")
+    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
 
 
 def test_a_network_policy_reaches_the_firewall(running: Instance) -> None:
     running.kubectl("apply", "-f", "-", text=json.dumps(POLICY))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not running.inside("ipset", "list", "-name"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -256,9 +256,9 @@ def test_another_checkout_cannot_take_the_name(running: Instance, folder: Path) 
 def test_a_cluster_that_was_killed_with_its_checkout_in_place_does_not_keep_the_name(other: Instance) -> None:
     nothing = other.traces()
     assert other.run("start").returncode == 0
-    other.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=20s")
+    other.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
     other.kubectl("apply", "-f", "-", text=json.dumps(POD))
-    other.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=30s")
+    other.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
     for pid in other.marked():
         os.kill(pid, signal.SIGKILL)
     first, other.state = other.state, other.state.with_name("second")
@@ -288,7 +288,7 @@ def test_stop_leaves_nothing_and_start_recovers_the_objects(running: Instance, b
     done = running.run("start")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "https://192.0.2.77:6443" in (running.state / "kubeconfig").read_text()
-    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=30s")
+    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
 
     for pid in running.pids().values():
         os.kill(pid, signal.SIGKILL)
@@ -340,12 +340,12 @@ def test_an_interrupted_start_can_be_gone_on_with(other: Instance) -> None:
     start = subprocess.Popen(
         other.local("start"), cwd=PROJECT, env=other.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (other.state / "local" / "pids" / "kube-apiserver").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     start.send_signal(signal.SIGINT)
-    output = start.communicate(timeout=10)[0].decode()
+    output = start.communicate(timeout=60)[0].decode()
     assert start.returncode == 130
     assert "Traceback" not in output
     done = other.run("start")
