@@ -167,6 +167,7 @@ def release_bad(stack: Stack, model: str) -> None:
 class Broken:
     """What came of the update with all the broken releases."""
 
+    stack: Stack
     said: str
     seconds: float
     reports: dict[str, Report]
@@ -204,6 +205,7 @@ def broken(project: Project, models: list[str]) -> Iterator[Broken]:
             seconds = time.monotonic() - began
         assert done.returncode != 0
         yield Broken(
+            stack=stack,
             said=done.stdout,
             seconds=seconds,
             reports={model: load.report for model, load in loads.items()},
@@ -228,10 +230,13 @@ def test_the_message_names_model_version_and_reason(broken: Broken, model: str) 
         assert any(told in part for part in paragraphs), "\n\n".join(paragraphs)
 
 
-@pytest.mark.usefixtures("broken")
-def test_taking_the_broken_releases_back_is_all_that_is_needed(project: Project, models: list[str]) -> None:
+def test_taking_the_broken_releases_back_is_all_that_is_needed(
+    project: Project, broken: Broken, models: list[str]
+) -> None:
     for model in models:
         shutil.rmtree(project.folder / "models" / model / "1.1")
+        # The patience was for them alone; another one would be another pod template for the version before.
+        broken.stack.configure(model)
     project.make("up")
     project.up("--expect-no-changes")
 
