@@ -33,7 +33,7 @@ VENV := .venv/installed-$(shell cat requirements*.txt | sha256sum | cut -c 1-12)
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: up
 up: $(if $(filter local,$(STACK)),cluster,tools) stack ## bring the stack up and ask a model for a prediction (STACK=local)
@@ -161,7 +161,7 @@ PYTEST := pytest $(if $(filter true,$(ALL)),--thorough)
 .PHONY: test test-all test-unit test-engine test-release test-cluster test-docs
 test: test-unit test-engine test-release test-cluster ## run the tests, in 20 minutes: each kind of behaviour once
 
-test-all: ## run all tests, with every repetition and variant, in an hour and a half
+test-all: ## run all tests, with every repetition and variant, in half an hour
 	@$(MAKE) test ALL=true
 
 test-unit: tools ## … of each module, in a minute: settings, catalog, components under mocks, notes
@@ -178,7 +178,7 @@ test-release: tools ## … of templates/ and of releases from a model's reposito
 	@$(PYTEST) -n auto --dist loadfile tests/release
 
 # In networks of their own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there. Several
-# clusters at once, because a cluster mostly waits; a file's tests stay on one of them.
+# clusters at once, because each waits now and then; a file's tests stay on one of them.
 CLUSTERS ?= 3
 test-cluster: for-clusters ## … of serving on real clusters: releases under load, faults, traffic, the pipelines, the README
 	@$(PYTEST) -n $(CLUSTERS) --dist loadfile --no-loadscope-reorder tests/cluster

@@ -10,6 +10,7 @@ import pytest
 OPTION: Final = "--thorough"
 MARKERS: Final = (
     "thorough(instead): part of `make test-all` only; what stands for it in `make test`",
+    "as_left: of a cluster's stack, begins with whatever the test before has left serving",
     "documents: of what README.md and docs/ say, part of `make test-docs`",
 )
 FIGURE: Final = "figure"

@@ -220,7 +220,7 @@ def as_committed(request: pytest.FixtureRequest, left: list[str]) -> None:
 
 
 @pytest.fixture
-def stack(project: Project) -> Iterator[Stack]:
-    """The stack local, put back afterwards."""
-    with changed(project) as stack:
+def stack(project: Project, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """The stack local, whose files are put back afterwards; with the mark ``as_left`` it begins with what is served."""
+    with changed(project, as_left=bool(request.node.get_closest_marker("as_left"))) as stack:
         yield stack

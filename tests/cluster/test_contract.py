@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.conftest import Project, ask
-from tests.cluster.stack import Stack, changed
+from tests.cluster.stack import Stack
 from tests.cluster.test_release import Watch
 from tests.cluster.test_serving import IRIS
 from tests.conftest import Figure
@@ -23,6 +23,8 @@ WRONG_MODEL = """
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
+pytestmark = pytest.mark.as_left
+
 
 class Model(MLModel):
     async def load(self) -> bool:
@@ -32,13 +34,6 @@ class Model(MLModel):
         output = ResponseOutput(name="predict", shape=[1], datatype="FP64", data=[float("nan")])
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])
 """
-
-
-@pytest.fixture
-def stack(project: Project) -> Iterator[Stack]:
-    """The stack local, which begins with whatever the test before has left."""
-    with changed(project, as_left=True) as stack:
-        yield stack
 
 
 @pytest.fixture

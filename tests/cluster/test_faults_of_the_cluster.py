@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from registries import MANIFESTS
-from tests.cluster.conftest import Project
 from tests.cluster.faults import load_of, version
 from tests.cluster.load import Load
-from tests.cluster.stack import MODEL, UPDATE, Stack, changed, name_of
+from tests.cluster.stack import MODEL, UPDATE, Stack, name_of
 from tests.conftest import Figure
+
+pytestmark = pytest.mark.as_left
 
 IMPATIENT: Final = {"startSeconds": 5, "provisionSeconds": 10, "contract": {"seconds": 5}}
 """Settings with which a version whose image cannot be had is given up soon; with others it has its time to start."""
-
-
-@pytest.fixture
-def stack(project: Project) -> Iterator[Stack]:
-    """The stack local, which begins with whatever the test before has left."""
-    with changed(project, as_left=True) as stack:
-        yield stack
 
 
 def delete_image(repository: str, tag: str) -> None:

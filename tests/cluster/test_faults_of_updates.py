@@ -17,8 +17,10 @@ import pytest
 
 from tests.cluster.conftest import CLUSTER, Project
 from tests.cluster.faults import load_of, version
-from tests.cluster.stack import MODEL, UPDATE, Stack, changed, name_of
+from tests.cluster.stack import MODEL, UPDATE, Stack, name_of
 from tests.conftest import Figure
+
+pytestmark = pytest.mark.as_left
 
 MOMENTS: Final = 2
 MOMENTS_IN_ALL: Final = 10
@@ -28,13 +30,6 @@ FASTEST_SECONDS: Final = 4
 """No release is faster: each of few moments is to be within it."""
 STATE_BYTES: Final = 512 << 20
 """etcd alone sets aside 64 MiB for its log."""
-
-
-@pytest.fixture
-def stack(project: Project) -> Iterator[Stack]:
-    """The stack local, which begins with whatever the test before has left."""
-    with changed(project, as_left=True) as stack:
-        yield stack
 
 
 def objects(project: Project) -> set[str]:

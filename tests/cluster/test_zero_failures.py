@@ -10,14 +10,14 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import pytest
 
 from tests.cluster.conftest import ENDPOINT, Project
 from tests.cluster.load import Load, Report
-from tests.cluster.stack import MODEL, Stack, changed
+from tests.cluster.stack import MODEL, Stack
 from tests.cluster.test_serving import IRIS
 from tests.conftest import Figure
 
@@ -35,6 +35,8 @@ import asyncio
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
+pytestmark = pytest.mark.as_left
+
 
 class Model(MLModel):
     """Answers after as many seconds as it is asked for."""
@@ -48,13 +50,6 @@ class Model(MLModel):
 
 
 REPEATED = pytest.mark.thorough("test_releases, in which a version comes, takes the traffic, and the one before goes")
-
-
-@pytest.fixture
-def stack(project: Project) -> Iterator[Stack]:
-    """The stack local, which begins with whatever the test before has left."""
-    with changed(project, as_left=True) as stack:
-        yield stack
 
 
 def load_of(project: Project) -> Load:

@@ -135,16 +135,16 @@ class Faults:
     def _wait(self, fault: Properties) -> None:
         """For its seconds, or until the test takes it back."""
         until = time.monotonic() + fault.get("seconds", 0)
-        while time.monotonic() < until and fault in self._asked_for():
+        while time.monotonic() < until and fault in self._all():
             time.sleep(POLL_SECONDS)
 
-    def _asked_for(self) -> list[Properties]:
+    def _all(self) -> list[Properties]:
         faults: list[Properties] = json.loads(self._path.read_text()) if self._path and self._path.exists() else []
         return faults
 
     def _due(self, operation: str, request: Request) -> list[Properties]:
         due = []
-        for fault in self._asked_for():
+        for fault in self._all():
             if fault["fault"] not in {*FAULTS, "slow", "half-made"}:
                 raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"the stand-in knows no fault {fault['fault']}")
             if (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 
 import pytest
 
 from ci.diagram import flowchart
-from tests.engine.harness import ROOT, Project
+from tests.engine.conftest import Whole
+from tests.engine.harness import ROOT
 
 
 @pytest.mark.documents
-def test_the_diagram_in_the_documents_is_what_the_program_declares(whole: Callable[[str], Project]) -> None:
+def test_the_diagram_in_the_documents_is_what_the_program_declares(whole: Whole) -> None:
     printed = whole("production").run("preview", "--json").text
     preview = json.JSONDecoder().raw_decode(printed[printed.index("{") :])[0]
     drawn = flowchart(preview)

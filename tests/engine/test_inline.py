@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.engine.conftest import Whole
 from tests.engine.harness import Project
-
-Whole = Callable[[str], Project]
 
 
 def state(project: Project) -> dict[str, Any]:

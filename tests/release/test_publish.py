@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import Figure
 from tests.release.git_server import GitServer, git_server
 from tests.release.repositories import (
     PROJECT,
@@ -619,7 +620,7 @@ def check_history(serving: ServingRepository, expected: set[str]) -> None:
 
 
 def test_many_repositories_release_at_the_same_moment(
-    tmp_path: Path, serving: ServingRepository, capsys: pytest.CaptureFixture[str], is_thorough: bool
+    tmp_path: Path, serving: ServingRepository, figure: Figure, is_thorough: bool
 ) -> None:
     names = [f"doubler-{number:02}" for number in range(20 if is_thorough else 6)]
     models = [model_repository(tmp_path / name, serving.url, name=name) for name in names]
@@ -632,11 +633,9 @@ def test_many_repositories_release_at_the_same_moment(
     check_history(serving, {f"{name}/v1.0.1" for name in names})
     again = sum(each.output.count("has moved on, trying again") for each in done)
     delivering = max(float(found[1]) for each in done if (found := re.search(r"deliver ([\d.]+) s", each.output)))
-    with capsys.disabled():
-        print(
-            f"\n{len(names)} releases at the same moment: {seconds:.1f} s in all, "
-            f"the slowest delivery {delivering:.1f} s, {again} pushes repeated"
-        )
+    figure(
+        f"{len(names)} releases in {seconds:.1f} s, the slowest delivery {delivering:.1f} s, {again} pushes repeated"
+    )
 
 
 def test_two_jobs_of_one_tag_make_one_commit(model: ModelRepository, serving: ServingRepository) -> None:
@@ -654,7 +653,7 @@ def communicate(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def test_a_release_that_is_killed_at_any_moment_is_finished_by_the_same_job(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_thorough: bool
+    tmp_path: Path, figure: Figure, is_thorough: bool
 ) -> None:
     """Over HTTP, where the server lives on: half of the moments are anywhere, half within the delivery."""
     seed = int(os.environ.get("MODEL_SERVING_TEST_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -677,8 +676,7 @@ def test_a_release_that_is_killed_at_any_moment_is_finished_by_the_same_job(
             done = model.publish("v1.0.1")
             assert done.code == 0, f"{told}: {done.errors}"
             check_history(serving, {"doubler/v1.0.1"})
-    with capsys.disabled():
-        print(f"\n{runs} releases killed (seed {seed}): {arrived} had arrived before, all were finished")
+    figure(f"{runs} releases killed (seed {seed}), {arrived} had arrived before, all were finished")
 
 
 def with_token(folder: Path, server: GitServer) -> tuple[ServingRepository, ModelRepository]:
