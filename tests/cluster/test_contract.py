@@ -16,14 +16,14 @@ from tests.cluster.test_release import Watch
 from tests.cluster.test_serving import IRIS
 from tests.conftest import Figure
 
+pytestmark = pytest.mark.as_left
+
 MODEL = "/mlapi/v2/models/iris-dtc/infer"
 START_SECONDS = 120
 """What a version may take to start, unless the stack says otherwise; a check asks for longer."""
 WRONG_MODEL = """
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
-
-pytestmark = pytest.mark.as_left
 
 
 class Model(MLModel):

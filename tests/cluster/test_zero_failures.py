@@ -21,6 +21,8 @@ from tests.cluster.stack import MODEL, Stack
 from tests.cluster.test_serving import IRIS
 from tests.conftest import Figure
 
+pytestmark = pytest.mark.as_left
+
 REQUESTS: Final = 2_000
 REQUESTS_IN_ALL: Final = 20_000
 PATH: Final = f"/mlapi/v2/models/{MODEL}/infer"
@@ -34,8 +36,6 @@ import asyncio
 
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
-
-pytestmark = pytest.mark.as_left
 
 
 class Model(MLModel):
