@@ -27,7 +27,7 @@ export BUILDX_CONFIG := $(CURDIR)/$(STATE)/buildx
 # Not named in the stack: the Kubernetes provider would leave a copy of it in /tmp with each run.
 export KUBECONFIG := $(CURDIR)/$(STATE)/kubeconfig
 endif
-LOCAL := .venv/bin/python -m local
+LOCAL := .venv/bin/python -m local.cluster
 # By content, not by time: a fresh checkout has new times and the same content.
 VENV := .venv/installed-$(shell cat requirements*.txt | sha256sum | cut -c 1-12)
 
@@ -38,23 +38,23 @@ help: ## list the targets
 .PHONY: up
 up: $(if $(filter local,$(STACK)),cluster,tools) stack ## bring the stack up and ask a model for a prediction (STACK=local)
 ifeq ($(STACK),local)
-	@python -m ci recover --stack $(STACK)
+	@python -m model_serving recover --stack $(STACK)
 endif
-	@python -m ci.inline up --yes --skip-preview --stack $(STACK)
-	@python -m ci.show --stack $(STACK) $(if $(filter local,$(STACK)),--predict)
+	@pulumi up --yes --skip-preview --stack $(STACK)
+	@python -m model_serving show --stack $(STACK) $(if $(filter local,$(STACK)),--predict)
 
 .PHONY: preview
 preview: $(if $(filter local,$(STACK)),cluster,tools) stack ## show what `make up` would change, and write a merge request's note of it
 	@rm -rf $(STATE)/ci/preview
-	@python -m ci preview --stack $(STACK) --out $(STATE)/ci/preview; code=$$?; \
-	  test ! -d $(STATE)/ci/preview || python -m ci note $(STATE)/ci/preview --out $(STATE)/ci/note.md; exit $$code
+	@python -m model_serving preview --stack $(STACK) --out $(STATE)/ci/preview; code=$$?; \
+	  test ! -d $(STATE)/ci/preview || python -m model_serving note $(STATE)/ci/preview --out $(STATE)/ci/note.md; exit $$code
 
 .PHONY: down
 down: tools ## destroy the stack and stop the local cluster; caches stay
 ifeq ($(STACK),local)
 # The cluster has to run for it: what the state remembers must not outlive what it is about.
 	@if test -e $(STATE)/backend/.pulumi/stacks/model-serving/local.json; then \
-	  $(LOCAL) start --name $(CLUSTER) && python -m ci recover --stack local && \
+	  $(LOCAL) start --name $(CLUSTER) && python -m model_serving recover --stack local && \
 	  pulumi destroy --yes --skip-preview --stack local; fi
 	@$(LOCAL) stop --name $(CLUSTER) --delete
 else
@@ -63,11 +63,11 @@ endif
 
 .PHONY: rollback
 rollback: tools ## write into the stack file what served before: MODEL=… (STACK=local)
-	@python -m ci rollback --stack $(STACK) --model "$(MODEL)"
+	@python -m model_serving rollback --stack $(STACK) --model "$(MODEL)"
 
 .PHONY: prune
 prune: $(if $(filter local,$(STACK)),cluster,tools) ## list images that nothing needs; APPLY=true removes them (KEEP=5)
-	@python -m ci prune --stack $(STACK) $(if $(KEEP),--keep $(KEEP)) \
+	@python -m model_serving prune --stack $(STACK) $(if $(KEEP),--keep $(KEEP)) \
 	  $(if $(filter true,$(UNRELEASED)),--unreleased) $(if $(filter true,$(APPLY)),--apply)
 ifeq ($(STACK)-$(APPLY),local-true)
 	@$(LOCAL) collect --name $(CLUSTER)
@@ -97,20 +97,20 @@ env: ## print the environment for commands of your own: eval "$(make env)"
 
 .PHONY: tools
 ifdef MODEL_SERVING_TOOLS
-# In the tool image of the pipelines, images/ci.Dockerfile, everything is there already.
+# In the tool image of the pipelines, local/tools/ci.Dockerfile, everything is there already.
 tools:
 	@mkdir -p $(STATE)
 	@ln -sfn $(MODEL_SERVING_TOOLS)/venv .venv
 	@for name in bin pulumi; do ln -sfn $(MODEL_SERVING_TOOLS)/$$name $(STATE)/$$name; done
 else
 tools: $(STATE)/packages $(VENV) ## install or build whatever is missing; a second run takes no time
-	@.venv/bin/python toolchain/build.py --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME)
+	@.venv/bin/python local/tools/build.py --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME)
 endif
 
-$(STATE)/packages: toolchain/packages.py
+$(STATE)/packages: local/tools/packages.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is older than Python 3.11, which this project needs: make PYTHON=<a newer one>" >&2; exit 1; }
-	@$(PYTHON) toolchain/packages.py
+	@$(PYTHON) local/tools/packages.py
 	@mkdir -p $(STATE) && touch $@
 
 $(VENV):
@@ -129,28 +129,29 @@ lock: ## pin the Python packages anew after a change of requirements*.in
 
 .PHONY: schema
 schema: tools ## write the JSON Schema of the stack files, which editors use
-	@python -m ci.schema > stacks/schema.json
+	@python -m model_serving schema > stacks/schema.json
 
 .PHONY: pipelines
 pipelines: tools ## write the pipelines' jobs for each stack that has a ci section
-	@python -m ci pipelines
+	@python -m model_serving pipelines
 
 .PHONY: init-gcp
 init-gcp: tools ## make what a cloud stack needs before its first up: PROJECT=… REGION=…
-	@python -m ci.init_gcp --project "$(PROJECT)" --region "$(REGION)"
+	@python -m model_serving init-gcp --project "$(PROJECT)" --region "$(REGION)"
 
 .PHONY: lint
 lint: tools ## check format, style and types
 	@ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@ruff check --quiet .
 	@mypy .
+	@lint-imports > /dev/null || lint-imports
 	@check-jsonschema --quiet --schemafile stacks/schema.json stacks/Pulumi.*.yaml
 	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml .gitlab/*.yml
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 # Neither of its two helpers: what they find would depend on the machine.
 	@actionlint -shellcheck= -pyflakes=
 	@zizmor --quiet --offline .github/workflows
-	@python -m ci pipelines --check
+	@python -m model_serving pipelines --check
 
 .PHONY: format
 format: tools ## format the code
@@ -174,7 +175,7 @@ test-engine: tools ## … of the program and of deployments in the real engine, 
 # Models' repositories, whose packages are installed into environments of their own the first time. A file's tests share
 # what they have trained, so each stays on one worker.
 test-release: tools ## … of templates/ and of releases from a model's repository: real git, training and MLServer
-	@python -m toolchain.node --bin $(STATE)/bin
+	@python -m local.tools.node --bin $(STATE)/bin
 	@$(PYTEST) -n auto --dist loadfile tests/release
 
 # In networks of their own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there. Several
@@ -189,10 +190,10 @@ test-docs: for-clusters ## … of what README.md and docs/ say, for a change of 
 .PHONY: for-clusters
 for-clusters: tools
 	@$(LOCAL) fetch
-	@python -m toolchain.node --bin $(STATE)/bin
-	@python -m toolchain.environments $(addprefix templates/model-repository/locks/,scikit-learn.lock notebook.txt)
+	@python -m local.tools.node --bin $(STATE)/bin
+	@python -m local.tools.environments $(addprefix templates/model-repository/locks/,scikit-learn.lock notebook.txt)
 
 .PHONY: bench
 bench: cluster stack ## measure speed as ratios to baselines, for docs/benchmarks.md (ONLY=release RUNS=2 is a quick look)
-	@python -m ci recover --stack $(STACK)
-	@python -m bench $(if $(ONLY),$(addprefix --only ,$(ONLY)),--write) $(if $(RUNS),--runs $(RUNS))
+	@python -m model_serving recover --stack $(STACK)
+	@python -m tests.bench $(if $(ONLY),$(addprefix --only ,$(ONLY)),--write) $(if $(RUNS),--runs $(RUNS))

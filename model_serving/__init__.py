@@ -1,1 +1,1 @@
-"""What the serving repository and those of models share: plain Python, without Pulumi and without a cloud."""
+"""Everything but the declaration of resources: plain Python, without Pulumi."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast
 
 from model_serving.problems import InvalidInput
@@ -27,13 +27,13 @@ class Command(Protocol):
     def run(self, options: argparse.Namespace) -> int: ...
 
 
-def main(package: str, description: str, names: Sequence[str], arguments: Sequence[str] | None = None) -> int:
+def main(package: str, description: str, modules: Mapping[str, str], arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name.
 
     Args:
-        package: holds a module per command, named like it.
+        package: holds a module per command.
         description: of the package, for ``--help``.
-        names: the commands, in the order in which they are listed.
+        modules: command -> its module inside the package, in the order in which commands are listed.
         arguments: by default those of the process.
 
     Returns:
@@ -41,10 +41,10 @@ def main(package: str, description: str, names: Sequence[str], arguments: Sequen
     """
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     # Every module only for the list of all commands; else the one that is called.
-    chosen = words[:1] if words[:1] and words[0] in names else names
+    chosen = words[:1] if words[:1] and words[0] in modules else [*modules]
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=description)
     table = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands = {name: _load(package, name) for name in chosen}
+    commands = {name: _load(f"{package}.{modules[name]}") for name in chosen}
     for name, command in commands.items():
         own = table.add_parser(
             name,
@@ -64,5 +64,5 @@ def main(package: str, description: str, names: Sequence[str], arguments: Sequen
         return INTERRUPTED
 
 
-def _load(package: str, name: str) -> Command:
-    return cast(Command, importlib.import_module(f"{package}.{name}"))
+def _load(module: str) -> Command:
+    return cast(Command, importlib.import_module(module))

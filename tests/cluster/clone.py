@@ -1,6 +1,6 @@
 """A clone of a serving repository whose one environment is the local cluster, and the jobs of its pipelines.
 
-gitlab-ci-local stands for the runner, with its shell executor; a bare repository is the remote, tests/sites is GitLab.
+gitlab-ci-local stands for the runner, with its shell executor; a bare repository is the remote, tests/hosts is GitLab.
 It leaves out what only a real GitLab has: images, services, tokens, approvals, and one deployment at a time.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.sites.server import Server, serving
+from tests.hosts.server import Server, serving
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Project
@@ -114,7 +114,7 @@ def cloned(project: Project, scratch: Path) -> Iterator[Clone]:
         backend = f"file://{project.folder}/.state/backend?metadata=skip"
         section = f"  model-serving:ci: {{order: 1, backend: '{backend}'}}\n"
         stack.write_text(stack.read_text().replace("config:\n", f"config:\n{section}", 1))
-        subprocess.run(["python", "-m", "ci", "pipelines"], cwd=folder, env=clone.environment, check=True)
+        subprocess.run(["python", "-m", "model_serving", "pipelines"], cwd=folder, env=clone.environment, check=True)
         clone.commit("Let pipelines deploy to the local cluster")
         yield clone
     project.left.append("what a pipeline deployed")

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import pytest
 
-from local.layout import Layout
-from local.locks import held
-from local.owner import owner_of
+from local.cluster.layout import Layout
+from local.cluster.locks import held
+from local.cluster.owner import owner_of
 from tests.cluster.stack import PULUMI_UP, Stack, changed
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -173,7 +173,7 @@ def name_of_its_own() -> Iterator[None]:
         left = owner_of(Path("/run/model-serving") / CLUSTER).get("state")
         if left and Path(left).exists():
             stop = ("stop", "--delete", "--name", CLUSTER, "--state", left)
-            subprocess.run([sys.executable, "-m", "local", *stop], cwd=PROJECT, check=True)
+            subprocess.run([sys.executable, "-m", "local.cluster", *stop], cwd=PROJECT, check=True)
             shutil.rmtree(Path(left).parent)
         yield
 
@@ -200,7 +200,7 @@ def checkout(name_of_its_own: None, left: list[str]) -> Iterator[Project]:
         yield checkout
     finally:
         # After a failure as well: the processes of a cluster outlive the tests.
-        checkout.run("python", "-m", "local", "stop", "--delete", "--name", CLUSTER)
+        checkout.run("python", "-m", "local.cluster", "stop", "--delete", "--name", CLUSTER)
         shutil.rmtree(folder)
 
 

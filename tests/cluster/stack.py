@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MODEL: Final = "iris-dtc"
 _UP: Final = ("up", "--yes", "--skip-preview", "--stack", "local")
 PULUMI_UP: Final = ("pulumi", *_UP)
-UPDATE: Final = ("python", "-m", "ci.inline", *_UP)
+UPDATE: Final = ("pulumi", *_UP)
 """The update as `make up` runs it, without what that starts and mends first."""
 GONE_SECONDS: Final = 180
 CHANGED_SECONDS: Final = 300

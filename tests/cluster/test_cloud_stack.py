@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.observability import MLSERVER_METRICS
+from components.google.observability import MLSERVER_METRICS
 from tests.cluster.conftest import ENDPOINT, Project, ask
 from tests.cluster.test_serving import IRIS
 from tests.engine.harness import pulumi_home

@@ -1,6 +1,6 @@
 """From a tag in a model's repository to a served version: train, test, publish, merge, deploy; nobody copies a file.
 
-Both projects are bare repositories; gitlab-ci-local runs the real jobs of both .gitlab-ci.yml; tests/sites is GitLab.
+Both projects are bare repositories; gitlab-ci-local runs the real jobs of both .gitlab-ci.yml; tests/hosts is GitLab.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tests.cluster.conftest import ENDPOINT, Project, ask
 from tests.cluster.load import Load, Report
 from tests.cluster.test_serving import IRIS
 from tests.conftest import Figure
+from tests.hosts.gitlab import SERVING, TOKEN
 from tests.release.repositories import git
 from tests.release.templates import Example, rendered, serving_tools
-from tests.sites.gitlab import SERVING, TOKEN
 
 MODEL: Final = "iris-decision-tree"
 FIRST, SECOND = "v1.0.0", "v1.0.1"

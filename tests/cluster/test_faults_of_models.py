@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 
-from model_serving.contract import FEWEST_ANSWERS
+from server.contract import FEWEST_ANSWERS
 from tests.cluster.conftest import ENDPOINT, Project, ask
 from tests.cluster.load import Load, Report
 from tests.cluster.stack import MODEL, Stack, changed

@@ -132,7 +132,7 @@ def small_state_folder(stack: Stack) -> Iterator[Path]:
     """The checkout's state folder on a small file system of its own, with the cluster running from there."""
     project = stack.project
     state, aside = project.folder / ".state", project.folder / ".aside"
-    project.run("python", "-m", "local", "stop", "--name", CLUSTER)
+    project.run("python", "-m", "local.cluster", "stop", "--name", CLUSTER)
     state.rename(aside)
     state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={STATE_BYTES}", "tmpfs", str(state)], check=True)
@@ -140,11 +140,11 @@ def small_state_folder(stack: Stack) -> Iterator[Path]:
         subprocess.run(["cp", "--archive", f"{aside}/.", str(state)], check=True)
         yield state
         # What happened to the state is what the next tests go on with.
-        project.run("python", "-m", "local", "stop", "--name", CLUSTER)
+        project.run("python", "-m", "local.cluster", "stop", "--name", CLUSTER)
         shutil.rmtree(aside)
         subprocess.run(["cp", "--archive", f"{state}/.", f"{aside}/"], check=True)
     finally:
-        project.run("python", "-m", "local", "stop", "--name", CLUSTER, check=False)
+        project.run("python", "-m", "local.cluster", "stop", "--name", CLUSTER, check=False)
         subprocess.run(["umount", str(state)], check=True)
         state.rmdir()
         aside.rename(state)

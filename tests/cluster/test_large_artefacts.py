@@ -9,9 +9,10 @@ from typing import Final, Protocol
 
 import pytest
 
-from artefacts import FETCHED, context_of
-from model_serving import catalog, pointers
-from model_serving.remotes import key
+from model_serving import catalog
+from model_serving.images import large_files
+from model_serving.images.artefacts import FETCHED, context_of
+from model_serving.images.remotes import key
 from tests.cluster.conftest import Project, ask
 from tests.cluster.stack import MODEL, Stack, changed
 from tests.cluster.test_serving import IRIS
@@ -107,7 +108,7 @@ def large(project: Project, remote: Remote) -> Iterator[Large]:
         folder = project.folder / "models" / MODEL / version
         with (folder / ARTEFACT).open("ab") as file:
             file.write(PADDING)
-        [pointer] = pointers.replace_large(folder, largest=len(PADDING), remote=remote.url, say=print)
+        [pointer] = large_files.replace_large(folder, largest=len(PADDING), remote=remote.url, say=print)
         yield Large(stack=stack, version=version, key=key(pointer.md5), remote=remote)
 
 

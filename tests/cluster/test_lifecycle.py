@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from local import checks, processes
-from local.errors import LocalError
-from local.layout import PROJECT, Layout
+from local.cluster import checks, processes
+from local.cluster.errors import LocalError
+from local.cluster.layout import PROJECT, Layout
 
 PROCESSES = (
     "registry",
@@ -96,7 +96,7 @@ class Instance:
 
     def local(self, *arguments: str) -> list[str]:
         options = ("--name", self.name, "--state", str(self.state), "--bin", str(self.tools))
-        return self.command(sys.executable, "-m", "local", *arguments, *options)
+        return self.command(sys.executable, "-m", "local.cluster", *arguments, *options)
 
     @property
     def environment(self) -> dict[str, str]:

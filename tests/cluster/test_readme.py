@@ -28,18 +28,8 @@ def test_the_commands_of_the_readme_work_one_after_the_other(project: Project) -
     try:
         project.run("bash", "-euo", "pipefail", "-c", commands(project.folder / "README.md"))
         # 1.1 was released, and then taken back.
-        assert "iris-dtc                1.0" in project.run("python", "-m", "ci.show").stdout
+        assert "iris-dtc                1.0" in project.run("python", "-m", "model_serving", "show").stdout
     finally:
         project.run("git", "checkout", "--quiet", "stacks")
         subprocess.run(["rm", "-rf", str(project.folder / "models" / "iris-dtc" / "1.1")], check=True)
         project.left.append("what the README's commands deployed")
-
-
-@pytest.mark.thorough("tests/release/test_templates.py, which trains the examples again, to the byte")
-def test_a_release_is_trained_again_byte_for_byte(project: Project) -> None:
-    """The commands of training/README.md, with the wheels that are there instead of the package index."""
-    (wheels,) = (
-        folder for folder in (project.folder / ".state" / "wheels").iterdir() if list(folder.glob("mlserver_sklearn-*"))
-    )
-    training = commands(project.folder / "training" / "README.md").partition("uv pip compile")[0]
-    project.run("env", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={wheels}", "bash", "-euo", "pipefail", "-c", training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import runtimes
+from model_serving.images import runtimes
 from tests.cluster.conftest import Project, ask
 from tests.cluster.stack import MODEL, Stack, name_of
 from tests.cluster.test_release import Watch

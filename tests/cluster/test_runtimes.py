@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-import registries
+from model_serving.images import registries
 from tests.cluster.conftest import PROJECT, Project, ask
 from tests.cluster.stack import MODEL, Stack, changed, name_of
 

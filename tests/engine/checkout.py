@@ -32,7 +32,7 @@ class Job:
         self._log = project.folder.parent / f"job-{time.monotonic_ns()}.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ci", *words],
+                [sys.executable, "-m", "model_serving", *words],
                 cwd=project.folder,
                 env={**without_site(project.environment), "PYTHONPATH": str(ROOT), **environ},
                 stdin=subprocess.DEVNULL,

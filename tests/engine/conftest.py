@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.locks import held
+from local.cluster.locks import held
 from tests.engine.harness import Cloud, Project, pulumi_home, small_project, twin, whole_project
 
 SmallProject = Callable[..., Project]

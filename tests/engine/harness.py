@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from toolchain.build import keep_no_log
+from local.tools.build import keep_no_log
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 120
@@ -150,10 +150,10 @@ class Project:
     def preview(self, *, fails: bool = False) -> Outcome:
         return self.run("preview", fails=fails)
 
-    def up(self, *, fails: bool | None = False, keep_going: bool = False, inline: bool = False) -> Outcome:
+    def up(self, *, fails: bool | None = False, keep_going: bool = False) -> Outcome:
         """``keep_going``: one resource's failure stops only those that need it."""
         options = ("--continue-on-error",) if keep_going else ()
-        return self.run("up", "--yes", "--skip-preview", *options, fails=fails, inline=inline)
+        return self.run("up", "--yes", "--skip-preview", *options, fails=fails)
 
     def refresh(self, *, fails: bool = False) -> Outcome:
         return self.run("refresh", "--yes", "--skip-preview", fails=fails)
@@ -173,12 +173,11 @@ class Project:
         listed: list[dict[str, Any]] = json.loads(self.export())["deployment"].get("resources", [])
         return [each for each in listed if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
 
-    def run(self, *arguments: str, fails: bool | None = False, inline: bool = False) -> Outcome:
+    def run(self, *arguments: str, fails: bool | None = False) -> Outcome:
         """One command of the CLI.
 
         Args:
             fails: whether it is expected to fail; None takes either.
-            inline: whether the project itself hands its program to the engine, instead of a language host.
 
         Raises:
             Unexpected: if it fails and should not have, the other way round, or is not done in time.
@@ -186,8 +185,7 @@ class Project:
         log = self.folder.parent / f"{self.folder.name}-events.json"
         log.unlink(missing_ok=True)
         acts = arguments[0] in ("preview", "up", "refresh", "destroy")
-        start = (str(self.folder / ".venv" / "bin" / "python"), "-m", "ci.inline") if inline else ("pulumi",)
-        command = [*start, *arguments, "--non-interactive", *(("--event-log", str(log)) if acts else ())]
+        command = ["pulumi", *arguments, "--non-interactive", *(("--event-log", str(log)) if acts else ())]
         command += ["--stack", self.stack] if arguments[:2] != ("stack", "init") else []
         started = time.monotonic()
         try:

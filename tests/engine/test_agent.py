@@ -12,7 +12,7 @@ import pulumi_gitlab
 import pytest
 from pulumi import _types
 
-from components.agent_access import DEPLOYED
+from components.gitlab_agent.access import DEPLOYED
 from tests.engine.conftest import Standing, Whole
 from tests.engine.gitlab_standin import AGENT, FILE, GLAGENT, INPUTS, TOKEN
 from tests.engine.harness import Outcome, Project, plain_secrets
@@ -240,4 +240,4 @@ def test_the_file_in_the_checkout_is_compared_before_anything_is_changed(project
     project.edit_settings("    configuration: written\n", "")
     refused = project.preview(fails=True)
     assert ".gitlab/agents/dev/config.yaml: it does not exist" in refused.text
-    assert "python -m ci agent --stack dev" in refused.text
+    assert "python -m model_serving agent --stack dev" in refused.text

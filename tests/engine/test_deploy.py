@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from ci import redact
+from model_serving.pipelines import redact
 from tests.engine import checkout
 from tests.engine.checkout import Job, commit, git, run
 from tests.engine.conftest import SmallProject
@@ -122,7 +122,7 @@ def test_a_failure_says_what_is_live_and_how_to_go_on(project: Project) -> None:
     assert "Permission denied on resource iris" in failed.text
     assert live(failed) == [row("1.0")], "the route still leads to the old version"
     assert "`pulumi stack output` says otherwise" in failed.text
-    assert "python -m ci deploy --stack test" in failed.text
+    assert "python -m model_serving deploy --stack test" in failed.text
     project.cloud.fail()
     assert live(deploy(project)) == [row("2.0")]
 
@@ -193,7 +193,7 @@ def test_a_signal_ends_pulumi_in_order_and_says_what_is_live(project: Project) -
     ended = job.ends()
     assert ended.code not in (0, None), ended
     assert "live on test now:" in ended.text
-    assert "python -m ci deploy --stack test" in ended.text
+    assert "python -m model_serving deploy --stack test" in ended.text
     again = deploy(project)
     assert again.code == 0, again
     assert "cancelling" not in again.text, "the lock was left behind"

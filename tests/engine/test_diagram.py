@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from ci.diagram import flowchart
 from tests.engine.conftest import Whole
+from tests.engine.diagram import flowchart
 from tests.engine.harness import ROOT
 
 

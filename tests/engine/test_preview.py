@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ci.changes import ModelChange, Preview, Share, terraform_report
-from ci.note import render
-from ci.preview import listing, preview, write
+from model_serving.pipelines.changes import ModelChange, Preview, Share, terraform_report
+from model_serving.pipelines.note import render
+from model_serving.pipelines.preview import listing, preview, write
 from tests.engine import policy_standin
 from tests.engine.conftest import Standing, Whole
 from tests.engine.harness import ROOT, Project, plain_secrets

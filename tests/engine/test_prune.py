@@ -22,13 +22,13 @@ from typing import Any
 
 import pytest
 
-import runtimes
-from builds import CONTENT_LABEL
-from ci import stacks
-from local import builder, garbage, probes
-from local.layout import Layout
-from local.processes import Processes
+from local.cluster import builder, garbage, probes
+from local.cluster.layout import Layout
+from local.cluster.processes import Processes
 from model_serving import catalog
+from model_serving.images import runtimes
+from model_serving.images.builds import CONTENT_LABEL
+from model_serving.pipelines import stacks
 from tests.cluster.conftest import copy_project
 
 MODEL = "iris-dtc"
@@ -136,7 +136,7 @@ class Checkout:
     environment: dict[str, str]
 
     def command(self, *options: str) -> list[str]:
-        return [sys.executable, "-m", "ci", "prune", "--stack", "local", "--keep", "1", *options]
+        return [sys.executable, "-m", "model_serving", "prune", "--stack", "local", "--keep", "1", *options]
 
     def prune(self, *options: str) -> subprocess.CompletedProcess[str]:
         return self.run(*self.command(*options))

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from toolchain.environments import provide
+from local.tools.environments import provide
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 RELEASED: Final = PROJECT / "models" / "iris-dtc" / "1.0"

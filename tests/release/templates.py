@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from local.tools.environments import provide
 from tests.release.repositories import IDENTITY, PROJECT, git
-from toolchain.environments import provide
 
 TEMPLATE: Final = PROJECT / "templates" / "model-repository"
 ANSWERS: Final = PROJECT / "templates" / "examples"
@@ -47,7 +47,8 @@ def rendered(target: Path, example: str, **answers: str) -> Path:
 
 def serving_tools(folder: Path) -> Path:
     """A checkout of what installs model-serving; a copy, because building it leaves files in it."""
-    shutil.copytree(PROJECT / "model_serving", folder / "model_serving", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("model_serving", "server"):
+        shutil.copytree(PROJECT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "pyproject.toml", folder)
     return folder
 

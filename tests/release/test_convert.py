@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import yaml
 
-from model_serving import catalog, trial
+from local.tools.environments import provide
+from model_serving import catalog
 from model_serving.__main__ import main
-from model_serving.trial import Trial
+from model_serving.releases import trial
+from model_serving.releases.trial import Trial
 from tests.release.repositories import IDENTITY, LOCK, PROJECT, RELEASED, interpreter
-from toolchain.environments import provide
 
 ARTEFACT = RELEASED / "iris-decision-tree.joblib"
 TOOLS = PROJECT / "templates" / "model-repository" / "locks" / "dvc.txt"

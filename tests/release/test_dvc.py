@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model_serving import pointers
-from model_serving.remotes import open_remote
-from toolchain import environments
+from local.tools import environments
+from model_serving.images import large_files
+from model_serving.images.remotes import open_remote
 
 LOCK = Path(__file__).with_name("dvc.txt")
 WEIGHTS = bytes(range(256)) * 20_000
@@ -57,7 +57,7 @@ def test_dvc_pulls_what_a_release_has_stored(dvc: Dvc, repository: Path, tmp_pat
     release = repository / "models" / "doubler" / "v1.0.0"
     release.mkdir(parents=True)
     (release / "weights.bin").write_bytes(WEIGHTS)
-    pointers.replace_large(release, largest=1000, remote=(tmp_path / "remote").as_uri(), say=print)
+    large_files.replace_large(release, largest=1000, remote=(tmp_path / "remote").as_uri(), say=print)
     assert not (release / "weights.bin").exists()
     dvc("pull", "--quiet")
     assert (release / "weights.bin").read_bytes() == WEIGHTS
@@ -71,5 +71,5 @@ def test_what_dvc_has_pushed_is_fetched_by_its_own_pointer(dvc: Dvc, repository:
     dvc("add", "--quiet", "v1.0.0/weights.bin")
     dvc("push", "--quiet")
     (release / "weights.bin").unlink()
-    pointers.fetch(release, open_remote((tmp_path / "remote").as_uri()), target, say=print)
+    large_files.fetch(release, open_remote((tmp_path / "remote").as_uri()), target, say=print)
     assert (target / "weights.bin").read_bytes() == WEIGHTS

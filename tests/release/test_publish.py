@@ -18,7 +18,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from local.tools.environments import UV
 from tests.conftest import Figure
+from tests.hosts import github, gitlab
+from tests.hosts import serving as sites
 from tests.release.git_server import GitServer, git_server
 from tests.release.repositories import (
     PROJECT,
@@ -29,9 +32,6 @@ from tests.release.repositories import (
     model_repository,
     serving_repository,
 )
-from tests.sites import github, gitlab
-from tests.sites import serving as sites
-from toolchain.environments import UV
 
 TOKEN = "glpat-secret-of-the-serving-repository"  # noqa: S105 - opens nothing
 RELEASED = {

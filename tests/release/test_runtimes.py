@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from model_serving import catalog, release, trial
+from local.tools.environments import provide
+from model_serving import catalog
 from model_serving.catalog import Release
-from model_serving.jobs import Job, Subject
-from model_serving.project import Project
-from model_serving.trial import Trial
-from runtimes import tag_of
-from settings import ImageSettings
-from toolchain.environments import provide
+from model_serving.images.runtimes import tag_of
+from model_serving.images.settings import ImageSettings
+from model_serving.releases import release, trial
+from model_serving.releases.jobs import Job, Subject
+from model_serving.releases.project import Project
+from model_serving.releases.trial import Trial
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.parent for path in (PROJECT / "templates" / "runtimes").glob("*/train.py"))

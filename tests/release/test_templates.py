@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from local.tools.build import cache_folder
+from local.tools.node import provide as gitlab_ci_local
+from tests.hosts import serving
 from tests.release.repositories import PROJECT, git, serving_repository
 from tests.release.templates import EXAMPLES, TEMPLATE, TOOLS, Example, copier, lint, rendered, serving_tools
-from tests.sites import serving
-from toolchain.build import cache_folder
-from toolchain.node import provide as gitlab_ci_local
 
 CHANGED: dict[str, tuple[str, str, str]] = {
     "classificador-produtos": ("longest_part: 5", "longest_part: 3", "| `longest_part` | `5` | `3` | -2 |"),
@@ -25,6 +25,12 @@ CHANGED: dict[str, tuple[str, str, str]] = {
     "wine-cultivars": ("rounds: 60", "rounds: 20", "| `train.rounds` | `60` | `20` | -40 |"),
 }
 """Of each example: a parameter, what it becomes, and the report's line about it."""
+RELEASED = {
+    "classificador-produtos": "classificador-produtos/1.0/classificador-produtos.joblib",
+    "iris-decision-tree": "iris-dtc/1.0/iris-decision-tree.joblib",
+    "wine-cultivars": "wine-lgbm/1.0/wine-lgbm.txt",
+}
+"""Of each example: the released model that it trains."""
 NOTEBOOK = {"train.py", "{name}.ipynb"}
 DVC = {".dvc", "dvc.yaml", "dvc.lock", "data", "steps"}
 EVERYWHERE = {
@@ -218,6 +224,12 @@ def test_an_answer_that_would_not_work_makes_nothing(answer: str, told: str, tmp
     assert done.code != 0
     assert told in done.said
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("trained", only("wine-cultivars", instead="boosted trees, which vary most"), indirect=True)
+def test_an_example_trains_the_released_model_byte_for_byte(trained: Example) -> None:
+    artefact = PROJECT / "models" / RELEASED[trained.name]
+    assert (trained.folder / "build" / f"{trained.name}{artefact.suffix}").read_bytes() == artefact.read_bytes()
 
 
 @pytest.mark.parametrize(("library", "released"), [("scikit-learn", "iris-dtc"), ("lightgbm", "wine-lgbm")])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from model_serving import trial
 from model_serving.problems import InvalidInput
-from model_serving.trial import Trial
+from model_serving.releases import trial
+from model_serving.releases.trial import Trial
 from tests.release.repositories import OWN_CODE, RELEASED, REQUEST, RESPONSE, interpreter
 
 

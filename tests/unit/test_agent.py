@@ -9,14 +9,14 @@ from typing import Any
 import pulumi
 import pytest
 
-from agent import AgentSettings
-from components.agent import Agent, AgentArgs
-from components.agent_access import DEPLOYED, EXTRAS
-from components.contract import CheckArgs, ContractChecks, ContractChecksArgs
-from components.edge import ServicePolicies, ServicePoliciesArgs
-from components.gateway import Gateway, GatewayArgs
-from components.route import Backend, ModelRoute, ModelRouteArgs
-from components.server import Accelerators, Autoscaling, ModelServer
+from components.gitlab_agent.access import DEPLOYED, EXTRAS
+from components.gitlab_agent.agent import Agent, AgentArgs
+from components.google.edge import ServicePolicies, ServicePoliciesArgs
+from components.serving.contract import CheckArgs, ContractChecks, ContractChecksArgs
+from components.serving.gateway import Gateway, GatewayArgs
+from components.serving.route import Backend, ModelRoute, ModelRouteArgs
+from components.serving.server import Accelerators, Autoscaling, ModelServer
+from model_serving.stack.gitlab_agent import AgentSettings
 from tests.engine.provider import is_secret
 from tests.unit.conftest import Recorder, mocked
 from tests.unit.test_components import server_args

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-import agent
-import ci.__main__ as commands
-import settings
+from model_serving import __main__ as commands
 from model_serving.problems import InvalidInput
 from model_serving.sections import Section
+from model_serving.stack import gitlab_agent, settings
 from tests.unit.test_gcp_settings import sections_below
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,12 +180,15 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.dev.yaml").write_text(json.dumps({"config": stack}))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ci.stacks.read", lambda stack: read({}))
+    monkeypatch.setattr("model_serving.pipelines.stacks.read", lambda stack: read({}))
     return tmp_path
 
 
 def configuration_problems() -> list[str]:
-    return [str(each) for each in agent.configuration_problems(read({}).agent, stack="dev", serving_namespace="models")]
+    return [
+        str(each)
+        for each in gitlab_agent.configuration_problems(read({}).agent, stack="dev", serving_namespace="models")
+    ]
 
 
 def test_the_agents_file_is_written_by_a_command_and_checked_from_then_on(
@@ -194,7 +196,7 @@ def test_the_agents_file_is_written_by_a_command_and_checked_from_then_on(
 ) -> None:
     (missing,) = configuration_problems()
     assert "it does not exist" in missing
-    assert "Run `python -m ci agent --stack dev`" in missing
+    assert "Run `python -m model_serving agent --stack dev`" in missing
     assert commands.main(["agent", "--stack", "dev", "--check"]) == 1
     assert commands.main(["agent", "--stack", "dev"]) == 0
     assert commands.main(["agent", "--stack", "dev", "--check"]) == 0
@@ -210,11 +212,11 @@ def test_the_agents_file_is_written_by_a_command_and_checked_from_then_on(
     path.unlink()
     for elsewhere in ("written", "elsewhere"):
         chosen = read({"configuration": elsewhere}).agent
-        assert not [*agent.configuration_problems(chosen, stack="dev", serving_namespace="models")]
+        assert not [*gitlab_agent.configuration_problems(chosen, stack="dev", serving_namespace="models")]
 
 
 def test_every_key_says_what_it_is_for() -> None:
-    for section in sections_below(agent.AgentSettings):
+    for section in sections_below(gitlab_agent.AgentSettings):
         assert issubclass(section, Section)
         for name, info in section.model_fields.items():
             assert info.description, f"{section.__name__}.{name}"
@@ -224,6 +226,6 @@ def test_every_key_says_what_it_is_for() -> None:
 @pytest.mark.documents
 def test_the_document_names_every_key() -> None:
     document = (ROOT / "docs" / "agent.md").read_text()
-    for section in sections_below(agent.AgentSettings):
+    for section in sections_below(gitlab_agent.AgentSettings):
         for info in section.model_fields.values():
             assert f"{info.alias}" in document, info.alias

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import artefacts
-from model_serving import pointers
 from model_serving.catalog import Release
+from model_serving.images import artefacts, large_files
+from model_serving.images.remotes import RemoteError
 from model_serving.problems import InvalidInput
-from model_serving.remotes import RemoteError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path("models", "doubler", "1.0")
     folder.mkdir(parents=True)
     (folder / "weights.bin").write_bytes(b"w" * 2000)
-    pointers.replace_large(folder, largest=1000, remote=(tmp_path / "remote").as_uri(), say=print)
+    large_files.replace_large(folder, largest=1000, remote=(tmp_path / "remote").as_uri(), say=print)
     return folder
 
 
@@ -59,7 +58,7 @@ def test_the_provider_leaves_the_files_out_of_its_hash_and_nothing_else_that_oth
     """Its hash goes by the Dockerfile's own ignore file, for every context."""
     ours, others = (
         (PROJECT / f"{dockerfile}.dockerignore").read_text().split()
-        for dockerfile in (artefacts.DOCKERFILE, "images/model.Dockerfile")
+        for dockerfile in (artefacts.DOCKERFILE, "server/model.Dockerfile")
     )
     assert artefacts.FETCHED.startswith(".")
     assert ours == others == ["**/.*", "**/__pycache__"]

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from bench import versions
-from bench.__main__ import PARTS
-from bench.bare import server
-from bench.checkout import Checkout, Failed, copy_release
-from bench.figures import Row, Section, document
-from bench.server import DEFAULT_BY_MLSERVER, _with_defaults
-from bench.watch import IN_A_ROW, Answer, has_all_traffic
 from model_serving import catalog
-from settings import LONGEST_ROUTE
+from model_serving.stack.settings import LONGEST_ROUTE
+from tests.bench import versions
+from tests.bench.__main__ import PARTS
+from tests.bench.bare import server
+from tests.bench.checkout import Checkout, Failed, copy_release
+from tests.bench.figures import Row, Section, document
+from tests.bench.server import DEFAULT_BY_MLSERVER, _with_defaults
+from tests.bench.watch import IN_A_ROW, Answer, has_all_traffic
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 ROW = Row(what="preview", unit="s", values=[2.0, 9.0, 4.0], baseline="empty program", base=[1.0, 3.0, 1.0], bar=3.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ci.changes import Preview, Violation, terraform_report
-from ci.events import Recorder
-from ci.redact import Redactor
+from model_serving.pipelines.changes import Preview, Violation, terraform_report
+from model_serving.pipelines.events import Recorder
+from model_serving.pipelines.redact import Redactor
 
 ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ci import costs
-from ci.costs import Resource
+from model_serving.pipelines import costs
+from model_serving.pipelines.costs import Resource
 
 pytestmark = pytest.mark.documents
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "gcp.md").read_text()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ci.values import LONGEST, Comparison, parsed, shortened, text_of, written
+from model_serving.pipelines.values import LONGEST, Comparison, parsed, shortened, text_of, written
 
 
 def differences(

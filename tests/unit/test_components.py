@@ -8,15 +8,15 @@ from typing import Any
 import pulumi
 import pytest
 
-from builds import CONTENT_LABEL
-from components import contract
-from components.contract import CheckArgs, ContractChecks, ContractChecksArgs
-from components.gateway import Gateway, GatewayArgs
-from components.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
-from components.namespace import ServingNamespace, ServingNamespaceArgs
-from components.route import Backend, ModelRoute, ModelRouteArgs, leaves_out, pinned_path
-from components.server import Accelerators, Autoscaling, ModelServer, ModelServerArgs
-from components.server_access import ServerAccess, ServerAccessArgs
+from components.serving import contract
+from components.serving.access import ServerAccess, ServerAccessArgs
+from components.serving.contract import CheckArgs, ContractChecks, ContractChecksArgs
+from components.serving.gateway import Gateway, GatewayArgs
+from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
+from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
+from components.serving.route import Backend, ModelRoute, ModelRouteArgs, leaves_out, pinned_path
+from components.serving.server import Accelerators, Autoscaling, ModelServer, ModelServerArgs
+from model_serving.images.builds import CONTENT_LABEL
 from tests.unit.conftest import Recorder
 
 Declare = Callable[[Callable[[], object]], Recorder]
@@ -339,7 +339,7 @@ def test_model_image_is_tagged_with_its_version_and_labelled_with_its_content(de
             model="iris-dtc",
             version="1.0",
             runtime="localhost:5000/runtime:abc@sha256:1234",
-            dockerfile="images/model.Dockerfile",
+            dockerfile="server/model.Dockerfile",
             folder="models/iris-dtc/1.0",
             content_hash="f00d",
         )
@@ -361,7 +361,7 @@ def test_large_files_are_a_context_of_their_own_and_models_without_any_see_none_
                 model=name.removesuffix("-1-0"),
                 version="1.0",
                 runtime="localhost:5000/runtime:abc@sha256:1234",
-                dockerfile="images/model.Dockerfile",
+                dockerfile="server/model.Dockerfile",
                 folder="models/iris-dtc/1.0",
                 content_hash="f00d",
                 artefacts=context,
@@ -381,7 +381,7 @@ def test_runtime_image_asks_the_package_index_only_without_wheels(
         build=BuildArgs(registry="localhost:5000"),
         tag="abc",
         base="python:3.11-slim-bookworm",
-        dockerfile="images/runtime.Dockerfile",
+        dockerfile="server/runtime.Dockerfile",
         context=".state/runtimes/abc",
         wheels=wheels,
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from model_serving import contract
-from model_serving.contract import Answer, Broken, Contract, NoAnswer
+from server import contract
+from server.contract import Answer, Broken, Contract, NoAnswer
 from tests.unit.conftest import serving
 
 REQUEST = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}

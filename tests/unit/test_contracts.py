@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from components.contract import KEPT
-from contracts import first, prints
-from model_serving import contract
+from components.serving.contract import KEPT
+from components.serving.contracts import first, prints
+from server import contract
 
 SECONDS: Final = 20
 """After which a test that waits for what does not come fails."""

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from model_serving import catalog, convert
+from model_serving import catalog
 from model_serving.__main__ import main
 from model_serving.catalog import Release
-from model_serving.requirements import locked
+from model_serving.catalog.requirements import locked
+from model_serving.releases import convert
 
 MODELS = Path(__file__).parents[2] / "models"
 IRIS = MODELS / "iris-dtc" / "1.0"

@@ -12,10 +12,10 @@ from typing import Any
 import google.auth
 import pytest
 
-import settings
-from ci import credentials, google_token
+from model_serving.pipelines import credentials, google_token
 from model_serving.problems import InvalidInput
-from settings import Settings
+from model_serving.stack import settings
+from model_serving.stack.settings import Settings
 
 GCP: dict[str, Any] = {
     "project": "acme-dev",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ci import interrupted, served
-from ci.commits import Checkout, WrongCommit
-from ci.phases import Phases
+from model_serving.pipelines import interrupted, served
+from model_serving.pipelines.commits import Checkout, WrongCommit
+from model_serving.pipelines.phases import Phases
 
 HTTP_ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"
 URN = "urn:pulumi:dev::model-serving::"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-import settings
-from ci.schema import schema
+from model_serving.stack import settings
+from model_serving.stack.schema import schema
 
 pytestmark = pytest.mark.documents
 PROJECT = Path(__file__).resolve().parents[2]

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from ci import drift
-from ci.changes import Change, Preview
-from ci.redact import SecretsUnreadable
-from ci.values import Difference
-from model_serving.sites import SiteError
-from model_serving.sites.runs import Run
+from model_serving.hosts import SiteError
+from model_serving.hosts.runs import Run
+from model_serving.pipelines import drift
+from model_serving.pipelines.changes import Change, Preview
+from model_serving.pipelines.redact import SecretsUnreadable
+from model_serving.pipelines.values import Difference
 
 COMMIT, DEPLOYED = "a" * 40, "b" * 40
 CHANGED = Preview(
@@ -91,7 +91,7 @@ def test_drift_opens_one_issue_and_its_end_closes_it(site: Site, finds: Callable
     assert marker == "<!-- model-serving: drift dev -->"
     assert title == "dev has drifted"
     assert "immutableTags" in body
-    assert "python -m ci deploy --stack dev --refresh" in body
+    assert "python -m model_serving deploy --stack dev --refresh" in body
     assert "was deployed last" not in body
     finds(SAME, has_drifted=False)
     assert run() == 0

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from ci import engine
-from ci.progress import QUIET_SECONDS, Progress
-from ci.redact import Redactor
+from model_serving.pipelines import engine
+from model_serving.pipelines.progress import QUIET_SECONDS, Progress
+from model_serving.pipelines.redact import Redactor
 
 EVENTS = [
     {"sequence": 1, "diagnosticEvent": {"severity": "warning", "prefix": "warning: ", "message": "the key is s3cr3t"}},
@@ -107,7 +107,7 @@ def test_a_terminals_interrupt_of_the_group_does_not_reach_pulumi_twice(
         "print('ready', flush=True)\n"
         "time.sleep(1.5)\n"
     )
-    program = "from ci import engine\nfrom ci.redact import Redactor\nengine.run(['up'], redactor=Redactor([]))\n"
+    program = "from model_serving.pipelines import engine, redact\nengine.run(['up'], redactor=redact.Redactor([]))\n"
     child = subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,

@@ -12,11 +12,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import observability
-from components.edge import GOOGLE_RANGES
-from components.identity import DUTIES, PROJECT_ROLES, GitHub, GitLab
-from components.platform import Platform, PlatformArgs
-from gcp import GcpSettings
+from components.google import observability
+from components.google.edge import GOOGLE_RANGES
+from components.google.identity import DUTIES, PROJECT_ROLES, GitHub, GitLab
+from components.google.platform import Platform, PlatformArgs
+from model_serving.stack.google import GcpSettings
 from tests.engine import sdk_types
 from tests.unit.conftest import Recorder, mocked
 

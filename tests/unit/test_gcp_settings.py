@@ -12,8 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gcp import LONGEST_NAME, GcpSettings
 from model_serving.sections import Section
+from model_serving.stack.google import LONGEST_NAME, GcpSettings
 
 STACKS = ("dev", "staging", "production")
 STATE = {"bucket": "acme-state", "key": "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"}
@@ -133,7 +133,9 @@ def test_a_wrong_value_is_refused_at_its_place(place: str, sections: dict[str, A
 
 
 def test_reading_a_stack_loads_neither_pulumi_nor_its_sdk_of_google() -> None:
-    program = "import sys, gcp; sys.exit(any(name.startswith('pulumi') for name in sys.modules))"
+    program = (
+        "import sys, model_serving.stack.settings; sys.exit(any(name.startswith('pulumi') for name in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""What ci/init_gcp.py asks of Google, with a gcloud that remembers what was made and does nothing else."""
+"""What `make init-gcp` asks of Google, with a gcloud that remembers what was made and does nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ci import init_gcp
+from model_serving import __main__ as commands
 
 FAKE = """#!{python}
 import json, pathlib, sys
@@ -63,7 +63,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(project: str = "acme") -> int:
-    return init_gcp.main(["--project", project, "--region", "europe-west1"])
+    return commands.main(["init-gcp", "--project", project, "--region", "europe-west1"])
 
 
 def changed(state: Path) -> list[str]:

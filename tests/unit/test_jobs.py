@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from model_serving import jobs
 from model_serving.git import TOKEN, Git, login, without_account
-from model_serving.jobs import Job
 from model_serving.problems import InvalidInput
-from model_serving.project import Project
+from model_serving.releases import jobs
+from model_serving.releases.jobs import Job
+from model_serving.releases.project import Project
 
 PROJECT = Project.model_validate(
     {"name": "iris", "serving": {"repository": "https://gitlab.com/g/s.git"}, "data": ["data"]}

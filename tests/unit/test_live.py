@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import live
 from model_serving.catalog import Catalog, Release
-from model_serving.pointers import Pointer
+from model_serving.catalog.pointers import Pointer
 from model_serving.problems import InvalidInput
-from settings import Settings
+from model_serving.stack import live
+from model_serving.stack.settings import Settings
 from tests.unit.releases import release
 
 CATALOG = Catalog(

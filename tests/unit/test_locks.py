@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ci import holders, locks
-from ci.backend import Backend
-from ci.holders import Holder, Machine, Register
-from ci.locks import Gate, Lock, Locked, judge, parse
-from model_serving.sites import SiteError
-from model_serving.sites.runs import Run, RunState
+from model_serving.hosts import SiteError
+from model_serving.hosts.runs import Run, RunState
+from model_serving.pipelines import holders, locks
+from model_serving.pipelines.backend import Backend
+from model_serving.pipelines.holders import Holder, Machine, Register
+from model_serving.pipelines.locks import Gate, Lock, Locked, judge, parse
 
 HERE = Machine.here()
 ELSEWHERE = Machine(host="runner-1-project-2-concurrent-0", boot="other", processes="pid:[1]")

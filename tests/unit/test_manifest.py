@@ -8,11 +8,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.cluster import ClusterAccess, ClusterAccessArgs
-from components.contract import CheckArgs, ContractChecks, ContractChecksArgs
+from components.google.cluster import ClusterAccess, ClusterAccessArgs
 from components.manifest import CORE, Manifest
-from components.namespace import ServingNamespace, ServingNamespaceArgs
-from components.server import Accelerators, Autoscaling, ModelServer
+from components.serving.contract import CheckArgs, ContractChecks, ContractChecksArgs
+from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
+from components.serving.server import Accelerators, Autoscaling, ModelServer
 from tests.engine import sdk_types
 from tests.unit.conftest import Recorder
 from tests.unit.test_components import server_args

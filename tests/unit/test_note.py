@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ci import note
-from ci.changes import Change, ModelChange, Preview, Share, Violation
-from ci.preview import FORK
-from model_serving.sites.runs import Run
+from model_serving.hosts.runs import Run
+from model_serving.pipelines import note
+from model_serving.pipelines.changes import Change, ModelChange, Preview, Share, Violation
+from model_serving.pipelines.preview import FORK
 
 GOLDEN = Path(__file__).parent / "golden"
 GITHUB = 65_536
@@ -154,7 +154,7 @@ def test_a_stale_note_says_so_and_a_fresh_one_does_not() -> None:
 
 
 def test_a_folder_without_previews_is_refused_with_the_next_command(tmp_path: Path) -> None:
-    with pytest.raises(note.Unreadable, match=r"python -m ci preview --stack STACK"):
+    with pytest.raises(note.Unreadable, match=r"python -m model_serving preview --stack STACK"):
         note.read(tmp_path)
     (tmp_path / "dev.json").write_text('{"stack": "dev"}')
     with pytest.raises(note.Unreadable, match=r"Remove it, and run"):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ci import preview
-from ci.changes import Change, Difference, Preview, Violation
+from model_serving.pipelines import preview
+from model_serving.pipelines.changes import Change, Difference, Preview, Violation
 
 PROJECT = Path(__file__).resolve().parents[2]
 FORKED = {
@@ -79,6 +79,9 @@ def test_a_stack_without_a_place_in_the_pipelines_comes_first() -> None:
 
 
 def test_the_commands_start_without_the_clouds_sdk() -> None:
-    program = "import sys; from ci import note, preview; print([x for x in sys.modules if x.startswith('pulumi')])"
+    program = (
+        "import sys; from model_serving.pipelines import note, preview; "
+        "print([x for x in sys.modules if x.startswith('pulumi')])"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

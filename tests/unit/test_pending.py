@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ci import pending
-from model_serving.sites import Site, SiteError
-from model_serving.sites.marked import PREVIEW
-from tests.sites import Server, serving
-from tests.sites.places import KINDS, Place, dead_addresses, place_of
+from model_serving.hosts import Site, SiteError
+from model_serving.hosts.marked import PREVIEW
+from model_serving.pipelines import pending
+from tests.hosts import Server, serving
+from tests.hosts.places import KINDS, Place, dead_addresses, place_of
 
 OLD, NEW, NEWEST = "a" * 40, "b" * 40, "c" * 40
 RESULT = "## What an update would do\n\nresult of the older commit"

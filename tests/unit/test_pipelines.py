@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from ci import __main__ as command_line
-from ci import pipelines, stacks
+from model_serving import __main__ as command_line
+from model_serving.pipelines import generate, stacks
 from model_serving.problems import InvalidInput
 
 PROJECT = stacks.PROJECT
@@ -30,7 +30,7 @@ def write_stack(folder: Path, name: str, **sections: Any) -> None:
 
 def generated(folder: Path) -> dict[str, Any]:
     """The included file of the stacks in a folder."""
-    content: dict[str, Any] = yaml.safe_load(pipelines.gitlab(pipelines.environments(folder), "tag"))
+    content: dict[str, Any] = yaml.safe_load(generate.gitlab(generate.environments(folder), "tag"))
     return content
 
 
@@ -50,18 +50,18 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_pipelines_are_in_step_with_the_stack_files_and_the_tool_image() -> None:
-    assert pipelines.run(Namespace(check=True)) == 0, "run: make pipelines"
+    assert generate.run(Namespace(check=True)) == 0, "run: make pipelines"
 
 
 def test_a_new_stack_file_and_one_command_are_all_that_an_environment_needs(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_stack(copy / "stacks", "blue", ci={"order": 1})
-    assert pipelines.run(Namespace(check=True)) == 1
+    assert generate.run(Namespace(check=True)) == 1
     assert "Run `make pipelines`" in capsys.readouterr().err
-    assert pipelines.run(Namespace(check=False)) == 0
-    assert pipelines.run(Namespace(check=True)) == 0
-    jobs = yaml.safe_load((copy / pipelines.GITLAB).read_text())
+    assert generate.run(Namespace(check=False)) == 0
+    assert generate.run(Namespace(check=True)) == 0
+    jobs = yaml.safe_load((copy / generate.GITLAB).read_text())
     assert {"preview blue", "note", "deploy blue", "drift blue"} <= jobs.keys()
     mlops = workflow(copy / ".github" / "workflows" / "mlops.yml")["jobs"]
     assert mlops["deploy-blue"]["with"]["stack"] == "blue"
@@ -132,45 +132,48 @@ def test_the_mistakes_of_all_stacks_are_told_at_once(tmp_path: Path) -> None:
     write_stack(tmp_path, "one", ci={"order": 0})
     write_stack(tmp_path, "two", ci={})
     with pytest.raises(InvalidInput) as raised:
-        pipelines.environments(tmp_path)
+        generate.environments(tmp_path)
     assert [problem.file for problem in raised.value.problems] == ["stacks/Pulumi.one.yaml", "stacks/Pulumi.two.yaml"]
 
 
 def test_the_images_tag_follows_what_it_is_made_of_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "toolchain" / "pulumi").mkdir(parents=True)
-    (tmp_path / "toolchain" / "etcd").mkdir()
-    made_of, other = tmp_path / "toolchain" / "pulumi" / "go.sum", tmp_path / "toolchain" / "etcd" / "go.sum"
+    (tmp_path / "local" / "tools" / "pulumi").mkdir(parents=True)
+    (tmp_path / "local" / "tools" / "etcd").mkdir()
+    made_of, other = (
+        tmp_path / "local" / "tools" / "pulumi" / "go.sum",
+        tmp_path / "local" / "tools" / "etcd" / "go.sum",
+    )
     made_of.write_text("1")
     other.write_text("1")
-    before = pipelines.image_tag(tmp_path)
+    before = generate.image_tag(tmp_path)
     other.write_text("2")
-    assert pipelines.image_tag(tmp_path) == before
+    assert generate.image_tag(tmp_path) == before
     made_of.write_text("2")
-    assert pipelines.image_tag(tmp_path) != before
+    assert generate.image_tag(tmp_path) != before
 
 
 def test_the_image_can_copy_what_its_tag_covers_and_nothing_else() -> None:
-    lines = (PROJECT / "images" / "ci.Dockerfile.dockerignore").read_text().splitlines()
+    lines = (PROJECT / "local" / "tools" / "ci.Dockerfile.dockerignore").read_text().splitlines()
     let_through = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    covered = {pattern.removesuffix("/**/*") for pattern in pipelines.IMAGE_INPUTS if not pattern.startswith("images/")}
+    covered = {pattern.removesuffix("/**/*") for pattern in generate.IMAGE_INPUTS if "Dockerfile" not in pattern}
     assert lines[0] == "*"
     assert let_through == covered
 
 
 def test_the_image_builds_tools_whose_sources_it_has() -> None:
-    only = re.search(r"--only ([\w -]+)", (PROJECT / "images" / "ci.Dockerfile").read_text())
+    only = re.search(r"--only ([\w -]+)", (PROJECT / "local" / "tools" / "ci.Dockerfile").read_text())
     assert only
-    assert {f"toolchain/{name}/**/*" for name in only[1].split()} <= set(pipelines.IMAGE_INPUTS)
+    assert {f"local/tools/{name}/**/*" for name in only[1].split()} <= set(generate.IMAGE_INPUTS)
 
 
 def test_a_region_without_its_end_is_no_region() -> None:
     with pytest.raises(ValueError, match="# end deployments"):
-        pipelines.github("  # begin deployments: written\n", [], "tag")
+        generate.github("  # begin deployments: written\n", [], "tag")
 
 
 class TestGitLab:
     own: ClassVar = workflow(PROJECT / ".gitlab-ci.yml")
-    included: ClassVar = workflow(PROJECT / pipelines.GITLAB)
+    included: ClassVar = workflow(PROJECT / generate.GITLAB)
     jobs: ClassVar = {
         name: job
         for name, job in (own | included).items()
@@ -244,7 +247,7 @@ class TestGitHub:
 
 def test_every_command_that_a_pipeline_calls_is_there() -> None:
     files = [PROJECT / ".gitlab-ci.yml", *WORKFLOWS]
-    called = {name for path in files for name in re.findall(r"python -m ci (\w+)", path.read_text())}
+    called = {name for path in files for name in re.findall(r"python -m model_serving (\w+)", path.read_text())}
     assert called >= {"credentials", "preview", "note", "post", "pending", "deploy", "drift"}
     assert called <= set(command_line.COMMANDS)
 
@@ -253,4 +256,4 @@ def test_every_command_that_a_pipeline_calls_is_there() -> None:
 def test_every_command_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         command_line.main([name, "--help"])
-    assert f"python -m ci {name}" in capsys.readouterr().out.partition("xample")[2]
+    assert f"python -m model_serving {name}" in capsys.readouterr().out.partition("xample")[2]

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from model_serving import catalog, pointers, training_versions
-from model_serving.pointers import Pointer
+from model_serving import catalog
+from model_serving.catalog import pointers, training_versions
+from model_serving.catalog.pointers import Pointer
+from model_serving.images import large_files
+from model_serving.images.remotes import RemoteError, open_remote
 from model_serving.problems import InvalidInput
-from model_serving.remotes import RemoteError, open_remote
 
 LARGEST = 1000
 WEIGHTS = b"w" * 3000
@@ -44,7 +46,7 @@ def ignore(_: str) -> None:
 
 
 def replaced(folder: Path, remote: str | None) -> list[Pointer]:
-    return pointers.replace_large(folder, largest=LARGEST, remote=remote, say=ignore)
+    return large_files.replace_large(folder, largest=LARGEST, remote=remote, say=ignore)
 
 
 def write(folder: Path, content: object) -> None:
@@ -58,7 +60,7 @@ def write(folder: Path, content: object) -> None:
 
 def test_files_above_the_limit_become_pointers_that_say_what_was_there(release: Path, remote: str) -> None:
     said: list[str] = []
-    made = pointers.replace_large(release, largest=LARGEST, remote=remote, say=said.append)
+    made = large_files.replace_large(release, largest=LARGEST, remote=remote, say=said.append)
     assert names(release) == {"weights.bin.dvc", "deep/more.bin.dvc", "small.bin"}
     assert yaml.safe_load((release / "weights.bin.dvc").read_text()) == {"outs": [OUT]}
     assert pointers.of(release) == made
@@ -70,7 +72,7 @@ def test_files_above_the_limit_become_pointers_that_say_what_was_there(release: 
 
 
 def test_a_release_without_large_files_needs_no_remote(release: Path) -> None:
-    assert pointers.replace_large(release, largest=4000, remote=None, say=ignore) == []
+    assert large_files.replace_large(release, largest=4000, remote=None, say=ignore) == []
 
 
 def test_without_a_remote_every_large_file_is_refused_and_stays(release: Path) -> None:
@@ -126,7 +128,7 @@ def fetch(release: Path, remote: str, tmp_path: Path) -> Callable[[], set[str]]:
     replaced(release, remote)
 
     def run() -> set[str]:
-        pointers.fetch(release, open_remote(remote), tmp_path / "target", say=ignore)
+        large_files.fetch(release, open_remote(remote), tmp_path / "target", say=ignore)
         return names(tmp_path / "target")
 
     return run

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ci import post as command
-from ci.changes import Preview
-from model_serving.sites import PREVIEW, Site
-from model_serving.sites.posting import post
-from model_serving.sites.rest import Patience
-from tests.sites import Server, serving
-from tests.sites.places import KINDS, Place, dead_addresses, place_of
-from tests.sites.server import Fault
+from model_serving.hosts import PREVIEW, Site
+from model_serving.hosts.posting import post
+from model_serving.hosts.rest import Patience
+from model_serving.pipelines import post as command
+from model_serving.pipelines.changes import Preview
+from tests.hosts import Server, serving
+from tests.hosts.places import KINDS, Place, dead_addresses, place_of
+from tests.hosts.server import Fault
 
 BODY = "## What an update would do\n\na confidential body"
 
@@ -152,7 +152,7 @@ def test_a_folder_becomes_a_note_that_fits(place: Place, tmp_path: Path, monkeyp
 
 def test_a_path_that_leads_nowhere_is_the_callers_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(argparse.Namespace(path=tmp_path / "missing")) == 1
-    assert "ci preview --stack STACK --out" in capsys.readouterr().err
+    assert "preview --stack STACK --out" in capsys.readouterr().err
 
 
 def test_a_laptop_posts_nothing(

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import preflight
+from model_serving.images import registries
 from model_serving.problems import InvalidInput
-from settings import Settings
+from model_serving.stack import preflight
+from model_serving.stack.settings import Settings
 from tests.unit.conftest import serving
 
 
@@ -102,4 +103,4 @@ def test_context_and_registry_are_told_at_once(kubeconfig: Path) -> None:
     ],
 )
 def test_only_this_machines_registry_is_asked_without_a_certificate(registry: str, url: str) -> None:
-    assert preflight.registry_url(registry) == url
+    assert registries.registry_url(registry) == url

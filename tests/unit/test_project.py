@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from model_serving import project
 from model_serving.problems import InvalidInput
+from model_serving.releases import project
 
 URL = "https://gitlab.example.com/group/serving.git"
 

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-import registries
-from builds import CONTENT_LABEL
-from ci import prune, rollback, stacks
-from ci.backend import Backend, BackendError
-from ci.images import Image, ImageRegistry, RegistryError
-from ci.prune import Fate, Needs, decide, freed
 from model_serving import catalog
+from model_serving.images import registries
+from model_serving.images.builds import CONTENT_LABEL
+from model_serving.pipelines import prune, rollback, stacks
+from model_serving.pipelines.backend import Backend, BackendError
+from model_serving.pipelines.images import Image, ImageRegistry, RegistryError
+from model_serving.pipelines.prune import Fate, Needs, decide, freed
 from tests.unit.conftest import serving
 
 LAYERS = {"base": ("sha256:os", "sha256:wheels"), "other": ("sha256:os", "sha256:others")}
@@ -409,7 +409,7 @@ def write_lock(project: Path, text: str) -> None:
 def test_nothing_is_removed_during_an_update(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
-    monkeypatch.setattr("ci.locks.process_name", lambda _: "pulumi")
+    monkeypatch.setattr("model_serving.pipelines.locks.process_name", lambda _: "pulumi")
     lock = {"pid": os.getpid(), "username": "me", "hostname": host, "timestamp": "2026-11-23T23:34:22.123456789+00:00"}
     write_lock(project, json.dumps(lock))
     assert command() == 1
@@ -462,6 +462,6 @@ def test_a_table_has_a_row_for_each_image_in_the_order_of_versions() -> None:
 )
 def test_the_command_explains_itself(arguments: list[str], told: str) -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "ci", "prune", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "model_serving", "prune", *arguments], capture_output=True, text=True, check=False
     )
     assert told in shown.stdout + shown.stderr

@@ -10,11 +10,11 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from model_serving.deliver import Delivery, problem_of_order
 from model_serving.problems import InvalidInput
-from model_serving.project import Project
-from model_serving.release import Built
-from model_serving.serving_repository import ServingRepository
+from model_serving.releases.deliver import Delivery, problem_of_order
+from model_serving.releases.project import Project
+from model_serving.releases.release import Built
+from model_serving.releases.serving_repository import ServingRepository
 
 PROJECT = Project.model_validate({"name": "iris", "serving": {"repository": "https://gitlab.com/g/s.git"}})
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from published import AlreadyPublished, refuse_other_content
+from model_serving.images.published import AlreadyPublished, refuse_other_content
 from tests.unit.conftest import serving
 
 LABEL = "model-serving.content-hash"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ci.lost_images import LostImage
-from ci.recover import Recovery, run
+from model_serving.pipelines.lost_images import LostImage
+from model_serving.pipelines.recover import Recovery, run
 
 DEAD_PROCESS = 2**22 - 1
 URN = "urn:pulumi:local::model-serving::a:b:C::iris"
@@ -93,7 +93,7 @@ def test_the_lock_of_another_machine_is_left(
 def test_a_living_update_is_not_disturbed(
     folder: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ci.locks.process_name", lambda _: "pulumi")
+    monkeypatch.setattr("model_serving.pipelines.locks.process_name", lambda _: "pulumi")
     write_lock(folder, os.getpid())
     assert Recovery("local", folder).run() == 1
     assert commands == []
@@ -138,7 +138,7 @@ def test_an_image_that_the_registry_has_lost_is_built_again(
     folder: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = LostImage(urn=URN, reference="localhost:5000/iris:1.0", digest="sha256:a")
-    monkeypatch.setattr("ci.lost_images.find", lambda state: [lost] if state else [])
+    monkeypatch.setattr("model_serving.pipelines.lost_images.find", lambda state: [lost] if state else [])
     write_state(folder)
     assert Recovery("local", folder).run() == 0
     (command,) = commands
@@ -152,11 +152,11 @@ def test_a_backend_elsewhere_is_left_to_a_person(
 ) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://state")
     assert run(argparse.Namespace(stack="dev")) == 1
-    assert "python -m ci deploy --stack dev" in capsys.readouterr().err
+    assert "python -m model_serving deploy --stack dev" in capsys.readouterr().err
 
 
 def test_the_command_is_there() -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "ci", "recover", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "model_serving", "recover", "--help"], capture_output=True, text=True, check=True
     )
-    assert "python -m ci recover --stack local" in shown.stdout
+    assert "python -m model_serving recover --stack local" in shown.stdout

@@ -11,8 +11,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from ci import redact
-from ci.redact import MARK, Redactor, SecretsUnreadable
+from model_serving.pipelines import redact
+from model_serving.pipelines.redact import MARK, Redactor, SecretsUnreadable
 
 SECRET = "pä'ss \"w<o>rd&/+1?"  # noqa: S105 - it is planted
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nEFAASCBKcwggSjAgEA\n-----END PRIVATE KEY-----\n"

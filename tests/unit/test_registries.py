@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-import builds
-import registries
-from ci import lost_images
 from model_serving.catalog import Release
-from settings import ImageSettings
+from model_serving.images import builds, registries
+from model_serving.images.settings import ImageSettings
+from model_serving.pipelines import lost_images
 from tests.unit.conftest import serving
 
 ACCOUNT = "Basic " + base64.b64encode(b"user:secret").decode()

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from model_serving import release, trial
-from model_serving.jobs import Job, Subject
 from model_serving.problems import InvalidInput, Problem
-from model_serving.project import Project
-from model_serving.release import Built
+from model_serving.releases import release, trial
+from model_serving.releases.jobs import Job, Subject
+from model_serving.releases.project import Project
+from model_serving.releases.release import Built
 
 LOCK = """\
 # made by uv

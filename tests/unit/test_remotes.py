@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from google.oauth2.credentials import Credentials
 
-from model_serving import google_storage
-from model_serving.google_storage import Bucket, Patience
-from model_serving.remotes import Progress, Remote, RemoteError, key, md5_of, open_remote
+from model_serving.images import google_storage
+from model_serving.images.google_storage import Bucket, Patience
+from model_serving.images.remotes import Progress, Remote, RemoteError, key, md5_of, open_remote
 from tests.google_storage import Storage, storage
 
 CONTENT = bytes(range(256)) * 4096
@@ -252,7 +252,7 @@ def test_a_machine_without_an_account_is_told_how_to_sign_in(monkeypatch: pytest
 def test_a_long_transfer_tells_how_far_it_is_and_a_short_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     clock = iter([0.0, 1.0, 11.0, 12.0, 22.0])
-    monkeypatch.setattr("model_serving.remotes.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("model_serving.images.remotes.time.monotonic", lambda: next(clock))
     assert [*Progress("stored", 4 << 20, said.append).of([b"x" * (1 << 20)] * 4)]
     assert said == ["2 of 4 MiB stored, 11 s", "4 of 4 MiB stored, 22 s"]
 

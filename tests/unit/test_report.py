@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from model_serving import project, report
+from model_serving.hosts.runs import Run
 from model_serving.problems import InvalidInput
-from model_serving.sites.runs import Run
-from tests.sites import serving
+from model_serving.releases import project, report
+from tests.hosts import serving
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 RUN = Run(name="job report of pipeline 7", url="https://gitlab.example.com/team/wines/-/jobs/7", id="7")

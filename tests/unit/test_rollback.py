@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ci import rollback, stacks
-from ci.backend import Backend, BackendError
 from model_serving.catalog import Catalog, Release
+from model_serving.pipelines import rollback, stacks
+from model_serving.pipelines.backend import Backend, BackendError
 from model_serving.problems import InvalidInput
 from tests.unit import releases
 

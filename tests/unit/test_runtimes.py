@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-import runtimes
 from model_serving.catalog import Release
-from settings import ImageSettings, ModelSettings
+from model_serving.images import runtimes
+from model_serving.images.settings import ImageSettings
+from model_serving.stack.resources import resources_of
+from model_serving.stack.settings import ModelSettings
 from tests.unit import releases
 
 
@@ -85,5 +87,5 @@ def served_by(implementation: str) -> Release:
 def test_a_pod_gets_what_the_stack_says_or_what_its_implementation_needs(
     implementation: str, model: dict[str, Any], resources: tuple[str, str]
 ) -> None:
-    given = runtimes.resources_of(served_by(implementation), ModelSettings.model_validate(model))
+    given = resources_of(served_by(implementation), ModelSettings.model_validate(model))
     assert (given.cpu, given.memory) == resources

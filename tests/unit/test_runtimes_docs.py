@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from model_serving.requirements import locked
-from model_serving.training_versions import FRAMEWORKS
-from runtimes import MEMORY_MEBIBYTES, OWN_CODE_MEBIBYTES
+from model_serving.catalog.requirements import locked
+from model_serving.catalog.training_versions import FRAMEWORKS
+from model_serving.stack.resources import MEMORY_MEBIBYTES, OWN_CODE_MEBIBYTES
 
 pytestmark = pytest.mark.documents
 PROJECT = Path(__file__).resolve().parents[2]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import settings
 from model_serving.problems import InvalidInput
 from model_serving.sections import sections_in
+from model_serving.stack import settings
 
 
 def read(**values: Any) -> settings.Settings:

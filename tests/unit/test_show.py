@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ci import show
+from model_serving.pipelines import show
 
 MODELS = {
     "iris": {

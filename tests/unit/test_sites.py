@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from model_serving.sites import Run, here
-from model_serving.sites.github import GitHub
-from model_serving.sites.gitlab import GitLab
-from model_serving.sites.marked import PREVIEW, label_of, stamped
-from model_serving.sites.rest import Patience, SiteError, TooLong
-from tests.sites import AT_ONCE, Server, serving
-from tests.sites.places import KINDS, Place, dead_addresses, place_of
-from tests.sites.server import Fault
+from model_serving.hosts import Run, here
+from model_serving.hosts.github import GitHub
+from model_serving.hosts.gitlab import GitLab
+from model_serving.hosts.marked import PREVIEW, label_of, stamped
+from model_serving.hosts.rest import Patience, SiteError, TooLong
+from tests.hosts import AT_ONCE, Server, serving
+from tests.hosts.places import KINDS, Place, dead_addresses, place_of
+from tests.hosts.server import Fault
 
 DRIFT = "<!-- model-serving: drift dev -->"
 IMPATIENT = Patience(backoff_seconds=0, timeout_seconds=0.3)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from model_serving.sites.github import SUMMARY_BYTES, GitHub
-from model_serving.sites.marked import PREVIEW
-from model_serving.sites.rest import SiteError
-from tests.sites import AT_ONCE, Server, serving
+from model_serving.hosts.github import SUMMARY_BYTES, GitHub
+from model_serving.hosts.marked import PREVIEW
+from model_serving.hosts.rest import SiteError
+from tests.hosts import AT_ONCE, Server, serving
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from model_serving.sites import Run
-from model_serving.sites.gitlab import GitLab
-from model_serving.sites.marked import PREVIEW
-from model_serving.sites.rest import SiteError
-from tests.sites import AT_ONCE, Server, serving
+from model_serving.hosts import Run
+from model_serving.hosts.gitlab import GitLab
+from model_serving.hosts.marked import PREVIEW
+from model_serving.hosts.rest import SiteError
+from tests.hosts import AT_ONCE, Server, serving
 
 
 @pytest.fixture

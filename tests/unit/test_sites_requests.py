@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from model_serving.sites.merge_requests import Requests, Wanted, requests_of, usual_api
-from model_serving.sites.rest import SiteError
-from tests.sites import AT_ONCE, Server, github, gitlab, serving
-from tests.sites.server import Fault
+from model_serving.hosts.merge_requests import Requests, Wanted, requests_of, usual_api
+from model_serving.hosts.rest import SiteError
+from tests.hosts import AT_ONCE, Server, github, gitlab, serving
+from tests.hosts.server import Fault
 
 WANTED = Wanted(source="release/iris/v1.0.1", target="main", title="Release iris v1.0.1", description="| a | b |")
 KINDS = pytest.mark.parametrize("kind", ["gitlab", "github"])

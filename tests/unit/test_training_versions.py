@@ -11,9 +11,15 @@ import pytest
 import yaml
 
 from model_serving import catalog
+from model_serving.catalog.requirements import locked
+from model_serving.catalog.training_versions import (
+    FLAVORS,
+    SEARCHED_MEBIBYTES,
+    TrainedWith,
+    sklearn_version,
+    trained_with,
+)
 from model_serving.problems import InvalidInput, Problem
-from model_serving.requirements import locked
-from model_serving.training_versions import FLAVORS, SEARCHED_MEBIBYTES, TrainedWith, sklearn_version, trained_with
 
 MODELS = Path(__file__).parents[2] / "models"
 HASH = f"--hash=sha256:{'0' * 64}"

@@ -1,1 +1,0 @@
-"""What the pipelines call; each command works on a laptop as well."""

@@ -1,0 +1,1 @@
+"""The platform on Google Cloud."""

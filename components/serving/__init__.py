@@ -1,0 +1,1 @@
+"""What serves the models: images, servers, contract checks and routes."""

@@ -1,0 +1,171 @@
+"""Images: a runtime per distinct lock, and on top of it one image per model version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi_docker_build as docker_build
+from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookBinding, ResourceOptions
+
+from model_serving.images.builds import CONTENT_LABEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildArgs:
+    """Where images are built and pushed to.
+
+    Attributes:
+        registry: host, port and path without a scheme, e.g. ``localhost:5000``.
+        builder: name of a buildx builder; None is the machine's default.
+    """
+
+    registry: Input[str]
+    builder: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeImageArgs:
+    """A runtime image.
+
+    Attributes:
+        tag: hash of everything that decides the image.
+        base: image with Python and its venv module.
+        dockerfile: path of the Dockerfile.
+        context: folder with requirements.lock.
+        wheels: folder with every wheel of the lock, or None to ask the package index.
+        digest: of the image, if it is in the registry and nothing is to be built.
+    """
+
+    build: BuildArgs
+    tag: str
+    base: str
+    dockerfile: str
+    context: str
+    wheels: str | None = None
+    digest: str | None = None
+
+
+class RuntimeImage(ComponentResource):
+    """MLServer with the packages of one lock.
+
+    It leaves the base image alone: who sets ``base`` answers for its updates.
+    """
+
+    def __init__(self, name: str, args: RuntimeImageArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("model-serving:index:RuntimeImage", name, None, opts)
+        if args.digest:
+            self.reference: Output[str] = _reference(args.build, "runtime", args.tag, args.digest)
+            self.register_outputs({"reference": self.reference})
+            return
+        named = {"wheels": docker_build.ContextArgs(location=args.wheels)} if args.wheels else {}
+        image = _image(
+            self,
+            name,
+            args.build,
+            repository="runtime",
+            tag=args.tag,
+            dockerfile=args.dockerfile,
+            context=docker_build.BuildContextArgs(location=args.context, named=named),
+            build_args={"BASE": args.base, "PIP_NO_INDEX": "1" if args.wheels else "0"},
+        )
+        self.reference = image.ref
+        self.register_outputs({"reference": self.reference})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelImageArgs:
+    """The image of one model version.
+
+    Attributes:
+        runtime: reference of the runtime image, by digest; None if nothing is to be built.
+        folder: the release's folder, the build context.
+        content_hash: hash of that folder.
+        artefacts: folder with the files that the release has pointers for, if it has any: a context of its own, which
+            need not be there until the image is built.
+        before: in this order before the image is built, which it is not if one of them fails.
+        after: when it is in the registry.
+        digest: of the image, if it is in the registry and nothing is to be built.
+    """
+
+    build: BuildArgs
+    model: str
+    version: str
+    runtime: Input[str] | None
+    dockerfile: str
+    folder: str
+    content_hash: str
+    artefacts: str | None = None
+    before: Sequence[ResourceHook] = ()
+    after: Sequence[ResourceHook] = ()
+    digest: str | None = None
+
+
+class ModelImage(ComponentResource):
+    """A released model on its runtime; its only layer is the release's folder.
+
+    It does not delete what it pushed: an image that is no longer served is what a rollback runs. That is then found by
+    its digest and not built: another build would be another image, which a registry with immutable tags refuses.
+    """
+
+    def __init__(self, name: str, args: ModelImageArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("model-serving:index:ModelImage", name, None, opts)
+        if args.digest:
+            self.reference: Output[str] = _reference(args.build, args.model, args.version, args.digest)
+            self.digest: Output[str] = Output.from_input(args.digest)
+            self.register_outputs({"reference": self.reference})
+            return
+        named = {"artefacts": docker_build.ContextArgs(location=args.artefacts)} if args.artefacts else None
+        image = _image(
+            self,
+            name,
+            args.build,
+            repository=args.model,
+            tag=args.version,
+            dockerfile=args.dockerfile,
+            context=docker_build.BuildContextArgs(location=args.folder, named=named),
+            build_args={"RUNTIME": args.runtime, "MODEL": args.model},
+            labels={CONTENT_LABEL: args.content_hash},
+            before=args.before,
+            after=args.after,
+        )
+        self.reference = image.ref
+        self.digest = image.digest
+        self.register_outputs({"reference": self.reference})
+
+
+def _reference(build: BuildArgs, repository: str, tag: str, digest: str) -> Output[str]:
+    return Output.concat(build.registry, f"/{repository}:{tag}@{digest}")
+
+
+def _image(
+    parent: ComponentResource,
+    name: str,
+    build: BuildArgs,
+    *,
+    repository: str,
+    tag: str,
+    before: Sequence[ResourceHook] = (),
+    after: Sequence[ResourceHook] = (),
+    **arguments: Any,
+) -> docker_build.Image:
+    dockerfile = arguments.pop("dockerfile")
+    return docker_build.Image(
+        name,
+        tags=[Output.concat(build.registry, f"/{repository}:{tag}")],
+        dockerfile=docker_build.DockerfileArgs(location=dockerfile),
+        builder=docker_build.BuilderConfigArgs(name=build.builder) if build.builder else None,
+        # A preview would build without pushing: minutes of work that show nothing.
+        build_on_preview=False,
+        push=True,
+        # Deleting the resource deletes the image from the registry, and a rollback would have nothing to run.
+        opts=ResourceOptions(
+            parent=parent,
+            retain_on_delete=True,
+            hooks=ResourceHookBinding(
+                before_create=[*before], before_update=[*before], after_create=[*after], after_update=[*after]
+            ),
+        ),
+        **arguments,
+    )

@@ -1,0 +1,98 @@
+"""The images of the releases that a stack serves, and of the runtimes under them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from components.serving import hooks
+from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
+from model_serving.catalog import Release
+from model_serving.images import artefacts, builds, runtimes
+from model_serving.stack.settings import Settings
+
+if TYPE_CHECKING:
+    from components.google.platform import Platform
+
+
+class ModelImages:
+    """The images of the stack's releases, each declared once."""
+
+    def __init__(
+        self, settings: Settings, platform: Platform | None, releases: Sequence[Release], *, known: Collection[str]
+    ) -> None:
+        """Looks what the registry has already, and declares the images.
+
+        Args:
+            settings: say how images are built.
+            platform: has the registry that they are pushed to, unless the settings name another.
+            releases: those that will be served.
+            known: names of the images that this stack has built itself.
+        """
+        self._settings = settings.images
+        self._build = BuildArgs(
+            registry=settings.registry or (platform.registry.url if platform else ""), builder=settings.images.builder
+        )
+        self._built = builds.find(
+            releases,
+            settings.images,
+            registry=settings.registry or (settings.gcp.image_registry if settings.gcp else ""),
+            known=known,
+        )
+        self._runtimes: dict[str, RuntimeImage] = {}
+        self._models = [
+            builds.model_name(release, self._settings)
+            for release in releases
+            if release.label not in self._built.models
+        ]
+        # A registry that the stack names is asked; the platform's own has immutable tags and may not be there yet.
+        self._guard = hooks.released_models_never_change(ask_registry=bool(settings.registry))
+        self._fetched = hooks.large_files_are_fetched(str(settings.remote))
+        self._removed = hooks.large_files_are_removed()
+        self._images = {release.label: self._declare(release) for release in releases}
+
+    def of(self, release: Release) -> ModelImage:
+        return self._images[release.label]
+
+    def _declare(self, release: Release) -> ModelImage:
+        digest = self._built.models.get(release.label)
+        large = bool(release.pointers)
+        return ModelImage(
+            release.label,
+            ModelImageArgs(
+                build=self._build,
+                model=release.name,
+                version=release.version,
+                runtime=None if digest else self._runtime(release).reference,
+                dockerfile=str(builds.dockerfile_of(release)),
+                folder=str(release.folder),
+                content_hash=release.content_hash,
+                artefacts=str(artefacts.context_of(release)) if large else None,
+                before=[self._guard, self._fetched] if large else [self._guard],
+                after=[self._removed] if large else [],
+                digest=digest,
+            ),
+        )
+
+    @property
+    def declared(self) -> list[str]:
+        """Names of those that are built by this stack, if they are not there yet."""
+        tags = self._runtimes.keys() - self._built.runtimes.keys()
+        return [*self._models, *map(builds.runtime_name, tags)]
+
+    def _runtime(self, release: Release) -> RuntimeImage:
+        runtime = runtimes.runtime_of(release, self._settings)
+        if runtime.tag not in self._runtimes:
+            self._runtimes[runtime.tag] = RuntimeImage(
+                builds.runtime_resource(runtime.tag),
+                RuntimeImageArgs(
+                    build=self._build,
+                    tag=runtime.tag,
+                    base=self._settings.base,
+                    dockerfile=str(runtimes.DOCKERFILE),
+                    context=str(runtime.context),
+                    wheels=str(runtime.wheels) if runtime.wheels else None,
+                    digest=self._built.runtimes.get(runtime.tag),
+                ),
+            )
+        return self._runtimes[runtime.tag]

@@ -1,0 +1,77 @@
+"""The image registry and buildkitd, and the builder definition by which Pulumi's image provider finds the latter."""
+
+from __future__ import annotations
+
+import json
+
+from local.cluster import probes
+from local.cluster.layout import BUILDER, LOOPBACK, REGISTRY, REGISTRY_PORT, Layout
+from local.cluster.processes import Process
+
+
+def processes(layout: Layout) -> list[Process]:
+    return [registry(layout), _buildkitd(layout)]
+
+
+def registry(layout: Layout, *, is_read_only: bool = False) -> Process:
+    """The image registry; one that is read-only gives images and takes none."""
+    configuration = layout.configuration / "registry.json"
+    maintenance = {"maintenance": {"readonly": {"enabled": True}}} if is_read_only else {}
+    content = {
+        "version": "0.1",
+        "log": {"accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(layout.cache / "registry")},
+            "delete": {"enabled": True},
+            "cache": {"blobdescriptor": "inmemory"},
+            **maintenance,
+        },
+        "http": {"addr": f"{LOOPBACK}:{REGISTRY_PORT}"},
+    }
+    return Process(
+        name="registry",
+        command=("docker-registry", "serve", str(configuration)),
+        ready=lambda: probes.http_ok(REGISTRY_PORT, "/v2/"),
+        ports={REGISTRY_PORT: "the image registry"},
+        files={configuration: json.dumps(content, indent=2)},
+    )
+
+
+def _buildkitd(layout: Layout) -> Process:
+    configuration = layout.configuration / "buildkitd.toml"
+    content = f"""\
+root = "{layout.cache}/buildkit"
+[grpc]
+  address = ["unix://{layout.buildkit_socket}"]
+[otel]
+  socketPath = "{layout.run}/otel.sock"
+[worker.oci]
+  enabled = true
+  defaultCgroupParent = "/{layout.cgroup}/builds"
+[worker.containerd]
+  enabled = false
+[registry."{REGISTRY}"]
+  http = true
+"""
+    return Process(
+        name="buildkitd",
+        command=(layout.tool("buildkitd"), "--config", str(configuration)),
+        ready=lambda: probes.socket_accepts(layout.buildkit_socket),
+        files={configuration: content},
+    )
+
+
+def write_definition(layout: Layout) -> None:
+    """The file that `docker buildx create --driver remote` would write."""
+    node = {
+        "Name": f"{BUILDER}0",
+        "Endpoint": f"unix://{layout.buildkit_socket}",
+        "Platforms": None,
+        "DriverOpts": None,
+        "Flags": None,
+        "Files": None,
+    }
+    definition = json.dumps({"Name": BUILDER, "Driver": "remote", "Nodes": [node], "Dynamic": False})
+    if not layout.builder.exists() or layout.builder.read_text() != definition:
+        layout.builder.parent.mkdir(parents=True, exist_ok=True)
+        layout.builder.write_text(definition)

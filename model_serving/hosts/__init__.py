@@ -1,0 +1,23 @@
+"""The site whose pipeline this is: GitLab or GitHub, as the environment tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from model_serving.hosts.github import GitHub
+from model_serving.hosts.gitlab import GitLab
+from model_serving.hosts.marked import PREVIEW, Note, Outcome
+from model_serving.hosts.rest import SiteError, TooLong
+from model_serving.hosts.runs import Run, RunState
+from model_serving.hosts.site import Site
+
+__all__ = ["PREVIEW", "Note", "Outcome", "Run", "RunState", "Site", "SiteError", "TooLong", "here"]
+
+
+def here(environ: Mapping[str, str]) -> Site | None:
+    """The site in whose job this runs; None on a laptop. Asks nothing and needs no token yet."""
+    if environ.get("CI_API_V4_URL"):
+        return GitLab(environ)
+    if environ.get("GITHUB_API_URL"):
+        return GitHub(environ)
+    return None

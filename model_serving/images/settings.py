@@ -1,0 +1,25 @@
+"""The section ``images`` of a stack file."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from model_serving.sections import Section
+
+
+class ImageSettings(Section):
+    """How images are built."""
+
+    base: str = Field(
+        "python:3.11-slim-bookworm",
+        min_length=1,
+        description="Image with Python 3.11 and its venv module, on which the runtimes of new releases are built.",
+    )
+    builder: str | None = Field(
+        None, description="Name of a buildx builder. Without it the default builder of the machine is used."
+    )
+    wheels: str | None = Field(
+        None,
+        description="Folder with a folder of wheels per lock, relative to the project. A lock that has one is "
+        "installed from there without a network; any other is installed from the package index.",
+    )

@@ -1,0 +1,1 @@
+"""The commands of a model's repository: releasing, converting and reporting."""

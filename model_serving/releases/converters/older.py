@@ -1,0 +1,77 @@
+"""Releases of the older layout: one folder for name and tag, ``models/<name>-<tag>/``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from model_serving import catalog
+from model_serving.catalog.contents import is_ignored
+from model_serving.releases.converters.draft import Draft, read_settings, unusable
+
+HELP: Final = "a folder <name>-<tag> of the older layout"
+EXAMPLE: Final = "python -m model_serving convert older models/iris-dtc-v0.0.10 --lock requirements.lock"
+PLACEHOLDERS: Final = ("$VERSAO", "$VERSION")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="FOLDER", help="of the release")
+
+
+def draft(options: argparse.Namespace, scratch: Path) -> Draft:
+    folder: Path = options.source
+    settings = read_settings(folder / catalog.SETTINGS)
+    name, version = _name_and_version(folder, settings, options.name, options.version)
+    settings = _filled(settings, version)
+    # Beside the name MLServer passes it over, and serves the model without a version.
+    settings.pop("version", None)
+    settings["parameters"] |= {"version": version}
+    settings["name"] = name
+    lock = folder / catalog.LOCK
+    kept = [path for path in folder.iterdir() if path.name not in {catalog.SETTINGS, catalog.LOCK}]
+    return Draft(
+        name=name,
+        version=version,
+        settings=settings,
+        files={path.name: path for path in kept if not is_ignored(path.name)},
+        lock=lock if lock.is_file() else None,
+        remarks=[f"{folder} is left as it was: remove it together with adding this."],
+    )
+
+
+def _filled(settings: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """The settings with the version wherever the release job of that time would have filled it in."""
+    text = json.dumps(settings)
+    for placeholder in PLACEHOLDERS:
+        text = text.replace(placeholder, version)
+    filled: dict[str, Any] = json.loads(text)
+    return filled
+
+
+def _name_and_version(
+    folder: Path, settings: Mapping[str, Any], name: str | None, version: str | None
+) -> tuple[str, str]:
+    """What is said, else what the folder's name can be taken for; the settings decide where that is more than one.
+
+    ``model-2-1.0`` may be version 1.0 of model-2 and version 2-1.0 of model.
+    """
+    parts = folder.resolve().name.split("-")
+    splits = [("-".join(parts[:end]), "-".join(parts[end:])) for end in range(1, len(parts))]
+    found = [
+        split
+        for split in splits
+        if catalog.order(split[1]) is not None and name in {None, split[0]} and version in {None, split[1]}
+    ]
+    if name and version:
+        return name, version
+    if not found:
+        raise unusable(
+            folder,
+            "its name does not end with - and a version",
+            "Say what it is: --name iris-dtc --version v0.0.10",
+        )
+    # The longest version is the first.
+    return next((split for split in found if split[0] == settings.get("name")), found[0])

@@ -1,0 +1,208 @@
+"""Plots as text that GitLab and GitHub draw themselves: nothing is uploaded, and no script is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final
+
+from model_serving.hosts.blocks import Block, Item
+from model_serving.hosts.markdown import cell, code, label, prose
+from model_serving.releases.project import Plot
+from model_serving.releases.report_files import Pair, Table, Unreadable
+
+POINTS: Final = 60
+"""Of a line; more are not seen at the width of a comment."""
+FEWEST: Final = 2
+"""Points that make a line."""
+CLASSES: Final = 20
+"""Of a confusion matrix, which is as wide as it is high."""
+COLUMNS: Final = 12
+"""Of a table that people read."""
+COLOURS: Final = (("🟦", "#1f77b4"), ("🟧", "#ff7f0e"))
+"""Of this tree and of the base, in words and in pictures: Mermaid draws no legend."""
+MARGIN: Final = 0.05
+"""Of a chart's height, above and below its lines."""
+DIGITS: Final = 5
+
+Points = list[tuple[float, float]]
+
+
+def block(plot: Plot, tables: Pair[Table], base: str) -> Block:
+    """A plot with its heading.
+
+    Args:
+        plot: what release.yaml says of it.
+        tables: its file.
+        base: name of what it is compared with.
+
+    Raises:
+        Unreadable: if the working tree's file lacks what this kind of plot is made of.
+    """
+    match plot.kind:
+        case "line":
+            return _lines(plot, tables, base)
+        case "confusion":
+            return _confusion(plot, tables, base)
+        case "table":
+            return _preview(plot, tables, base)
+
+
+def _head(plot: Plot) -> str:
+    return f"\n### {prose(plot.title or plot.file)}\n\n"
+
+
+def _lines(plot: Plot, tables: Pair[Table], base: str) -> Block:
+    names = [name for name in tables.here.columns if name != plot.x]
+    tables.here.column(plot.x)
+    items = [Item(text=_line(plot.x, name, tables, base)) for name in names]
+    return Block(what=f"lines of {plot.file}", importance=2, head=_head(plot), items=items)
+
+
+def _line(x: str, name: str, tables: Pair[Table], base: str) -> str:
+    here = _points(tables.here, x, name)
+    before = _points(tables.base, x, name) if tables.base and {x, name} <= {*tables.base.columns} else []
+    if len(here) < FEWEST:
+        return f"{code(name)} has fewer than two numbers over {code(x)}: not drawn.\n\n"
+    told = f"{COLOURS[0][0]} this branch ends at {_number(here[-1][1])}"
+    if len(before) < FEWEST:
+        return f"{_chart(x, name, [here], _range([here]))}\n{told}; {code(base)} has no such line.\n\n"
+    told += f", {COLOURS[1][0]} {code(base)} at {_number(before[-1][1])}"
+    height = _range([here, before])
+    if (here[0][0], here[-1][0]) == (before[0][0], before[-1][0]):
+        return f"{_chart(x, name, [here, before], height)}\n{told}.\n\n"
+    # Mermaid stretches every line over the whole width.
+    charts = _chart(x, name, [here], height) + _chart(x, name, [before], height, colour=1)
+    return f"{charts}\n{told}; they are drawn apart, because they have not the same {code(x)}.\n\n"
+
+
+def _chart(x: str, name: str, lines: Sequence[Points], height: tuple[float, float], colour: int = 0) -> str:
+    first, last = lines[0][0][0], lines[0][-1][0]
+    palette = ", ".join(each for _, each in COLOURS[colour:])
+    return "\n".join(
+        [
+            "```mermaid",
+            f'%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{palette}"}}}}}}}}%%',
+            "xychart-beta",
+            f"  x-axis {label(x)} {_number(first)} --> {_number(last)}",
+            f"  y-axis {label(name)} {_number(height[0])} --> {_number(height[1])}",
+            *(f"  line [{', '.join(_number(value) for value in _even(line))}]" for line in lines),
+            "```",
+            "",
+        ]
+    )
+
+
+def _points(table: Table, x: str, name: str) -> Points:
+    """Where both are numbers, from left to right; of several at one place, the last."""
+    pairs = zip(map(_float, table.column(x)), map(_float, table.column(name)), strict=True)
+    return sorted({left: value for left, value in pairs if left is not None and value is not None}.items())
+
+
+def _float(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _even(line: Points) -> list[float]:
+    """Values at even distances, which is how Mermaid draws them: the line's own where it has those distances."""
+    count = min(len(line), POINTS)
+    first, last = line[0][0], line[-1][0]
+    places = [first + (last - first) * number / (count - 1) for number in range(count)]
+    found, right = [], 1
+    for place in places:
+        while right < len(line) - 1 and line[right][0] < place:
+            right += 1
+        (left_x, left_y), (right_x, right_y) = line[right - 1], line[right]
+        share = min(1.0, (place - left_x) / (right_x - left_x))
+        found.append(left_y + (right_y - left_y) * share)
+    return found
+
+
+def _range(lines: Sequence[Points]) -> tuple[float, float]:
+    values = [value for line in lines for _, value in line]
+    lowest, highest = min(values), max(values)
+    margin = (highest - lowest) * MARGIN or abs(highest) * MARGIN or 1.0
+    return lowest - margin, highest + margin
+
+
+def _number(value: float) -> str:
+    """Without an exponent, which Mermaid does not read."""
+    return format(Decimal(f"{value:.{DIGITS}g}"), "f")
+
+
+def _confusion(plot: Plot, tables: Pair[Table], base: str) -> Block:
+    here = _counts(tables.here)
+    before = _counts_or_none(tables.base)
+    classes = sorted({name for pair in (*here, *(before or ())) for name in pair})
+    if len(classes) > CLASSES:
+        text = f"{len(classes)} classes, of which {CLASSES} could be shown: not shown.\n"
+        return Block(what=f"classes of {plot.file}", importance=3, head=_head(plot), items=[Item(text=text)])
+    head = [
+        f"| actual ↓ predicted → | {' | '.join(cell(name) for name in classes)} |",
+        f"|---|{'--:|' * len(classes)}",
+    ]
+    rows = [
+        f"| {cell(actual)} | {' | '.join(_count(here, before, actual, predicted) for predicted in classes)} |\n"
+        for actual in classes
+    ]
+    right = sum(count for (actual, predicted), count in here.items() if actual == predicted)
+    foot = f"\n{right} of {sum(here.values())} right; in brackets the difference to {code(base)}.\n"
+    if before is None:
+        foot = f"\n{right} of {sum(here.values())} right.\n"
+    return Block(
+        what=f"rows of the matrix of {plot.file}",
+        importance=3,
+        head=_head(plot) + "\n".join(head) + "\n",
+        items=[Item(text=row) for row in rows],
+        foot=foot,
+    )
+
+
+def _count(here: Counter[tuple[str, str]], before: Counter[tuple[str, str]] | None, actual: str, predicted: str) -> str:
+    count = here[actual, predicted]
+    text = f"**{count}**" if actual == predicted else str(count or "·")
+    difference = count - before[actual, predicted] if before is not None else 0
+    return f"{text} ({difference:+d})" if difference else text
+
+
+def _counts(table: Table) -> Counter[tuple[str, str]]:
+    return Counter(zip(table.column("actual"), table.column("predicted"), strict=True))
+
+
+def _counts_or_none(table: Table | None) -> Counter[tuple[str, str]] | None:
+    try:
+        return _counts(table) if table else None
+    except Unreadable:
+        return None
+
+
+def _preview(plot: Plot, tables: Pair[Table], base: str) -> Block:
+    columns = tables.here.columns[:COLUMNS]
+    head = f"| {' | '.join(cell(name) for name in columns)} |\n|{'---|' * len(columns)}\n"
+    rows = [f"| {' | '.join(cell(row[name]) for name in columns)} |\n" for row in tables.here.rows[: plot.rows]]
+    return Block(
+        what=f"rows of {plot.file}",
+        importance=1,
+        head=_head(plot) + head,
+        items=[Item(text=row) for row in rows],
+        foot=f"\n{_told(plot, tables, base)}\n",
+    )
+
+
+def _told(plot: Plot, tables: Pair[Table], base: str) -> str:
+    here = tables.here
+    told = f"{min(plot.rows, len(here.rows))} of {len(here.rows)} rows"
+    if len(here.columns) > COLUMNS:
+        told += f", {COLUMNS} of {len(here.columns)} columns"
+    if tables.base is None:
+        return f"{told}."
+    if (tables.base.columns, len(tables.base.rows)) != (here.columns, len(here.rows)):
+        return f"{told}; on {code(base)} the table has another form."
+    others = sum(row != before for row, before in zip(here.rows, tables.base.rows, strict=True))
+    return f"{told}; {others or 'none'} of all {len(here.rows)} differ from {code(base)}."

@@ -1,0 +1,308 @@
+"""Loads a release in MLServer on this machine and asks it what its contract says, as the serving side will.
+
+MLServer runs in the environment of the model's lock, which need not be the one that this runs in. It listens on
+loopback alone, and ends with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from model_serving.catalog.requirements import locked, normal
+from model_serving.problems import InvalidInput, Problem
+from server import contract
+from server.contract import Answer, Ask, Broken, Contract, Door
+
+ENVIRONMENT: Final = "environment of the model"
+"""In the place of a file, where packages are wrong."""
+READY_SECONDS: Final = 180.0
+"""MLServer takes 3 s for itself on a free machine; the rest is for a large model on a busy one."""
+CONTRACT_SECONDS: Final = 60.0
+GONE_SECONDS: Final = 15.0
+"""So long a server that answers may not know the version: then it has skipped the model's settings and does without."""
+STOP_SECONDS: Final = 10.0
+PAUSE_SECONDS: Final = 0.1
+SHOWN_LINES: Final = 25
+_SHOWN_PACKAGES: Final = 10
+_CHATTER: Final = re.compile(r"^INFO: |\] INFO - ")
+_SOCKET: Final = "MODEL_SERVING_TRIAL_SOCKET"
+"""Variable with the number of the socket that MLServer answers on."""
+_INSTALLED: Final = """
+import importlib.metadata, json
+print(json.dumps({each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}))
+"""
+_START: Final = f"""
+import os, threading
+
+def end_with_parent():
+    os.read(0, 1)
+    os._exit(1)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+
+import uvicorn
+from mlserver.cli import main
+
+configure = uvicorn.Config.__init__
+
+def on_the_socket(self, *arguments, **options):
+    configure(self, *arguments, **options)
+    if self.port == int(os.environ["MLSERVER_HTTP_PORT"]):
+        self.fd = int(os.environ["{_SOCKET}"])
+
+uvicorn.Config.__init__ = on_the_socket
+main()
+"""
+"""MLServer's own start, with two differences.
+
+It ends when the pipe from this process closes: a killed job leaves no server behind. And it answers on a socket of this
+process: a port that was only looked up could be another program's when MLServer gets to it, seconds later, and the
+answers then another model's.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How a release did.
+
+    Attributes:
+        was_asked: whether it has a contract; without one, it was loaded and no more.
+    """
+
+    was_asked: bool
+
+
+def problems(python: str, lock: Path) -> Sequence[Problem]:
+    """In what an environment differs from a lock, as far as that decides how a model behaves.
+
+    Args:
+        python: the environment's interpreter.
+        lock: file of requirements.
+    """
+    try:
+        done = subprocess.run([python, "-c", _INSTALLED], capture_output=True, text=True, timeout=60, check=True)
+        installed = {normal(name): version for name, version in json.loads(done.stdout).items()}
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return [_wrong(f"{python} does not run: {error}", "Say which Python it is: --python PATH")]
+    remedy = f"Install the lock into it, uv pip sync --require-hashes {lock.name}, or name another one: --python PATH"
+    if "mlserver" not in installed:
+        return [_wrong(f"{python} has no mlserver", remedy)]
+    wanted = locked(lock.read_text(encoding="utf-8"))
+    others = [
+        f"{name} is {installed[name]}, locked {' or '.join(sorted(package.versions))}"
+        for name, package in sorted(wanted.items())
+        if name in installed and package.versions and installed[name] not in package.versions
+    ]
+    if not others:
+        return []
+    more = f" and {len(others) - _SHOWN_PACKAGES} more" if len(others) > _SHOWN_PACKAGES else ""
+    return [_wrong(f"{python} has other packages: {'; '.join(others[:_SHOWN_PACKAGES])}{more}", remedy)]
+
+
+def run(
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    python: str,
+    ready_seconds: float = READY_SECONDS,
+    contract_seconds: float = CONTRACT_SECONDS,
+) -> Trial:
+    """Serves a release for a moment.
+
+    Args:
+        folder: the release, with its version filled in and every artefact in it.
+        name: the model's.
+        version: the release's.
+        python: interpreter of the environment that has MLServer.
+        ready_seconds: until it has to be loaded.
+        contract_seconds: until it has to have answered rightly.
+
+    Raises:
+        InvalidInput: if it cannot be loaded, or answers otherwise than its contract says.
+    """
+    promised = contract.read(folder)
+    with _server(folder, name=name, python=python) as server:
+        try:
+            server.wait(f"/v2/models/{name}/versions/{version}/ready", seconds=ready_seconds)
+            if promised:
+                _ask(promised, server, name=name, version=version, seconds=contract_seconds)
+        except _NotServed as error:
+            raise InvalidInput([_not_served(f"{name} {version}", str(error), server.log())]) from None
+    return Trial(was_asked=promised is not None)
+
+
+class _NotServed(Exception):
+    """The model server did not get ready, or has ended; the message says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Server:
+    process: subprocess.Popen[bytes]
+    port: int
+    output: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        """Its last words, without what it says of each server that it starts and stops."""
+        lines = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return "\n".join([line for line in lines if not _CHATTER.search(line)][-SHOWN_LINES:])
+
+    def wait(self, path: str, *, seconds: float) -> None:
+        """Waits until a path answers 200."""
+        begun = time.monotonic()
+        unknown_since: float | None = None
+        while (now := time.monotonic()) < begun + seconds:
+            self.check()
+            status = self._status(path)
+            if status == http.client.OK:
+                return
+            unknown_since = (unknown_since or now) if status == http.client.NOT_FOUND else None
+            if unknown_since and now > unknown_since + GONE_SECONDS:
+                raise _NotServed("MLServer serves, and knows no such model")
+            time.sleep(PAUSE_SECONDS)
+        raise _NotServed(f"it was not loaded within {seconds:g} s")
+
+    def check(self) -> None:
+        """Raises `_NotServed` if it has ended."""
+        if self.process.poll() is not None:
+            raise _NotServed(f"MLServer ended with {self.process.returncode}")
+
+    def ask(self, path: str, request: Mapping[str, Any]) -> Ask:
+        """Asks a model, as long as the server lives."""
+        once = Door(self.url).ask(path, request)
+
+        def while_it_lives(*, seconds: float) -> Answer:
+            self.check()
+            return once(seconds=seconds)
+
+        return while_it_lives
+
+    def _status(self, path: str) -> int:
+        """Of an answer; 0 if there is none yet."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _server(folder: Path, *, name: str, python: str) -> Iterator[_Server]:
+    with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as scratch, socket.socket() as held:
+        # A copy: a model's own code may write beside itself, and that is no part of the release.
+        shutil.copytree(folder, Path(scratch) / "models" / name)
+        # Bound and not listening: who asks too early is refused, and does not wait in a queue.
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        output = Path(scratch) / "log"
+        with output.open("wb") as log:
+            process = subprocess.Popen(
+                [python, "-c", _START, "start", str(Path(scratch) / "models")],
+                cwd=scratch,
+                env=_environment(Path(scratch), port) | {_SOCKET: str(held.fileno())},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[held.fileno()],
+            )
+        try:
+            yield _Server(process=process, port=port, output=output)
+        finally:
+            _stop(process)
+
+
+def _environment(scratch: Path, port: int) -> dict[str, str]:
+    """Of this process, without what is not the model's business: settings of MLServer's, and tokens."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.upper().startswith("MLSERVER_") and "TOKEN" not in key.upper() and key != "PYTHONPATH"
+    }
+    return kept | {
+        "MLSERVER_HOST": "127.0.0.1",
+        "MLSERVER_HTTP_PORT": str(port),
+        # Nobody asks these two: any free port will do.
+        "MLSERVER_GRPC_PORT": "0",
+        "MLSERVER_METRICS_PORT": "0",
+        "MLSERVER_DEBUG": "false",
+        "MLSERVER_PARALLEL_WORKERS": "0",
+        # MLServer wants it beside the root, where not everybody may write.
+        "MLSERVER_ENVIRONMENTS_DIR": str(scratch / "environments"),
+        # Worker processes leave their figures there, else in the working directory.
+        "PROMETHEUS_MULTIPROC_DIR": str(scratch),
+        "MLSERVER_METRICS_DIR": str(scratch),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin:
+        process.stdin.close()
+
+
+def _ask(promised: Contract, server: _Server, *, name: str, version: str, seconds: float) -> None:
+    path = f"/v2/models/{name}/versions/{version}/infer"
+    try:
+        contract.fulfil(promised, server.ask(path, promised.request), model=name, version=version, seconds=seconds)
+    except Broken as broken:
+        expected, came = broken.args
+        problem = Problem(
+            file=contract_file(promised),
+            what=f"{name} {version} does not keep its contract.\n"
+            f"  asked: POST {path} {contract.shown(json.dumps(promised.request))}\n"
+            f"  came back: {came}\n"
+            f"  expected: {expected}",
+            consequence="Nothing was released: the serving side would not move any traffic to it.",
+            remedy="Correct the model, or the contract if it is wrong, and tag the next version.",
+        )
+        raise InvalidInput([problem]) from None
+
+
+def contract_file(promised: Contract) -> str:
+    """What the answer was held against."""
+    return "response.json" if promised.response else "request.json"
+
+
+def _not_served(title: str, how: str, log: str) -> Problem:
+    indented = "\n".join(f"    {line}" for line in log.splitlines())
+    return Problem(
+        file="model-settings.json",
+        what=f"{title} cannot be served: {how}. Its last words:\n{indented}",
+        consequence="Nothing was released: its pods would end the same way.",
+        remedy="Correct what it says. `publish --dry-run` tries it on a laptop.",
+    )
+
+
+def _wrong(what: str, remedy: str) -> Problem:
+    return Problem(
+        file=ENVIRONMENT,
+        what=what,
+        consequence="The trial would say nothing of how the model is served, which is with what is locked.",
+        remedy=remedy,
+    )

@@ -1,0 +1,43 @@
+"""What a stack says of the pipelines: the keys under ``model-serving:ci``.
+
+Plain Python: the commands of pipelines read it without Pulumi. A stack without this section, such as local, is not
+deployed by a pipeline.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from model_serving.sections import Section
+
+Tier = Literal["production", "staging", "testing", "development", "other"]
+"""GitLab's tiers, https://docs.gitlab.com/ci/environments/#deployment-tier-of-environments."""
+LAST: Final = 1000
+
+
+class CiSettings(Section):
+    """How pipelines treat this stack. Its environment in GitLab and GitHub has the stack's name."""
+
+    order: int = Field(
+        ge=1,
+        le=LAST,
+        examples=[1],
+        description="Place in the sequence in which main is deployed: a stack waits for all that have a lower number.",
+    )
+    tier: Tier = Field("development", description="What the environment is, for GitLab's overview and its permissions.")
+    approval: bool = Field(
+        False,
+        description="A person has to approve each deployment: the environment is protected, and the job waits.",
+    )
+    project_number: Annotated[int, Field(gt=0)] | None = Field(
+        None,
+        description="Number of the Google project, which `gcloud projects describe PROJECT "
+        "--format='value(projectNumber)'` prints. Jobs name it when they exchange their token.",
+    )
+    backend: Annotated[str, Field(pattern=r"^(gs|s3|azblob|file|https)://\S+$")] | None = Field(
+        None,
+        examples=["gs://my-models-dev-pulumi-state"],
+        description="PULUMI_BACKEND_URL of the jobs. Without it the bucket under gcp.state.",
+    )

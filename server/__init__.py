@@ -1,0 +1,1 @@
+"""What runs in the pods: Dockerfiles of their images, and the contract check."""
