@@ -295,19 +295,6 @@ def link(tools: list[Tool], folders: dict[str, Path], commands: Path, pulumi_hom
             _replace_link(commands.parent / f"share-{tool.name}", share)
 
 
-def keep_no_log(pulumi_home: Path) -> None:
-    """Leaves Pulumi no folder for the log that it keeps of all that it does.
-
-    It packs and encrypts into it whatever it says to its plugins, 9 MB for a preview of 50 live versions, which takes a
-    third of the time (8.2 s, then 5.7 s; two cores, 2026-11-26). No setting turns it off, but a file in its place does.
-    """
-    log = pulumi_home / "logs"
-    if log.is_dir():
-        shutil.rmtree(log)
-    pulumi_home.mkdir(parents=True, exist_ok=True)
-    log.touch()
-
-
 def _replace_link(path: Path, target: Path) -> None:
     if path.is_symlink() and path.readlink() == target:
         return
@@ -332,7 +319,6 @@ def main() -> int:
     try:
         folders = provide(tools, recipe["go"], cache_folder())
         link(tools, folders, options.bin.absolute(), options.pulumi_home.absolute())
-        keep_no_log(options.pulumi_home)
     except BuildError as error:
         print(f"\nmake tools: {error}", file=sys.stderr)
         return 1

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from local.tools.build import keep_no_log
-
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 120
 STANDINS: Final = ("gcp", "kubernetes", "docker-build", "gitlab")
@@ -278,7 +276,6 @@ def pulumi_home(target: Path, standins: Iterable[str] = STANDINS) -> Path:
             shutil.copytree(built, target / "plugins" / built.name, symlinks=True)
     if not (found := shutil.which("pulumi", path=f"{ROOT / '.state' / 'bin'}{os.pathsep}{os.environ['PATH']}")):
         raise FileNotFoundError("pulumi is neither in .state/bin nor on PATH: run `make tools`")
-    keep_no_log(target)
     (target / "bin").mkdir(parents=True)
     (target / "bin" / "pulumi").symlink_to(found)
     return target
