@@ -84,6 +84,10 @@ cluster: tools
 
 .PHONY: stack
 stack:
+	@test -e stacks/Pulumi.$(STACK).yaml || { \
+	  echo "stacks/Pulumi.$(STACK).yaml does not exist, so there is no stack $(STACK)." >&2; \
+	  echo "  Nothing was changed." >&2; \
+	  echo "  Write STACK=... with one of: $(patsubst stacks/Pulumi.%.yaml,%,$(wildcard stacks/Pulumi.*.yaml))." >&2; exit 1; }
 	@mkdir -p $(STATE)/backend
 	@pulumi stack select --create $(STACK)
 

@@ -25,10 +25,10 @@ class Reach:
 
     def __init__(self, stack: Inputs, cluster: Cluster | None) -> None:
         self._stack = stack
-        self._kubeconfig: pulumi.Input[str] = stack.settings.kubeconfig or ""
-        if cluster and not (stack.settings.kubeconfig or stack.kube_context):
+        self._kubeconfig: pulumi.Input[str] = stack.kubeconfig
+        if cluster and not (stack.kubeconfig or stack.kube_context):
             self._kubeconfig = cluster.kubeconfig
-        apart = _administrator(stack.settings, cluster)
+        apart = _administrator(stack, cluster)
         self._is_one = apart is None
         self.administrator = apart or self._of_jobs()
 
@@ -56,11 +56,12 @@ class Reach:
         return _options("cluster", self._stack.settings, self._kubeconfig, self._stack.kube_context, after)
 
 
-def _administrator(settings: Settings, cluster: Cluster | None) -> pulumi.ResourceOptions | None:
+def _administrator(stack: Inputs, cluster: Cluster | None) -> pulumi.ResourceOptions | None:
+    settings = stack.settings
     if cluster and settings.kube_context:
         return _options("administrator", settings, cluster.kubeconfig, None)
     if settings.agent and settings.agent.administrator_context:
-        return _options("administrator", settings, settings.kubeconfig or "", settings.agent.administrator_context)
+        return _options("administrator", settings, stack.kubeconfig, settings.agent.administrator_context)
     return None
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast
 
-from model_serving.problems import InvalidInput
+from model_serving.problems import Failure
 
 INTERRUPTED: Final = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
@@ -56,7 +56,7 @@ def main(package: str, description: str, modules: Mapping[str, str], arguments: 
     options = parser.parse_args(words)
     try:
         return commands[options.command].run(options)
-    except InvalidInput as error:
+    except Failure as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

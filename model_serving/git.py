@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from model_serving.problems import Failure
+
 TOKEN: Final = "MODEL_SERVING_TOKEN"  # noqa: S105 - a variable's name
 LONGEST_SECONDS: Final = 900
 """Of one command: a clone of a large repository over a slow line."""
@@ -44,7 +46,7 @@ class Done:
         return " / ".join(self.said.split("\n")[-SHOWN_LINES:])
 
 
-class GitError(Exception):
+class GitError(Failure):
     """git did not do what it cannot fail to do; the message has its words and no token."""
 
 

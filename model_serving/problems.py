@@ -1,4 +1,4 @@
-"""What is wrong with a file that a person wrote, in the one form in which this project says it."""
+"""The errors that people are told: one base class, printed without a traceback in one place, `commands.main`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class Problem:
         return f"{self.file}: {self.what}\n  {self.consequence}\n  {self.remedy}"
 
 
-class InvalidInput(Exception):
+class Failure(Exception):
+    """The base of all errors that a person can do something about: what happened, its consequence, and the remedy."""
+
+
+class InvalidInput(Failure):
     """Everything that is wrong with the input at once; nothing was changed."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

@@ -16,13 +16,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from model_serving.pipelines import redact
+from model_serving.problems import Failure
 
 TIMEOUT_SECONDS: Final = 120
 _RECENT: Final = 20
 """How far back an update that names its commit is looked for; a refresh or a laptop's update may be newer."""
 
 
-class BackendError(Exception):
+class BackendError(Failure):
     """The backend could not be asked; the message has three parts and no secret."""
 
 
@@ -50,6 +51,11 @@ class Backend:
         """The deployment as it was written last; its secrets are ciphertext."""
         deployment: dict[str, Any] = self._json("stack", "export")["deployment"]
         return deployment
+
+    def outputs(self) -> dict[str, Any]:
+        """What the last update exported; empty before the first."""
+        exported: dict[str, Any] = self._json("stack", "output", "--json")
+        return exported
 
     def change_state(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
         """Writes the deployment anew; whoever calls this has made sure that nobody updates the stack."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from model_serving.problems import Failure
+
 FETCH_SECONDS: Final = 120
 _SHOWN_FILES: Final = 5
 _JOB_COMMIT: Final = ("CI_COMMIT_SHA", "GITHUB_SHA")
@@ -18,7 +20,7 @@ SHORT: Final = 10
 Relation = Literal["same", "older", "newer", "diverged", "unknown"]
 
 
-class WrongCommit(Exception):
+class WrongCommit(Failure):
     """This checkout must not be deployed; nothing was changed. The message has three parts."""
 
 

@@ -28,13 +28,13 @@ from model_serving.pipelines.attempts import Attempts, Outcome, quietly
 from model_serving.pipelines.backend import Backend, BackendError
 from model_serving.pipelines.changes import Preview
 from model_serving.pipelines.commits import SHORT, Checkout, WrongCommit
-from model_serving.pipelines.engine import EngineMissing
 from model_serving.pipelines.holders import Holder, Register
 from model_serving.pipelines.interrupted import Interrupted
-from model_serving.pipelines.locks import Gate, Locked
+from model_serving.pipelines.locks import Gate
 from model_serving.pipelines.lost_images import LostImage
 from model_serving.pipelines.phases import Phases
-from model_serving.pipelines.redact import Redactor, SecretsUnreadable
+from model_serving.pipelines.redact import Redactor
+from model_serving.problems import Failure
 
 NAME: Final = "deploy"
 HELP: Final = "apply this commit to a stack, and say what is live"
@@ -51,8 +51,6 @@ Exit code: 0 if all of it is done, else 1; 128 and the number of a signal that c
 FORCE_OLDER: Final = "DEPLOY_FORCE_OLDER"
 SIGNALLED: Final = 128
 """Exit code of what a signal ended: this and the signal's number, as shells have it."""
-
-_REFUSALS: Final = (WrongCommit, Locked, BackendError, SecretsUnreadable, EngineMissing)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
                 lock_wait_seconds=options.lock_wait,
                 undoes_drift=options.refresh,
             ).run()
-    except _REFUSALS as refusal:
+    except Failure as refusal:
         # What these say has been redacted where it was said.
         print(f"\nstack {options.stack} was not deployed: {refusal}", file=sys.stderr)
         return 1

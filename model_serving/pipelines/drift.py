@@ -18,13 +18,12 @@ from model_serving.hosts import Site, SiteError, here
 from model_serving.hosts.blocks import Fixed, fit
 from model_serving.hosts.markdown import code, link
 from model_serving.pipelines import engine, redact
-from model_serving.pipelines.backend import Backend, BackendError
+from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import Preview
-from model_serving.pipelines.commits import SHORT, Checkout, WrongCommit
-from model_serving.pipelines.engine import EngineMissing
+from model_serving.pipelines.commits import SHORT, Checkout
 from model_serving.pipelines.events import NO_CHANGES_EXPECTED, Recorder
-from model_serving.pipelines.redact import SecretsUnreadable
 from model_serving.pipelines.stack_note import parts_of
+from model_serving.problems import Failure
 
 NAME: Final = "drift"
 HELP: Final = "look whether a stack is still as it was deployed, and keep an issue about it"
@@ -37,8 +36,6 @@ Exit code: 0 without drift, 2 with drift, 1 if nobody could look.
 DRIFTED: Final = 2
 FAILED: Final = 1
 
-_REFUSALS: Final = (BackendError, EngineMissing, SecretsUnreadable, WrongCommit)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
@@ -49,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     site = here(os.environ)
     try:
         found, has_drifted, deployed = look(options.stack, os.environ)
-    except _REFUSALS as refusal:
+    except Failure as refusal:
         print(f"\nwhether {options.stack} has drifted is not known: {refusal}", file=sys.stderr)
         return FAILED
     if found.outcome != "ok":

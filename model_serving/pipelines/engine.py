@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from model_serving.pipelines.progress import Progress
+from model_serving.problems import Failure
 
 if TYPE_CHECKING:
     from model_serving.pipelines.redact import Redactor
@@ -34,7 +35,7 @@ _END: Final = None
 """What a reader puts into the queue when its stream has ended."""
 
 
-class EngineMissing(Exception):
+class EngineMissing(Failure):
     """There is no pulumi to run; nothing was done."""
 
 

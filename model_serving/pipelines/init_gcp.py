@@ -10,12 +10,13 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+
+from model_serving.problems import Failure
 
 NAME: Final = "init-gcp"
 HELP: Final = "make the bucket and the key in a Google Cloud project that a stack's state needs"
@@ -27,7 +28,7 @@ ROTATION_DAYS: Final = 90
 LIFECYCLE: Final = Path(__file__).with_name("state_lifecycle.json")
 
 
-class InitError(Exception):
+class InitError(Failure):
     """It cannot go on; the message ends with what to type."""
 
 
@@ -183,9 +184,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        print(f"\n{init(project=options.project, region=options.region)}")
-    except InitError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+    print(f"\n{init(project=options.project, region=options.region)}")
     return 0

@@ -20,6 +20,7 @@ from model_serving.hosts import SiteError
 from model_serving.hosts.runs import Run, RunState
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.holders import Holder, Machine, Register, process_name, process_start
+from model_serving.problems import Failure
 
 WAIT_SECONDS: Final = 900
 """How long a deployment waits for others by default: longer than a model's rollout takes."""
@@ -33,7 +34,7 @@ _PATTERN: Final = re.compile(
 )
 
 
-class Locked(Exception):
+class Locked(Failure):
     """The stack is locked by somebody who may be alive; nothing was changed. The message has three parts."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.runs import Run
 from model_serving.pipelines.changes import Preview
 from model_serving.pipelines.stack_note import parts_of, signed
+from model_serving.problems import Failure
 
 NAME: Final = "note"
 HELP: Final = "write one Markdown note from the previews of all stacks"
@@ -34,7 +34,7 @@ FEW: Final = 6
 _STALE: Final = re.compile(r"\A<!-- outdated -->\s.*?\s<!-- /outdated -->\s+", re.DOTALL)
 
 
-class Unreadable(Exception):
+class Unreadable(Failure):
     """A folder with no preview in it, or with one of another version of this project."""
 
 
@@ -48,11 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     site = hosts.here(os.environ)
     limit = options.limit or (site.note_limit if site else LIMIT)
-    try:
-        body = render(read(options.folder), run=site.this_run() if site else None, limit=limit)
-    except Unreadable as error:
-        print(error, file=sys.stderr)
-        return 1
+    body = render(read(options.folder), run=site.this_run() if site else None, limit=limit)
     if options.out is None:
         print(body)
         return 0

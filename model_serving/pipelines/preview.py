@@ -115,7 +115,7 @@ def order(stack: str) -> int:
     """Place of a stack among those that pipelines deploy; 0 if none does, or if its file has mistakes."""
     try:
         section = stacks.read(stack).ci
-    except (InvalidInput, FileNotFoundError):
+    except InvalidInput:
         # The preview itself will say which.
         return 0
     return section.order if section else 0

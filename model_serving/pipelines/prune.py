@@ -15,7 +15,6 @@ import argparse
 import os
 import re
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,7 @@ from model_serving.pipelines import recover, rollback, stacks
 from model_serving.pipelines.backend import Backend, BackendError
 from model_serving.pipelines.credentials import backend_of
 from model_serving.pipelines.holders import Machine
-from model_serving.pipelines.images import Image, ImageRegistry, RegistryError
+from model_serving.pipelines.images import Image, ImageRegistry
 from model_serving.pipelines.locks import Verdict, judge
 from model_serving.problems import InvalidInput
 from model_serving.stack import live
@@ -110,11 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _prune(options.stack, options.keep, unreleased=options.unreleased, applies=options.apply)
-    except (BackendError, RegistryError, InvalidInput) as error:
-        print(f"\nnot pruned: {error}", file=sys.stderr)
-        return 1
+    return _prune(options.stack, options.keep, unreleased=options.unreleased, applies=options.apply)
 
 
 def _prune(stack: str, keep: int | None, *, unreleased: bool, applies: bool) -> int:

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from model_serving.problems import Failure
+
 MARK: Final = "[secret]"
 """What stands in a secret's place, as in Pulumi's own output."""
 SHORTEST: Final = 3
@@ -51,7 +53,7 @@ _PUBLIC_IN_SERVICE_ACCOUNT: Final = frozenset(
 """Without this, a stack that keeps such a key would have its project's id taken out of every note."""
 
 
-class SecretsUnreadable(Exception):
+class SecretsUnreadable(Failure):
     """The values to hide could not be had; the message has three parts and no secret."""
 
 

@@ -25,10 +25,7 @@ from model_serving.stack import live
 from model_serving.stack.settings import ALL_TRAFFIC, NAMESPACE, ModelSettings
 
 NAME: Final = "rollback"
-HELP: Final = """\
-put a model back to what served before, in the stack file
-
-example: python -m model_serving rollback --stack production --model iris-dtc"""
+HELP: Final = "put a model back to what served before, in the stack file"
 MODELS: Final = stacks.PROJECT / "models"
 
 Weights = Mapping[str, int]
@@ -48,6 +45,7 @@ class Target:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Example: python -m model_serving rollback --stack production --model iris-dtc"
     parser.add_argument("--stack", required=True, help="whose file is changed")
     parser.add_argument("--model", required=True, help="which model goes back")
 
@@ -55,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     path = stacks.FOLDER / f"Pulumi.{options.stack}.yaml"
     released = catalog.read(MODELS)
-    before = path.read_text(encoding="utf-8")
     target = find(options.stack, options.model, released)
+    before = path.read_text(encoding="utf-8")
     after = pinned(before, options.model, target.weights)
     path.write_text(after, encoding="utf-8")
     name = path.relative_to(stacks.PROJECT).as_posix()

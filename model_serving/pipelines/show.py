@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-import subprocess
 import sys
 import time
 import urllib.error
@@ -14,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from model_serving.pipelines.backend import Backend
+from model_serving.problems import Failure
 from server.contract import NOT_YET
 
 NAME: Final = "show"
@@ -24,10 +24,23 @@ READY_SECONDS: Final = 60
 PAUSE_SECONDS: Final = 0.5
 
 
+class NothingServed(Failure):
+    """The stack was never brought up."""
+
+
 def stack_outputs(stack: str) -> dict[str, Any]:
-    """The outputs of a stack as its last update left them."""
-    command = ["pulumi", "stack", "output", "--json", "--stack", stack]
-    outputs: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    """The outputs of a stack as its last update left them.
+
+    Raises:
+        BackendError: if there is no such stack, or the backend cannot be asked.
+        NothingServed: if the stack was never brought up.
+    """
+    outputs = Backend(stack=stack).outputs()
+    if "models" not in outputs:
+        raise NothingServed(
+            f"the stack {stack} has no outputs.\n  It serves nothing: it was never brought up, or was destroyed."
+            f"\n  Run `make up STACK={stack}`."
+        )
     return outputs
 
 

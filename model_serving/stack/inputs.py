@@ -28,6 +28,12 @@ class Inputs:
     kube_context: str | None
 
     @property
+    def kubeconfig(self) -> str:
+        """Path of the kubeconfig that the stack names; empty if it names none."""
+        named = self.settings.kubeconfig
+        return str(Path(named).expanduser()) if named else ""
+
+    @property
     def releases(self) -> list[catalog.Release]:
         """Everything that is deployed."""
         return [version.release for model in self.models for version in model.versions]

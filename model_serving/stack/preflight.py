@@ -7,7 +7,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -33,54 +32,72 @@ def check(settings: Settings, *, file: str) -> None:
 def kubeconfig_paths(settings: Settings) -> list[Path]:
     """The kubeconfigs that the Kubernetes provider reads, found as kubectl does, which merges several."""
     if settings.kubeconfig:
-        return [Path(settings.kubeconfig)]
+        return [Path(settings.kubeconfig).expanduser()]
     named = [Path(name) for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]
     return named or [Path.home() / ".kube" / "config"]
 
 
 def has_context(settings: Settings) -> bool:
     """Whether this machine has the kube context that the stack names; false as well if there is no kubeconfig."""
-    paths = [path for path in kubeconfig_paths(settings) if path.exists()]
     try:
-        contents = [yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) for path in paths]
-        return settings.kube_context in _contexts(contents)
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        names, _ = _contexts(kubeconfig_paths(settings))
+    except ValueError:
         return False
+    return settings.kube_context in names
 
 
-def _contexts(kubeconfigs: Iterable[Any]) -> list[str]:
-    return [context["name"] for content in kubeconfigs for context in content.get("contexts") or []]
+def _contexts(paths: Iterable[Path]) -> tuple[list[str], str | None]:
+    """The contexts of kubeconfigs, and the current one.
+
+    Raises:
+        ValueError: if one of those that exist is not a kubeconfig; the message says why.
+    """
+    names, current = [], None
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            content = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+            names += [context["name"] for context in content.get("contexts") or []]
+            current = current or content.get("current-context") or None
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f"{path} is {'not a kubeconfig' if content else 'empty'}") from None
+    return names, current
 
 
 def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
     paths = [path for path in kubeconfig_paths(settings) if path.exists()]
     shown = ", ".join(map(str, paths or kubeconfig_paths(settings)))
+    consequence = "There is no cluster to deploy to."
     if not paths:
         yield Problem(
             file=file,
             what=f"{NAMESPACE}:kubeconfig is {settings.kubeconfig or 'not set'} and {shown} does not exist",
-            consequence="There is no cluster to deploy to.",
+            consequence=consequence,
             remedy=f"Run `make up`, which starts the local cluster, or set {NAMESPACE}:kubeconfig to an existing file.",
         )
         return
     try:
-        contents = [yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) for path in paths]
-        names = _contexts(contents)
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        yield Problem(
-            file=shown,
-            what=f"it cannot be read as a kubeconfig: {' '.join(str(error).split())}",
-            consequence="There is no cluster to deploy to.",
-            remedy="Mend the file, or name another one in the stack.",
-        )
-        return
-    current = next((name for content in contents if (name := content.get("current-context"))), None)
-    wanted = settings.kube_context or current
-    if wanted not in names:
+        names, current = _contexts(paths)
+    except ValueError as error:
         yield Problem(
             file=file,
-            what=f"{NAMESPACE}:kubeContext is {wanted}, which {shown} does not have",
-            consequence="There is no cluster to deploy to.",
+            what=f"the kubeconfig {error}",
+            consequence=consequence,
+            remedy=f"Correct that file, or set {NAMESPACE}:kubeconfig to another.",
+        )
+        return
+    wanted = settings.kube_context or current
+    if wanted not in names:
+        what = (
+            f"is {wanted}, which {shown} does not have" if wanted else f"is not set, and {shown} has no current context"
+        )
+        yield Problem(
+            file=file,
+            what=f"{NAMESPACE}:kubeContext {what}",
+            consequence=consequence,
             remedy=f"Write one of its contexts: {', '.join(names) or 'it has none'}.",
         )
 

@@ -61,11 +61,36 @@ def test_a_missing_kubeconfig_is_refused(registry: str, tmp_path: Path) -> None:
         check(registry=registry, kubeconfig=str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "text", "contexts: 1"])
-def test_a_malformed_kubeconfig_is_refused(registry: str, kubeconfig: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "cannot be read: while parsing"),
+        ("", "is empty"),
+        ("[a]", "is not a kubeconfig"),
+        ("text", "is not a kubeconfig"),
+        ("contexts: 1", "is not a kubeconfig"),
+    ],
+)
+def test_a_malformed_kubeconfig_is_refused(registry: str, kubeconfig: Path, content: str, told: str) -> None:
     kubeconfig.write_text(content)
-    with pytest.raises(InvalidInput, match="Mend the file"):
+    with pytest.raises(InvalidInput, match=rf"{told}(.|\n)*Correct that file"):
         check(registry=registry, kubeconfig=str(kubeconfig))
+
+
+def test_a_kubeconfig_without_a_current_context_is_refused_unless_the_stack_names_one(
+    registry: str, kubeconfig: Path
+) -> None:
+    kubeconfig.write_text(yaml.safe_dump({"contexts": [{"name": "here"}]}))
+    with pytest.raises(InvalidInput, match=r"is not set, and .* has no current context(.|\n)*Write one of .*: here\."):
+        check(registry=registry, kubeconfig=str(kubeconfig))
+    check(registry=registry, kubeconfig=str(kubeconfig), kubeContext="here")
+
+
+def test_a_kubeconfig_in_the_home_folder_is_found(
+    registry: str, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(kubeconfig.parent))
+    check(registry=registry, kubeconfig="~/kubeconfig")
 
 
 def test_kubeconfigs_are_found_and_merged_as_kubectl_does(
