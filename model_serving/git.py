@@ -58,11 +58,13 @@ class Git:
         folder: where it runs.
         environ: of the process; what would lead git to another repository is left out.
         settings: git's own, for every command.
+        longest_seconds: of one command.
     """
 
     folder: Path
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     settings: tuple[tuple[str, str], ...] = ()
+    longest_seconds: int = LONGEST_SECONDS
 
     def run(self, *arguments: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None) -> Done:
         """Runs a command; a failure is told in what it returns."""
@@ -73,13 +75,13 @@ class Git:
                 env=self._environ() | dict(environ or {}),
                 input=stdin,
                 capture_output=True,
-                timeout=LONGEST_SECONDS,
+                timeout=self.longest_seconds,
                 check=False,
             )
         except FileNotFoundError:
             return Done(code=127, bytes=b"", said="git is not on PATH")
         except subprocess.TimeoutExpired:
-            return Done(code=124, bytes=b"", said=f"timed out after {LONGEST_SECONDS} s")
+            return Done(code=124, bytes=b"", said=f"timed out after {self.longest_seconds} s")
         return Done(
             code=done.returncode, bytes=done.stdout, said=self.hidden(done.stderr.decode(errors="replace").strip())
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from model_serving.git import Done, Git
 from model_serving.problems import Failure
 
 FETCH_SECONDS: Final = 120
@@ -38,13 +38,13 @@ class Checkout:
             WrongCommit: if this is no checkout of a commit.
         """
         done = self._git("rev-parse", "--verify", "HEAD")
-        if done.returncode:
+        if done.code:
             raise WrongCommit(
-                f"{self.folder} is no git checkout with a commit: {done.stderr.strip()}\n"
+                f"{self.folder} is no git checkout with a commit: {done.said}\n"
                 "  Nobody could say later what was deployed.\n"
                 "  Run this in a clone of the repository."
             )
-        return done.stdout.strip()
+        return done.text
 
     def refuse_other_than_head(self, head: str, *, previewed: str | None, apart_from: Sequence[Path] = ()) -> None:
         """Checks that what would be deployed is the job's commit, unchanged, and the one that was previewed.
@@ -91,38 +91,22 @@ class Checkout:
         return "newer" if self._leads_to(head, commit) else "diverged"
 
     def _leads_to(self, ancestor: str, commit: str) -> bool:
-        return not self._git("merge-base", "--is-ancestor", ancestor, commit).returncode
+        return not self._git("merge-base", "--is-ancestor", ancestor, commit).code
 
     def _fetch(self, commit: str) -> bool:
         """Whether a commit and all before it are there, after fetching them if they were not."""
-        shallow = self._git("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
-        if not shallow and not self._git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
+        shallow = self._git("rev-parse", "--is-shallow-repository").text == "true"
+        if not shallow and not self._git("cat-file", "-e", f"{commit}^{{commit}}").code:
             return True
         options = ("--unshallow",) if shallow else ()
-        return not self._git("fetch", "--quiet", "--no-tags", *options, "origin", commit).returncode
+        return not self._git("fetch", "--quiet", "--no-tags", *options, "origin", commit).code
 
     def _changed(self, apart_from: Sequence[Path]) -> list[str]:
         left_out = [(self.folder / each).resolve() for each in apart_from]
-        listed = self._git("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames").stdout
+        listed = self._git("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames").text
         names = [entry[3:] for entry in listed.split("\0") if entry]
-        top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
+        top = Path(self._git("rev-parse", "--show-toplevel").text)
         return [name for name in names if not any((top / name).resolve().is_relative_to(each) for each in left_out)]
 
-    def _git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["git", *arguments]
-        environ = {**self.environ, "GIT_TERMINAL_PROMPT": "0"}
-        try:
-            return subprocess.run(
-                command,
-                cwd=self.folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=FETCH_SECONDS,
-                check=False,
-            )
-        except FileNotFoundError:
-            return subprocess.CompletedProcess(command, 1, "", "git is not on PATH")
-        except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(command, 1, "", f"no answer in {FETCH_SECONDS} s")
+    def _git(self, *arguments: str) -> Done:
+        return Git(folder=self.folder, environ=self.environ, longest_seconds=FETCH_SECONDS).run(*arguments)

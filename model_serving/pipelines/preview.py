@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from model_serving import hosts
+from model_serving.git import Git
 from model_serving.hosts.markdown import visible
 from model_serving.pipelines import diff, engine, redact, stacks
 from model_serving.pipelines.changes import Preview, terraform_report
@@ -123,5 +123,5 @@ def order(stack: str) -> int:
 
 def head() -> str:
     """The commit of the checkout; "none" outside of a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "none"
+    done = Git(folder=Path.cwd()).run("rev-parse", "--verify", "--quiet", "HEAD")
+    return done.text or "none"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from typing import Final
 
 from model_serving import catalog
 from model_serving.catalog import Catalog
+from model_serving.git import Git
 from model_serving.images import runtimes
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.pipelines import recover, rollback, stacks
@@ -195,15 +195,9 @@ def _versions(released: Catalog) -> dict[str, frozenset[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for name in released.names():
         found[name] |= {release.version for release in released.releases(name)}
-    command = ["git", "log", "--all", "--format=", "--name-only", "--diff-filter=A", "--relative"]
-    listed = subprocess.run(
-        [*command, "--", "models/*/*/model-settings.json"],
-        cwd=stacks.PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    for line in listed.stdout.split():
+    options = ("--all", "--format=", "--name-only", "--diff-filter=A", "--relative")
+    listed = Git(folder=stacks.PROJECT).run("log", *options, "--", "models/*/*/model-settings.json")
+    for line in listed.text.split():
         _, name, version, _ = line.split("/", 3)
         found[name].add(version)
     return {name: frozenset(versions) for name, versions in found.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +17,7 @@ import yaml
 
 from model_serving import catalog
 from model_serving.catalog import Catalog
+from model_serving.git import Git
 from model_serving.pipelines import stacks
 from model_serving.pipelines.backend import Backend, BackendError
 from model_serving.problems import InvalidInput, Problem
@@ -106,9 +106,8 @@ def _served_before(stack: str, model: str) -> Iterator[Weights]:
 
 def _newest_at(commit: str, model: str) -> str | None:
     """The newest release of a model in a commit, which is what served if the stack named no version."""
-    command = ["git", "ls-tree", "--name-only", f"{commit}:models/{model}"]
-    listed = subprocess.run(command, cwd=stacks.PROJECT, capture_output=True, text=True, check=False)
-    places = {version: place for version in listed.stdout.split() if (place := catalog.order(version))}
+    listed = Git(folder=stacks.PROJECT).run("ls-tree", "--name-only", f"{commit}:models/{model}")
+    places = {version: place for version in listed.text.split() if (place := catalog.order(version))}
     return max(places, key=lambda version: places[version], default=None)
 
 
