@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -20,8 +20,9 @@ DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_
 Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(:\d+)?$")]
 
-RemoteUrl = Annotated[str, Field(pattern=r"^(gs://[^/\s]+(/\S*)?|file:///\S+)$")]
-"""A remote for large files: a bucket of Google's with an optional path, or a folder."""
+REMOTE_PATTERN: Final = r"^((gs|s3|az)://[^/\s]+(/\S*)?|file:///\S+)$"
+RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN)]
+"""A remote for large files: a bucket of Google's, of S3 or of Azure with an optional path, or a folder."""
 
 
 class Section(BaseModel):

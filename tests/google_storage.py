@@ -9,13 +9,16 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+PRECONDITION_FAILED: Final = {"error": {"message": "At least one of the pre-conditions did not hold."}}
 
 
 @dataclass
@@ -23,7 +26,6 @@ class Upload:
     """An upload that is not complete yet."""
 
     name: str
-    md5: str
     arrived: bytes = b""
 
 
@@ -33,24 +35,33 @@ class Storage:
 
     Attributes:
         address: host and port, for STORAGE_EMULATOR_HOST.
+        exists: whether there is any bucket.
         objects: by name.
         requests: method and path of each, in order.
         failures: statuses that the next requests are answered with.
         cut: bytes of the next downloads, after each of which the connection breaks.
         keeps: bytes of each part of an upload that arrive; None is all.
-        refuses: whether the account has no right to anything.
+        lost: whether an upload is not known any more once it has begun.
+        refuses: status for an account that has no right to anything, 403, or is not known, 401.
         accounts: what the requests said in their header Authorization.
+        uploads: that have begun, by the name that only whoever began them knows.
     """
 
     address: str = ""
+    exists: bool = True
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
     cut: list[int] = field(default_factory=list)
     keeps: int | None = None
-    refuses: bool = False
+    lost: bool = False
+    refuses: int | None = None
     accounts: set[str | None] = field(default_factory=set)
-    uploads: list[Upload] = field(default_factory=list)
+    uploads: dict[str, Upload] = field(default_factory=dict)
+
+    def started(self, request: str) -> int:
+        """How many requests began like this."""
+        return sum(made.startswith(request) for made in self.requests)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,51 +71,74 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self._failed():
             return
-        place = urlsplit(self.path)
-        name = unquote(place.path.rpartition("/o/")[2])
+        path, query = self._asked()
+        if path.endswith("/o"):
+            self._list(query.get("prefix", ""))
+            return
+        name = unquote(path.rpartition("/o/")[2])
         content = self.storage.objects.get(name)
         if content is None:
             self._answer(404, {"error": {"message": f"No such object: {name}"}})
-        elif parse_qs(place.query).get("alt") == ["media"]:
+        elif query.get("alt") == "media":
             self._send(content)
         else:
-            self._answer(200, {"size": str(len(content)), "md5Hash": _md5(content)})
+            self._answer(200, _resource(name, content))
 
     def do_POST(self) -> None:
-        sent = json.loads(self._body())
-        if self._failed():
-            return
-        query = parse_qs(urlsplit(self.path).query)
-        [name] = query["name"]
-        assert query["uploadType"] == ["resumable"]
-        assert query["ifGenerationMatch"] == ["0"]
-        if name in self.storage.objects:
-            self._answer(412, {"error": {"message": "At least one of the pre-conditions did not hold."}})
-            return
-        self.storage.uploads.append(Upload(name, sent["md5Hash"]))
-        number = len(self.storage.uploads) - 1
-        self._answer(200, {}, {"Location": f"http://{self.storage.address}/upload/{number}"})
-
-    def do_PUT(self) -> None:
+        """Begins an upload, or takes a part of it: gcsfs sends parts by POST, which Google takes like PUT."""
         body = self._body()
         if self._failed():
             return
-        upload = self.storage.uploads[int(self.path.rpartition("/")[2])]
-        match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", self.headers["Content-Range"])
+        _, query = self._asked()
+        assert query["uploadType"] == "resumable"
+        if "upload_id" in query:
+            self._take(self.storage.uploads[query["upload_id"]], body)
+            return
+        assert query["ifGenerationMatch"] == "0"
+        name = query["name"]
+        if name in self.storage.objects:
+            self._answer(412, PRECONDITION_FAILED)
+            return
+        secret = f"secret-{len(self.storage.uploads)}"
+        self.storage.uploads[secret] = Upload(name)
+        path = f"/upload/storage/v1/b/models/o?uploadType=resumable&upload_id={secret}"
+        self._answer(200, {}, {"Location": f"http://{self.storage.address}{path}"})
+
+    def do_DELETE(self) -> None:
+        """Gives an upload up."""
+        if self._failed():
+            return
+        del self.storage.uploads[self._asked()[1]["upload_id"]]
+        self._answer(499, {})
+
+    def _take(self, upload: Upload, body: bytes) -> None:
+        if self.storage.lost:
+            self._answer(410, {"error": {"message": "This upload is gone."}})
+            return
+        match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", self.headers["Content-Range"])
         assert match
-        start, total = int(match[1] or len(upload.arrived)), int(match[2])
-        assert start == len(upload.arrived), "a part that does not follow the one before"
-        upload.arrived += body[: self.storage.keeps]
-        if len(upload.arrived) < total:
+        start = int(match[1] or len(upload.arrived))
+        assert start <= len(upload.arrived), "a part that does not follow the one before"
+        assert match[2] != "*" or len(body) % 262_144 == 0, "a part that is not the last, and no multiple of 256 KiB"
+        upload.arrived = upload.arrived[:start] + body[: self.storage.keeps]
+        if match[2] == "*" or len(upload.arrived) < int(match[2]):
             arrived = {"Range": f"bytes=0-{len(upload.arrived) - 1}"} if upload.arrived else {}
             self._answer(308, {}, arrived)
         elif upload.name in self.storage.objects:
-            self._answer(412, {"error": {"message": "At least one of the pre-conditions did not hold."}})
-        elif _md5(upload.arrived) != upload.md5:
-            self._answer(400, {"error": {"message": "Provided MD5 hash doesn't match."}})
+            self._answer(412, PRECONDITION_FAILED)
         else:
             self.storage.objects[upload.name] = upload.arrived
-            self._answer(200, {"name": upload.name})
+            self.storage.uploads = {secret: other for secret, other in self.storage.uploads.items() if other != upload}
+            self._answer(200, _resource(upload.name, upload.arrived))
+
+    def _list(self, prefix: str) -> None:
+        found = [_resource(name, content) for name, content in self.storage.objects.items() if name.startswith(prefix)]
+        self._answer(200, {"items": found})
+
+    def _asked(self) -> tuple[str, dict[str, str]]:
+        """The path of a request, and its query."""
+        place = urlsplit(self.path)
+        return place.path, dict(parse_qsl(place.query))
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -113,7 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.storage.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
         self.storage.accounts.add(self.headers["Authorization"])
         if self.storage.refuses:
-            self._answer(403, {"error": {"message": "it does not have storage.objects.get access"}})
+            self._answer(self.storage.refuses, {"error": {"message": "it does not have storage.objects.get access"}})
+            return True
+        if not self.storage.exists:
+            self._answer(404, {"error": {"message": "The specified bucket does not exist."}})
             return True
         if self.storage.failures:
             self._answer(self.storage.failures.pop(0), {"error": {"message": "told to fail"}})
@@ -121,8 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _send(self, content: bytes) -> None:
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        rest = content[int(match[1]) :] if match else content
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        rest = content[int(match[1]) : int(match[2]) + 1] if match else content
         self.send_response(206 if match else 200)
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
@@ -144,11 +181,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Not in the tests' output."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that asks two things at once leaves when it has the one answer that it needs."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def storage() -> Iterator[Storage]:
     """A server on loopback, for as long as the block takes."""
     storage = Storage()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"storage": storage}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"storage": storage}))
     storage.address = f"127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -160,5 +204,6 @@ def storage() -> Iterator[Storage]:
         server.server_close()
 
 
-def _md5(content: bytes) -> str:
-    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+def _resource(name: str, content: bytes) -> dict[str, str]:
+    md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+    return {"name": name, "size": str(len(content)), "md5Hash": md5}

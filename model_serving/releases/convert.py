@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         own.add_argument(
             "--remote",
             metavar="URL",
-            help=f"DVC remote for files of more than {LARGEST_MEBIBYTES} MiB, gs:// or file://",
+            help=f"DVC remote for files of more than {LARGEST_MEBIBYTES} MiB, gs://, s3://, az:// or file:///",
         )
 
 

@@ -102,7 +102,8 @@ class Artefacts(Section):
     remote: RemoteUrl | None = Field(
         None,
         examples=["gs://my-models-dvc/releases"],
-        description="DVC remote for larger files: a bucket with an optional path, or a folder.",
+        description="DVC remote for larger files: a bucket of Google Cloud Storage (gs://), S3 (s3://) or Azure "
+        "(az://), with an optional path, or a folder (file:///).",
     )
 
 

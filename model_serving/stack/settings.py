@@ -235,8 +235,9 @@ class ArtefactSettings(Section):
 
     remote: RemoteUrl = Field(
         examples=["gs://my-models-dvc/releases"],
-        description="DVC remote: a bucket with an optional path, or a folder. It has to be the one that the models' "
-        "repositories name in release.yaml.",
+        description="DVC remote: a bucket of Google Cloud Storage (gs://), S3 (s3://) or Azure (az://), with an "
+        "optional path, or a folder (file:///). It has to be the one that the models' repositories name in "
+        "release.yaml.",
     )
 
 

@@ -50,8 +50,8 @@ def test_what_cannot_be_fetched_is_told_with_the_pointer(folder: Path, tmp_path:
     stored.unlink()
     with pytest.raises(InvalidInput, match=r"^models/doubler/1\.0/weights\.bin\.dvc: md5 \w+: file://.* has no files"):
         artefacts.fetch(folder, tmp_path / "context", remote=(tmp_path / "remote").as_uri(), say=print)
-    with pytest.raises(RemoteError, match="s3://models is no remote"):
-        artefacts.fetch(folder, tmp_path / "context", remote="s3://models", say=print)
+    with pytest.raises(RemoteError, match="ftp://models is no remote"):
+        artefacts.fetch(folder, tmp_path / "context", remote="ftp://models", say=print)
 
 
 def test_the_provider_leaves_the_files_out_of_its_hash_and_nothing_else_that_other_models_have() -> None:

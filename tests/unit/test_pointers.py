@@ -107,7 +107,7 @@ def test_no_file_is_replaced_unless_all_are_stored(
             kept.put(path, md5)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pointers, "open_remote", lambda *_, **__: Full())
+        patch.setattr(large_files, "open_remote", lambda *_, **__: Full())
         with pytest.raises(InvalidInput, match=r"weights\.bin: the remote is full(.|\n)*Free some space"):
             replaced(release, remote)
     assert names(release) == before
@@ -115,8 +115,8 @@ def test_no_file_is_replaced_unless_all_are_stored(
 
 
 def test_a_remote_that_is_none_is_told_in_the_place_where_it_is_written(release: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"release\.yaml: s3://models is no remote"):
-        replaced(release, "s3://models")
+    with pytest.raises(InvalidInput, match=r"release\.yaml: ftp://models is no remote"):
+        replaced(release, "ftp://models")
 
 
 # And back

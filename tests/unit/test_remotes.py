@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import hashlib
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
+import fsspec
 import pytest
 from google.oauth2.credentials import Credentials
 
-from model_serving.images import google_storage
-from model_serving.images.google_storage import Bucket, Patience
-from model_serving.images.remotes import Progress, Remote, RemoteError, key, md5_of, open_remote
+from model_serving.images import artefacts, large_files, remotes
+from model_serving.images.remotes import Remote, RemoteError, key, md5_of, open_remote, progress
 from tests.google_storage import Storage, storage
 
 CONTENT = bytes(range(256)) * 4096
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 KEY = f"files/md5/{MD5[:2]}/{MD5[2:]}"
+PART_BYTES = remotes.PART_BYTES
 
 
 @pytest.fixture
@@ -33,14 +40,16 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """A bucket whose client makes no pauses before it tries again."""
+    pause = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda _: pause(0))
     with storage() as standin:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", standin.address)
         yield standin
 
 
-def connect(said: list[str] | None = None) -> Bucket:
-    patience = Patience(retries=2, backoff_seconds=0, timeout_seconds=5)
-    return Bucket("gs://models/dvc", say=(said if said is not None else []).append, patience=patience)
+def connect() -> Remote:
+    return open_remote("gs://models/dvc")
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -64,6 +73,7 @@ def test_a_file_is_where_dvc_looks_for_it_and_comes_back_as_it_was(file: Path, r
     assert back.read_bytes() == CONTENT
     assert md5_of(back) == MD5
     assert leftovers(root) == leftovers(back.parent) == []
+    assert [path.stat().st_mode & 0o777 for path in (root / KEY, back)] == [0o644, 0o644]
 
 
 def test_a_file_that_is_there_is_not_written_again(file: Path, root: Path) -> None:
@@ -102,10 +112,45 @@ def test_a_remote_that_cannot_be_written_is_told(file: Path, root: Path) -> None
         folder(root).put(file, MD5)
 
 
-@pytest.mark.parametrize("url", ["s3://models", "/srv/dvc", "file://host/dvc", "file:", "models"])
+def test_a_full_disk_is_told_on_either_side(
+    file: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(root).put(file, MD5)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(tempfile, "mkstemp", Mock(side_effect=full))
+    with pytest.raises(RemoteError, match=r"takes no file, md5 .*: .*No space left(.|\n)*Free some space there"):
+        folder(tmp_path / "other").put(file, MD5)
+    with pytest.raises(RemoteError, match=r"back\.bin could not be written from file://.*No space(.|\n)*Make room"):
+        folder(root).get(MD5, tmp_path / "back.bin")
+
+
+@pytest.mark.parametrize("url", ["ftp://models", "s3://", "/srv/dvc", "file://host/dvc", "file:", "models"])
 def test_what_is_no_remote_is_refused_with_what_to_write(url: str) -> None:
-    with pytest.raises(RemoteError, match="is no remote\n  Write gs://bucket"):
+    with pytest.raises(RemoteError, match=r"is no remote\n  No file was transferred\.\n  Write gs://bucket"):
         open_remote(url)
+
+
+@pytest.mark.parametrize(("url", "package"), [("s3://models/dvc", "s3fs"), ("az://models/dvc", "adlfs")])
+def test_a_bucket_whose_package_is_missing_is_told_with_the_extra_that_brings_it(
+    url: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    told = rf'{url} needs the package {package}(.|\n)*No file(.|\n)*pip install "model-serving\[{url[:2]}\]'
+    with pytest.raises(RemoteError, match=told):
+        open_remote(url)
+
+
+def test_who_has_no_remote_does_not_wait_for_its_packages(tmp_path: Path) -> None:
+    """Neither does a folder wait for those of buckets."""
+    code = f"""
+import sys
+from model_serving.images import artefacts, large_files
+from model_serving.images.remotes import open_remote
+assert not {{"fsspec", "aiohttp"}} & set(sys.modules)
+open_remote("{tmp_path.as_uri()}")
+assert "aiohttp" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # A bucket
@@ -135,17 +180,41 @@ def test_a_file_that_a_bucket_has_is_not_sent_again(bucket: Storage, file: Path)
     connect().put(file, MD5)
     bucket.requests.clear()
     connect().put(file, MD5)
-    assert [request.partition(" ")[0] for request in bucket.requests] == ["GET"]
+    assert {request.partition(" ")[0] for request in bucket.requests} == {"GET"}
+
+
+def test_a_file_is_fetched_in_a_thread_beside_a_running_loop(
+    bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the program of a stack does it, for several images at once."""
+    release = tmp_path / "v1"
+    release.mkdir()
+    (release / "weights.bin").write_bytes(CONTENT)
+    large_files.replace_large(release, largest=1000, remote="gs://models/dvc", say=print)
+    monkeypatch.setattr(remotes, "TELL_SECONDS", 0)
+    said: list[str] = []
+
+    async def fetch() -> None:
+        def run(context: Path) -> None:
+            artefacts.fetch(release, context, remote="gs://models/dvc", say=said.append)
+
+        await asyncio.gather(*(asyncio.to_thread(run, tmp_path / name) for name in ("one", "two")))
+
+    asyncio.run(fetch())
+    for name in ("one", "two"):
+        assert (tmp_path / name / artefacts.FETCHED / "weights.bin").read_bytes() == CONTENT
+    assert said.count("fetching weights.bin (1.0 MiB), 1 of 1, from gs://models/dvc") == 2
+    assert said.count("1 of 1 MiB read, 0 s") == 2
 
 
 def test_a_large_file_is_sent_in_parts_from_where_the_bucket_has_them(
     bucket: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(google_storage, "UPLOAD_BYTES", 300_000)
+    monkeypatch.setattr(remotes, "PART_BYTES", 300_000)
     bucket.keeps = 262_144
     connect().put(file, MD5)
     assert bucket.objects[f"dvc/{KEY}"] == CONTENT
-    assert sum(request.startswith("PUT") for request in bucket.requests) == 4
+    assert bucket.started("POST /upload") == 1 + 4
 
 
 def test_two_releases_with_the_same_file_both_succeed(
@@ -167,29 +236,46 @@ def test_what_the_bucket_cannot_do_now_is_tried_again(bucket: Storage, file: Pat
     assert (tmp_path / "back.bin").read_bytes() == CONTENT
 
 
-def test_a_bucket_that_never_can_is_told_with_its_own_words(bucket: Storage, tmp_path: Path) -> None:
-    bucket.failures = [503] * 3
-    with pytest.raises(RemoteError, match=r"gs://models/dvc answered 503 .* told to fail(.|\n)*same command again"):
+def test_a_bucket_that_never_can_is_told_with_its_own_words(
+    bucket: Storage, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bucket.failures = [503] * 30
+    with pytest.raises(
+        RemoteError, match=r"gs://models/dvc cannot be read, .* told to fail, 503(.|\n)*same command again"
+    ):
         connect().get(MD5, tmp_path / "back.bin")
+    assert len(bucket.failures) > 10, "it is given up after a while"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_upload_that_fails_leaves_nothing_and_its_address_is_not_told(
+    bucket: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remotes, "PART_BYTES", 262_144)
+    bucket.lost = True
+    with pytest.raises(RemoteError, match="takes no file") as refused:
+        connect().put(file, MD5)
+    assert "secret" not in str(refused.value)
+    assert (bucket.objects, bucket.uploads) == ({}, {})
 
 
 def test_a_download_that_breaks_off_goes_on_from_there(
     bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(google_storage, "PART_BYTES", 100_000)
+    monkeypatch.setattr(remotes, "PART_BYTES", 400_000)
     bucket.objects[f"dvc/{KEY}"] = CONTENT
-    bucket.cut = [300_000, 0, 300_000]
+    bucket.cut = [400_000, 100_000, 0]
     connect().get(MD5, tmp_path / "back.bin")
     assert (tmp_path / "back.bin").read_bytes() == CONTENT
-    assert len(bucket.requests) == 4
+    assert bucket.started("GET /download") == 1 + 3 + 1
 
 
 def test_a_download_that_keeps_breaking_off_is_given_up_and_leaves_nothing(
     bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(google_storage, "PART_BYTES", 1000)
+    monkeypatch.setattr(remotes, "PART_BYTES", 1000)
     bucket.objects[f"dvc/{KEY}"] = CONTENT
-    bucket.cut = [1000, 0, 0, 0]
+    bucket.cut = [1000] + [0] * 30
     with pytest.raises(RemoteError, match=r"breaks off after 1,000 bytes"):
         connect().get(MD5, tmp_path / "back.bin")
     assert [*tmp_path.iterdir()] == []
@@ -205,24 +291,47 @@ def test_a_missing_and_an_altered_object_of_a_bucket_are_told(bucket: Storage, f
         connect().put(file, MD5)
 
 
-def test_an_account_without_the_right_is_told_which_role(bucket: Storage, file: Path) -> None:
-    bucket.refuses = True
-    with pytest.raises(RemoteError, match=r"answered 403 .* storage\.objects\.get(.|\n)*roles/storage\.objectUser"):
+def test_a_missing_bucket_is_told(bucket: Storage, file: Path) -> None:
+    bucket.exists = False
+    with pytest.raises(RemoteError, match=r"gs://models/dvc has no bucket(.|\n)*Make the bucket, or correct its name"):
         connect().put(file, MD5)
 
 
-def test_a_file_that_changes_on_its_way_to_a_bucket_is_refused(bucket: Storage, file: Path) -> None:
-    with pytest.raises(RemoteError, match="Provided MD5 hash"):
-        connect().put(file, "0" * 32)
-    assert bucket.objects == {}
+def test_an_account_without_the_right_is_told_which_role(bucket: Storage, file: Path) -> None:
+    bucket.refuses = 403
+    with pytest.raises(RemoteError, match=r"Forbidden.* storage\.objects\.get(.|\n)*roles/storage\.objectUser"):
+        connect().put(file, MD5)
 
 
-def test_a_bucket_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_changes_on_its_way_to_a_bucket_is_refused(
+    bucket: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its parts were sent meanwhile or not."""
+    for part_bytes in (PART_BYTES, 300_000):
+        monkeypatch.setattr(remotes, "PART_BYTES", part_bytes)
+        with pytest.raises(RemoteError, match=r"model\.bin was changed while it was read"):
+            connect().put(file, "0" * 32)
+        assert (bucket.objects, bucket.uploads) == ({}, {})
+
+
+def test_a_bucket_that_does_not_answer_is_told(
+    bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with storage() as standin:
         address = standin.address
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
-    with pytest.raises(RemoteError, match=r"gs://models/dvc did not answer"):
+    with pytest.raises(RemoteError, match=r"gs://models/dvc cannot be read, .*: Cannot connect to host"):
         connect().get(MD5, tmp_path / "back.bin")
+
+
+# Accounts
+
+
+def sign_in(bucket: Storage, account: Credentials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets Google itself be the stand-in, and the machine have an account."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"endpoint_url": f"http://{bucket.address}"})
+    monkeypatch.setattr("google.auth.default", lambda scopes, request: (account, "project"))
 
 
 def test_google_itself_is_asked_with_the_machines_account_and_a_stand_in_with_none(
@@ -231,10 +340,8 @@ def test_google_itself_is_asked_with_the_machines_account_and_a_stand_in_with_no
     connect().put(file, MD5)
     assert bucket.accounts == {None}
     bucket.accounts.clear()
-    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
-    monkeypatch.setattr(google_storage, "GOOGLE", f"http://{bucket.address}")
     account = Credentials("of-this-machine")  # type: ignore[no-untyped-call]  # google-auth has no types there
-    monkeypatch.setattr("google.auth.default", lambda scopes: (account, "project"))
+    sign_in(bucket, account, monkeypatch)
     connect().put(file, MD5)
     assert bucket.accounts == {"Bearer of-this-machine"}
 
@@ -242,8 +349,37 @@ def test_google_itself_is_asked_with_the_machines_account_and_a_stand_in_with_no
 def test_a_machine_without_an_account_is_told_how_to_sign_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-    with pytest.raises(RemoteError, match="application-default login"):
+    with pytest.raises(RemoteError, match=r"none\.json(.|\n)*application-default login"):
         open_remote("gs://models")
+
+
+def test_an_account_that_is_not_known_any_more_is_told_how_to_sign_in(
+    bucket: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Credentials("of-this-machine")  # type: ignore[no-untyped-call]  # google-auth has no types there
+    sign_in(bucket, account, monkeypatch)
+    bucket.refuses = 401
+    with pytest.raises(RemoteError, match=r"401(.|\n)*application-default login") as refused:
+        connect().put(file, MD5)
+    assert "of-this-machine" not in str(refused.value)
+
+
+class NoCredentialsError(Exception):
+    """As the client of S3 has it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (PermissionError("Access Denied"), "s3:GetObject"),
+        (NoCredentialsError("Unable to locate credentials"), "aws configure"),
+        (OSError(errno.EBUSY, "Please reduce your request rate."), "same command again"),
+    ],
+)
+def test_other_clients_have_other_errors(error: Exception, remedy: str) -> None:
+    remote = Remote("s3://models/dvc", Mock(info=Mock(side_effect=error)), say=print)
+    with pytest.raises(RemoteError, match=f"s3://models/dvc cannot be read, md5 {MD5}: .*\n.*\n.*{remedy}"):
+        remote.has(MD5, len(CONTENT))
 
 
 # What is told meanwhile
@@ -253,7 +389,7 @@ def test_a_long_transfer_tells_how_far_it_is_and_a_short_one_nothing(monkeypatch
     said: list[str] = []
     clock = iter([0.0, 1.0, 11.0, 12.0, 22.0])
     monkeypatch.setattr("model_serving.images.remotes.time.monotonic", lambda: next(clock))
-    assert [*Progress("stored", 4 << 20, said.append).of([b"x" * (1 << 20)] * 4)]
+    assert [*progress([b"x" * (1 << 20)] * 4, "stored", 4 << 20, said.append)]
     assert said == ["2 of 4 MiB stored, 11 s", "4 of 4 MiB stored, 22 s"]
 
 

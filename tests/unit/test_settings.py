@@ -62,7 +62,7 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
         ({"images": {"zzz": 1}}, "images.zzz is no setting", "Known here: base, builder, wheels."),
         ({"registry": "https://r"}, 'registry is "https://r"', "Write a host with port and path"),
         ({"artefacts": {}}, "artefacts.remote is missing", "gs://my-models-dvc/releases"),
-        ({"artefacts": {"remote": "s3://b"}}, 'artefacts.remote is "s3://b"', "gs://my-models-dvc/releases"),
+        ({"artefacts": {"remote": "ftp://b"}}, 'artefacts.remote is "ftp://b"', "gs://my-models-dvc/releases"),
         ({"models": {"a": {"versions": {"1": 50}}}}, "weights that add up to 50", "add up to 100"),
         ({"models": {"a": {"versions": {"1": 101}}}}, "models.a.versions.1 is 101", "less than or equal to 100"),
         ({"models": {"a": {"resources": {"cpu": "much"}}}}, 'resources.cpu is "much"', "Write for example 500m or 2"),
