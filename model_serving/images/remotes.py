@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from model_serving.catalog.pointers import MEBIBYTE
+from model_serving.problems import Failure
 from model_serving.sections import REMOTE_PATTERN
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _ACCESS: Final = {
 Say = Callable[[str], None]
 
 
-class RemoteError(Exception):
+class RemoteError(Failure):
     """A remote did not do what it was asked: what happened, with its address and the file's hash, and the remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
