@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from model_serving.images import registries
+from model_serving.images.registry import Image, Registry
 
 AT_ONCE: Final = 8
 
@@ -32,7 +32,7 @@ def refuse_other_content(
     Raises:
         AlreadyPublished: if the version was published with other content.
     """
-    found = registries.find(reference) if previous is None else None
+    found = _find(reference) if previous is None else None
     labels = found.labels if found else previous or {}
     if (published := labels.get(label)) and published != content_hash:
         model, _, version = reference.rpartition("/")[2].partition(":")
@@ -43,7 +43,7 @@ def refuse_other_content(
         )
 
 
-def images(references: Iterable[str]) -> dict[str, registries.Found]:
+def images(references: Iterable[str]) -> dict[str, Image]:
     """Those of some images that are in the registry.
 
     A registry that cannot be asked has none: what is missing is built, and the push tells what is wrong.
@@ -52,12 +52,17 @@ def images(references: Iterable[str]) -> dict[str, registries.Found]:
     if not wanted:
         return {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(_find, wanted)
-        return {reference: image for reference, image in zip(wanted, found, strict=True) if image and image.digest}
+        found = pool.map(_find_if_it_answers, wanted)
+        return {reference: image for reference, image in zip(wanted, found, strict=True) if image}
 
 
-def _find(reference: str) -> registries.Found | None:
+def _find(reference: str) -> Image | None:
+    registry, _, name = reference.partition("/")
+    return Registry(registry).find(*name.rsplit(":", 1))
+
+
+def _find_if_it_answers(reference: str) -> Image | None:
     try:
-        return registries.find(reference)
+        return _find(reference)
     except OSError:
         return None

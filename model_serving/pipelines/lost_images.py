@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from model_serving.images import registries
+from model_serving.images.registry import AT_ONCE, Registry
 
 TYPE: Final = "docker-build:index:Image"
-AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,15 @@ def find(deployment: Mapping[str, Any]) -> list[LostImage]:
         deployment: the state, as `pulumi stack export` has it.
     """
     images = [*_images(deployment)]
-    if not images:
-        return []
+    # One client for each registry: it asks Docker for its account once.
+    client = cache(Registry)
+
+    def is_lost(image: LostImage) -> bool:
+        registry, _, name = image.reference.partition("/")
+        return client(registry).is_without(name.rpartition(":")[0], image.digest)
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        lost = pool.map(lambda image: registries.is_without(image.reference, image.digest), images)
-        return [image for image, is_lost in zip(images, lost, strict=True) if is_lost]
+        return [image for image, lost in zip(images, pool.map(is_lost, images), strict=True) if lost]
 
 
 def _images(deployment: Mapping[str, Any]) -> Iterator[LostImage]:

@@ -27,11 +27,11 @@ from model_serving.catalog import Catalog
 from model_serving.git import Git
 from model_serving.images import runtimes
 from model_serving.images.builds import CONTENT_LABEL
+from model_serving.images.registry import Image, Registry
 from model_serving.pipelines import recover, rollback, stacks
 from model_serving.pipelines.backend import Backend, BackendError
 from model_serving.pipelines.credentials import backend_of
 from model_serving.pipelines.holders import Machine
-from model_serving.pipelines.images import Image, ImageRegistry
 from model_serving.pipelines.locks import Verdict, judge
 from model_serving.problems import InvalidInput
 from model_serving.stack import live
@@ -114,13 +114,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _prune(stack: str, keep: int | None, *, unreleased: bool, applies: bool) -> int:
     chosen = stacks.read(stack)
-    name = registry_of(chosen)
+    name = chosen.image_registry
     cleans_itself = name.partition("/")[0].endswith(ARTIFACT_REGISTRY)
     kept = keep or (chosen.gcp.registry.keep_versions if chosen.gcp else KEPT_VERSIONS)
-    sharing = {each: read for each in stacks.names() if registry_of(read := stacks.read(each)) == name}
+    sharing = {each: read for each in stacks.names() if (read := stacks.read(each)).image_registry == name}
     released = catalog.read(stacks.PROJECT / "models")
     versions = _versions(released)
-    registry = ImageRegistry(name)
+    registry = Registry(name)
     images = _read(registry, name, versions)
     if applies and not cleans_itself:
         _refuse_during_update(os.environ.get("PULUMI_BACKEND_URL", ""))
@@ -142,12 +142,7 @@ def _prune(stack: str, keep: int | None, *, unreleased: bool, applies: bool) -> 
     return 0
 
 
-def registry_of(chosen: Settings) -> str:
-    """Where a stack's images are; empty if it does not say."""
-    return chosen.registry or (chosen.gcp.image_registry if chosen.gcp else "")
-
-
-def _read(registry: ImageRegistry, name: str, versions: Mapping[str, frozenset[str]]) -> list[Image]:
+def _read(registry: Registry, name: str, versions: Mapping[str, frozenset[str]]) -> list[Image]:
     listed = registry.repositories()
     if listed is None:
         print(f"{name} does not say which repositories it has: only the models that are known here are looked at.")
@@ -410,7 +405,7 @@ def _refuse_during_update(url: str) -> None:
             )
 
 
-def _remove(registry: ImageRegistry, fates: Iterable[Fate]) -> None:
+def _remove(registry: Registry, fates: Iterable[Fate]) -> None:
     """Runtimes first: once the models are gone, nobody could tell whose they were."""
     removals = [*_removals(fate.image for fate in fates if not fate.stays)]
     for number, (image, digests) in enumerate(removals, start=1):

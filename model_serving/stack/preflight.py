@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from model_serving.images.registries import REGISTRY_TIMEOUT_SECONDS, registry_url
+from model_serving.images.docker_config import REGISTRY_TIMEOUT_SECONDS, registry_url
 from model_serving.problems import InvalidInput, Problem
 from model_serving.stack.settings import NAMESPACE, Settings
 

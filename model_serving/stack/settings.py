@@ -338,6 +338,11 @@ class Settings(Section):
         return self.gcp is not None and not self.gateway.class_name
 
     @property
+    def image_registry(self) -> str:
+        """Where images are pushed to, be it there yet or not: host, port and path, without a scheme."""
+        return self.registry or (self.gcp.image_registry if self.gcp else "")
+
+    @property
     def remote(self) -> str | None:
         """Where large files are fetched from, if there is such a place."""
         if self.artefacts:

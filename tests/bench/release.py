@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving import catalog
-from model_serving.images import registries, runtimes
+from model_serving.images import runtimes
+from model_serving.images.registry import Registry
 from model_serving.pipelines import engine, stacks
 from model_serving.pipelines.redact import Redactor
 from tests.bench import images
@@ -160,8 +161,9 @@ def _images() -> tuple[str, str]:
     """The registry, and by digest the runtime image of the model in it."""
     settings = stacks.read(STACK)
     release = catalog.read(PROJECT / "models").get(MODEL, LIKE)
-    reference = f"{settings.registry}/runtime:{runtimes.runtime_of(release, settings.images).tag}"
-    found = registries.find(reference)
+    tag = runtimes.runtime_of(release, settings.images).tag
+    reference = f"{settings.registry}/runtime:{tag}"
+    found = Registry(settings.image_registry).find("runtime", tag)
     if not settings.registry or not found:
         raise Failed(f"{reference} is not in the registry: run `make up`")
     return settings.registry, f"{reference}@{found.digest}"

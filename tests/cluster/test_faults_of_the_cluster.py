@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from model_serving.images.registries import MANIFESTS
+from model_serving.images.registry import MANIFESTS
 from tests.cluster.faults import load_of, version
 from tests.cluster.load import Load
 from tests.cluster.stack import MODEL, UPDATE, Stack, name_of

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from model_serving.images.registries import MANIFESTS
+from model_serving.images.registry import MANIFESTS
 from tests.cluster.conftest import Project, ask
 from tests.cluster.test_serving import IRIS
 

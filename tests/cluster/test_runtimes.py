@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from model_serving.images import registries
+from model_serving.images.registry import Registry
 from tests.cluster.conftest import PROJECT, Project, ask
 from tests.cluster.stack import MODEL, Stack, changed, name_of
 
@@ -58,9 +58,10 @@ def layers(project: Project, deployment: str) -> list[str]:
     """Digests of the layers of what a release runs on; the release itself is the last one, and left out."""
     image = project.kubectl("get", "deployment", deployment, "--output", "jsonpath={..image}").stdout
     name, _, digest = image.partition("@")
-    host, _, repository = name.rpartition(":")[0].partition("/")
-    found: dict[str, Any] = registries.ask(f"http://{host}/v2/{repository}/manifests/{digest}", host)[0]
-    return [layer["digest"] for layer in found["layers"]][:-1]
+    registry, _, repository = name.rpartition(":")[0].partition("/")
+    found = Registry(registry).image(repository, digest)
+    assert found, f"{image} is not in the registry"
+    return [*found.layers[:-1]]
 
 
 def processes(project: Project, deployment: str) -> int:

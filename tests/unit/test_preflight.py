@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from model_serving.images import registries
+from model_serving.images import docker_config
 from model_serving.problems import InvalidInput
 from model_serving.stack import preflight
 from model_serving.stack.settings import Settings
@@ -124,8 +124,9 @@ def test_context_and_registry_are_told_at_once(kubeconfig: Path) -> None:
         ("localhost", "http://localhost/v2/"),
         ("127.0.0.1:5000/models", "http://127.0.0.1:5000/v2/"),
         ("europe-west6-docker.pkg.dev/p/models", "https://europe-west6-docker.pkg.dev/v2/"),
+        ("docker.io/team", "https://registry-1.docker.io/v2/"),
         ("localhost.example.com:5000", "https://localhost.example.com:5000/v2/"),
     ],
 )
 def test_only_this_machines_registry_is_asked_without_a_certificate(registry: str, url: str) -> None:
-    assert registries.registry_url(registry) == url
+    assert docker_config.registry_url(registry) == url

@@ -16,11 +16,10 @@ import pytest
 
 from model_serving import catalog
 from model_serving.__main__ import main
-from model_serving.images import registries
 from model_serving.images.builds import CONTENT_LABEL
+from model_serving.images.registry import Image, Registry, RegistryError
 from model_serving.pipelines import prune, rollback, stacks
 from model_serving.pipelines.backend import Backend, BackendError
-from model_serving.pipelines.images import Image, ImageRegistry, RegistryError
 from model_serving.pipelines.prune import Fate, Needs, decide, freed
 from tests.unit.conftest import serving
 
@@ -231,7 +230,6 @@ def manifest(*layers: str) -> dict[str, Any]:
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Its address with a path; it holds iris 1.0, 1.1 and 2.0, of which 1.1 is for two platforms, and their runtime."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    registries._account.cache_clear()
     Server.content = {
         "tags": {("iris", "1.0"): "sha256:a", ("iris", "1.1"): "sha256:i", ("iris", "2.0"): "sha256:d"}
         | {("runtime", BASE): "sha256:r"},
@@ -252,7 +250,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_registry_is_listed_page_by_page_below_its_path(registry: str) -> None:
-    listed = ImageRegistry(registry)
+    listed = Registry(registry)
     assert listed.repositories() == ["iris", "runtime"]
     images = {str(image): image for image in listed.images(["iris", "runtime", "missing"])}
     assert sorted(images) == ["iris:1.0", "iris:1.1", "iris:2.0", f"runtime:{BASE}"]
@@ -264,23 +262,23 @@ def test_a_registry_is_listed_page_by_page_below_its_path(registry: str) -> None
 
 def test_a_registry_may_keep_its_repositories_to_itself(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Server, "catalog", 403)
-    assert ImageRegistry(registry).repositories() is None
+    assert Registry(registry).repositories() is None
 
 
 def test_what_is_gone_already_is_fine(registry: str) -> None:
-    ImageRegistry(registry).delete("iris", "sha256:gone")
+    Registry(registry).delete("iris", "sha256:gone")
 
 
 @pytest.mark.parametrize(("status", "remedy"), [(405, "storage.delete.enabled"), (403, "docker login"), (500, "again")])
 def test_a_refusal_says_what_to_do(registry: str, monkeypatch: pytest.MonkeyPatch, status: int, remedy: str) -> None:
     monkeypatch.setattr(Server, "refusal", status)
     with pytest.raises(RegistryError, match=remedy):
-        ImageRegistry(registry).delete("iris", "sha256:a")
+        Registry(registry).delete("iris", "sha256:a")
 
 
 def test_a_registry_that_does_not_answer_is_named() -> None:
     with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1 could not list"):
-        ImageRegistry("127.0.0.1:1").repositories()
+        Registry("127.0.0.1:1").repositories()
 
 
 # the command
@@ -437,8 +435,8 @@ def test_the_lock_of_a_killed_update_is_not_in_the_way(project: Path) -> None:
 def test_artifact_registry_is_listed_and_left_to_itself(
     project: Path, registry: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = ImageRegistry
-    monkeypatch.setattr(prune, "ImageRegistry", lambda _: real(registry))
+    real = Registry
+    monkeypatch.setattr(prune, "Registry", lambda _: real(registry))
     path = project / "Pulumi.test.yaml"
     path.write_text(path.read_text().replace(registry, "europe-west1-docker.pkg.dev/p/models"))
     assert command() == 0

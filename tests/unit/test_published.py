@@ -20,9 +20,9 @@ class Registry(BaseHTTPRequestHandler):
 
     answers: ClassVar[dict[str, object]] = {
         "/v2/iris-dtc/manifests/1.0": {"manifests": [{"digest": "sha256:a"}]},
-        "/v2/iris-dtc/manifests/sha256:a": {"config": {"digest": "sha256:b"}},
+        "/v2/iris-dtc/manifests/sha256:a": {"config": {"digest": "sha256:b", "size": 1}, "layers": []},
         "/v2/iris-dtc/blobs/sha256:b": {"config": {"Labels": {LABEL: "old"}}},
-        "/v2/plain/manifests/1.0": {"config": {"digest": "sha256:c"}},
+        "/v2/plain/manifests/1.0": {"config": {"digest": "sha256:c", "size": 1}, "layers": []},
         "/v2/plain/blobs/sha256:c": {"config": {"Labels": None}},
     }
 

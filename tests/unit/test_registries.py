@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from model_serving.catalog import Release
-from model_serving.images import builds, registries
-from model_serving.images.settings import ImageSettings
+from model_serving.images import builds
+from model_serving.images.registry import Registry
 from model_serving.pipelines import lost_images
 from tests.unit.conftest import serving
 
@@ -21,11 +20,11 @@ ACCOUNT = "Basic " + base64.b64encode(b"user:secret").decode()
 LABELS = {builds.CONTENT_LABEL: "f00d"}
 
 
-class Registry(BaseHTTPRequestHandler):
+class Server(BaseHTTPRequestHandler):
     """Holds iris:1.0, and private/iris:1.0 for one account."""
 
     answers: ClassVar[dict[str, Any]] = {
-        "manifests/1.0": {"config": {"digest": "sha256:b"}},
+        "manifests/1.0": {"config": {"digest": "sha256:b", "size": 1}, "layers": []},
         "manifests/sha256:a": {},
         "blobs/sha256:b": {"config": {"Labels": LABELS}},
     }
@@ -55,10 +54,8 @@ class Registry(BaseHTTPRequestHandler):
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    registries._account.cache_clear()
-    with serving(Registry) as host:
+    with serving(Server) as host:
         yield host
-    registries._account.cache_clear()
 
 
 def log_in(folder: Path, **configuration: Any) -> None:
@@ -66,17 +63,18 @@ def log_in(folder: Path, **configuration: Any) -> None:
 
 
 def test_an_image_has_a_digest_and_its_labels(registry: str) -> None:
-    assert registries.find(f"{registry}/iris:1.0") == registries.Found(digest="sha256:a", labels=LABELS)
+    assert (found := Registry(registry).find("iris", "1.0"))
+    assert (found.digest, found.labels) == ("sha256:a", LABELS)
 
 
 @pytest.mark.parametrize("image", ["iris:1.1", "private/iris:1.0"])
 def test_what_is_not_there_or_not_for_us_is_not_found(registry: str, image: str) -> None:
-    assert registries.find(f"{registry}/{image}") is None
+    assert Registry(registry).find(*image.split(":")) is None
 
 
 def test_the_account_of_docker_is_shown_to_who_asks_for_it(registry: str, tmp_path: Path) -> None:
     log_in(tmp_path, auths={registry: {"auth": ACCOUNT.removeprefix("Basic ")}})
-    assert registries.find(f"{registry}/private/iris:1.0") is not None
+    assert Registry(registry).find("private/iris", "1.0") is not None
 
 
 def test_a_credential_helper_is_asked_for_the_account(
@@ -87,12 +85,12 @@ def test_a_credential_helper_is_asked_for_the_account(
     helper.write_text("""#!/bin/sh\ntest "$1" = get && echo '{"Username": "user", "Secret": "secret"}'\n""")
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert registries.find(f"{registry}/private/iris:1.0") is not None
+    assert Registry(registry).find("private/iris", "1.0") is not None
 
 
 def test_a_missing_helper_is_like_no_account(registry: str, tmp_path: Path) -> None:
     log_in(tmp_path, credsStore="nobody-has-this")
-    assert registries.find(f"{registry}/private/iris:1.0") is None
+    assert Registry(registry).find("private/iris", "1.0") is None
 
 
 def image(reference: str, digest: str, **more: Any) -> dict[str, Any]:
@@ -120,46 +118,3 @@ def test_no_image_is_lost_of_a_registry_that_does_not_tell(registry: str, refere
 
 def test_a_new_stack_has_lost_nothing() -> None:
     assert lost_images.find({}) == []
-
-
-class WithContent(Release):
-    """A release whose folder nobody reads."""
-
-    content_hash = LABELS[builds.CONTENT_LABEL]
-
-
-def release(version: str, cls: type[Release] = WithContent) -> Release:
-    folder = Path("models/iris-dtc/1.0")
-    return cls(
-        name="iris",
-        version=version,
-        folder=folder,
-        implementation="mlserver_sklearn.SKLearnModel",
-        lock=folder / "requirements.lock",
-        request=None,
-        response=None,
-    )
-
-
-def test_what_is_in_the_registry_is_not_built(registry: str) -> None:
-    found = builds.find([release("1.0"), release("1.1")], ImageSettings(), registry=registry, known=())
-    assert found.models == {"iris-1-0": "sha256:a"}
-
-
-def test_what_the_state_has_stays_declared(registry: str) -> None:
-    known = {builds.model_name(release("1.0"), ImageSettings())}
-    assert builds.find([release("1.0")], ImageSettings(), registry=registry, known=known).models == {}
-
-
-def test_what_was_built_on_another_base_stays_as_it_was_published(registry: str) -> None:
-    known = {builds.model_name(release("1.0"), ImageSettings(base="python:3.11.1-slim"))}
-    found = builds.find([release("1.0")], ImageSettings(base="python:3.11.2-slim"), registry=registry, known=known)
-    assert found.models == {"iris-1-0": "sha256:a"}
-
-
-def test_another_content_under_the_same_version_is_not_taken_for_it(registry: str) -> None:
-    assert builds.find([release("1.0", Release)], ImageSettings(), registry=registry, known=()).models == {}
-
-
-def test_a_registry_that_does_not_answer_has_nothing() -> None:
-    assert builds.find([release("1.0")], ImageSettings(), registry="127.0.0.1:1", known=()) == builds.Built()
