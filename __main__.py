@@ -12,6 +12,7 @@ from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.images import ModelImages
 from components.serving.models import Place, Serving
 from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
+from model_serving.images import builds
 from model_serving.problems import InvalidInput
 from model_serving.stack import inputs
 
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 def main() -> None:
     stack = read_inputs()
     settings = stack.settings
-    known_images = built_images.names()
+    plan = plan_images(stack)
     platform = declare_platform(settings)
     # Before what is in the cluster: a release waits for its image, and the engine takes up things as it hears of them.
-    images = ModelImages(settings, platform, stack.releases, known=known_images)
+    images = ModelImages(settings, platform, stack.releases, plan)
     reach = Reach(stack, platform.cluster if platform else None)
     namespace = ServingNamespace("models", ServingNamespaceArgs(namespace=settings.namespace), reach.administrator)
     agent = declare_agent(settings, namespace, reach.administrator)
@@ -41,7 +42,7 @@ def main() -> None:
     serving = Serving(place, images)
     pulumi.export("endpoint", gateway.endpoint)
     pulumi.export("models", {model.name: serving.serve(model) for model in stack.models})
-    built_images.remember(images.declared)
+    built_images.remember(plan.declared.values())
     if platform:
         pulumi.export("platform", platform.outputs)
     if settings.agent:
@@ -54,6 +55,16 @@ def read_inputs() -> inputs.Inputs:
         return inputs.read(pulumi.get_stack(), config, secret=[*filter(pulumi.runtime.is_config_secret, config)])
     except InvalidInput as error:
         raise pulumi.RunError(f"nothing was changed.\n\n{error}\n") from None
+
+
+def plan_images(stack: inputs.Inputs) -> builds.Plan:
+    releases, images = stack.releases, stack.settings.images
+    known = built_images.names()
+    found = builds.look_up(releases, images, known=known, registry=stack.settings.image_registry)
+    plan = builds.plan(releases, images, known=known, found=found)
+    if plan.refused:
+        raise pulumi.RunError("\n\n".join(["nothing was changed.", *map(str, plan.refused)]) + "\n")
+    return plan
 
 
 def declare_platform(settings: Settings) -> Platform | None:

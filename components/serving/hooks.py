@@ -8,7 +8,7 @@ from pathlib import Path
 import pulumi
 
 from components.serving.route import leaves_out
-from model_serving.images import artefacts, builds, published
+from model_serving.images import artefacts, builds
 
 
 def released_models_never_change(*, ask_registry: bool) -> pulumi.ResourceHook:
@@ -21,12 +21,8 @@ def released_models_never_change(*, ask_registry: bool) -> pulumi.ResourceHook:
     def refuse(args: pulumi.ResourceHookArgs) -> None:
         new, old = args.new_inputs or {}, args.old_inputs or {}
         unknown_to_state: dict[str, str] | None = None if ask_registry else {}
-        published.refuse_other_content(
-            new["tags"][0],
-            new["labels"][builds.CONTENT_LABEL],
-            label=builds.CONTENT_LABEL,
-            previous=old.get("labels", unknown_to_state),
-        )
+        labels = old.get("labels", unknown_to_state)
+        builds.refuse_other_content(new["tags"][0], new["labels"][builds.CONTENT_LABEL], previous=labels)
 
     return pulumi.ResourceHook("released-models-never-change", refuse, opts=pulumi.ResourceHookOptions(on_dry_run=True))
 

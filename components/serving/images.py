@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from components.serving import hooks
 from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
 from model_serving.catalog import Release
 from model_serving.images import artefacts, builds, runtimes
+from model_serving.images.builds import Plan
 from model_serving.stack.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,33 +19,21 @@ if TYPE_CHECKING:
 class ModelImages:
     """The images of the stack's releases, each declared once."""
 
-    def __init__(
-        self, settings: Settings, platform: Platform | None, releases: Sequence[Release], *, known: Collection[str]
-    ) -> None:
-        """Looks what the registry has already, and declares the images.
+    def __init__(self, settings: Settings, platform: Platform | None, releases: Sequence[Release], plan: Plan) -> None:
+        """Declares the images.
 
         Args:
             settings: say how images are built.
             platform: has the registry that they are pushed to, unless the settings name another.
             releases: those that will be served.
-            known: names of the images that this stack has built itself.
+            plan: what becomes of each of their images.
         """
         self._settings = settings.images
         self._build = BuildArgs(
             registry=settings.registry or (platform.registry.url if platform else ""), builder=settings.images.builder
         )
-        self._built = builds.find(
-            releases,
-            settings.images,
-            registry=settings.registry or (settings.gcp.image_registry if settings.gcp else ""),
-            known=known,
-        )
+        self._plan = plan
         self._runtimes: dict[str, RuntimeImage] = {}
-        self._models = [
-            builds.model_name(release, self._settings)
-            for release in releases
-            if release.label not in self._built.models
-        ]
         # A registry that the stack names is asked; the platform's own has immutable tags and may not be there yet.
         self._guard = hooks.released_models_never_change(ask_registry=bool(settings.registry))
         self._fetched = hooks.large_files_are_fetched(str(settings.remote))
@@ -55,7 +44,7 @@ class ModelImages:
         return self._images[release.label]
 
     def _declare(self, release: Release) -> ModelImage:
-        digest = self._built.models.get(release.label)
+        digest = self._plan.reused.get(builds.image_of(release))
         large = bool(release.pointers)
         return ModelImage(
             release.label,
@@ -74,12 +63,6 @@ class ModelImages:
             ),
         )
 
-    @property
-    def declared(self) -> list[str]:
-        """Names of those that are built by this stack, if they are not there yet."""
-        tags = self._runtimes.keys() - self._built.runtimes.keys()
-        return [*self._models, *map(builds.runtime_name, tags)]
-
     def _runtime(self, release: Release) -> RuntimeImage:
         runtime = runtimes.runtime_of(release, self._settings)
         if runtime.tag not in self._runtimes:
@@ -92,7 +75,7 @@ class ModelImages:
                     dockerfile=str(runtimes.DOCKERFILE),
                     context=str(runtime.context),
                     wheels=str(runtime.wheels) if runtime.wheels else None,
-                    digest=self._built.runtimes.get(runtime.tag),
+                    digest=self._plan.reused.get(builds.runtime_image(runtime.tag)),
                 ),
             )
         return self._runtimes[runtime.tag]

@@ -1,69 +1,149 @@
-"""Which images there are already, so that nothing is built for them: a rollback runs what ran before, byte for byte."""
+"""What becomes of a stack's images: built, run as they were published, or refused.
+
+A release never changes, and one that is in the registry is not built again: a rollback runs what ran before, byte for
+byte.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from model_serving.catalog import Release
-from model_serving.images import artefacts, published, runtimes
+from model_serving.images import artefacts, runtimes
 from model_serving.images.settings import ImageSettings
+from model_serving.problems import Failure
+
+if TYPE_CHECKING:
+    from model_serving.images.registry import Image, Registry
 
 DOCKERFILE: Final = Path("server/model.Dockerfile")
 CONTENT_LABEL: Final = "model-serving.content-hash"
 """Label of a model image: the hash of the release folder that it was built from."""
+AT_ONCE: Final = 8
+
+
+class AlreadyPublished(Failure):
+    """A version exists with other content."""
+
+    def __init__(self, image: str) -> None:
+        model, _, version = image.rpartition("/")[2].partition(":")
+        super().__init__(
+            f"models/{model}/{version} was changed after it was published.\n"
+            f"  Who asks for version {version} would get another model than yesterday.\n"
+            f"  Undo the change (git checkout models/{model}/{version}), or release it under a new version."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
-    """Images that are in the registry and not in the state of the stack.
+class Plan:
+    """What becomes of each image, by its name in the registry, e.g. ``iris:1.0`` or ``runtime:<tag>``.
 
     Attributes:
-        models: label of a release -> digest.
-        runtimes: tag -> digest.
+        declared: those that are resources of the stack, built if they are not there yet -> name that it remembers.
+        reused: those that are in the registry and that the stack does not remember -> digest.
+        refused: those that were published with other content.
     """
 
-    models: dict[str, str] = field(default_factory=dict)
-    runtimes: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, str] = field(default_factory=dict)
+    reused: dict[str, str] = field(default_factory=dict)
+    refused: list[AlreadyPublished] = field(default_factory=list)
 
 
-def find(releases: Sequence[Release], images: ImageSettings, *, registry: str, known: Collection[str]) -> Built:
-    """Looks for the images of releases that this stack has not built itself.
+def plan(
+    releases: Sequence[Release], images: ImageSettings, *, known: Collection[str], found: Mapping[str, Image]
+) -> Plan:
+    """Plans the images of releases, and of the runtimes under those that are declared.
+
+    An image that the stack remembers stays declared, or the state would let go of it. One whose base, runtime or
+    Dockerfile is another one today is not remembered, and run as it was published: declared, it would be built again,
+    and a registry with immutable tags refuses that.
 
     Args:
         releases: those that will be served.
         images: how images are built; decides their runtimes.
-        registry: where they would be pushed to.
-        known: names of the images that it has built. They stay declared, or the state would forget them.
+        known: names that the stack remembers, of the images that it has built itself.
+        found: name in the registry -> image, of those that are in it.
     """
-    models = _models([release for release in releases if model_name(release, images) not in known], registry)
-    missing = [release for release in releases if release.label not in models]
-    tags = {runtimes.runtime_of(release, images).tag for release in missing}
-    wanted = {f"{registry}/runtime:{tag}": tag for tag in tags if runtime_name(tag) not in known}
-    found = published.images(wanted)
-    return Built(models=models, runtimes={wanted[reference]: image.digest for reference, image in found.items()})
+    names, made = _remembered(releases, images), Plan()
+
+    def place(name: str, published: Image | None) -> None:
+        if published and names[name] not in known:
+            made.reused[name] = published.digest
+        else:
+            made.declared[name] = names[name]
+
+    for release in releases:
+        name, runtime = image_of(release), runtime_image(runtimes.tag_of(release, images))
+        published = found.get(name)
+        content = published.labels.get(CONTENT_LABEL) if published else None
+        if content and content != release.content_hash:
+            made.refused.append(AlreadyPublished(name))
+            continue
+        # An image without the label is not this project's: it is not run, and does not hinder a build.
+        place(name, published if content else None)
+        if name in made.declared:
+            place(runtime, found.get(runtime))
+    return made
 
 
-def dockerfile_of(release: Release) -> Path:
-    """What the image of a release is built by."""
-    return artefacts.DOCKERFILE if release.pointers else DOCKERFILE
+def look_up(
+    releases: Sequence[Release], images: ImageSettings, *, known: Collection[str], registry: str
+) -> dict[str, Image]:
+    """The images that are in a registry, of those that the stack does not remember: name in the registry -> image.
 
-
-def model_name(release: Release, images: ImageSettings) -> str:
-    """The image of a release as the stack remembers it, with what it is built by and on besides the release.
-
-    An image whose base, runtime or Dockerfile is another one today is not remembered, but found in the registry: it
-    stays as it was published. Declared, it would be built anew, and a registry with immutable tags refuses that.
+    A registry that cannot be asked has none: what is missing is built, and the push tells what is wrong.
     """
-    return _remembered(release.label, dockerfile_of(release), runtimes.tag_of(release, images))
+    names = [name for name, remembered in _remembered(releases, images).items() if remembered not in known]
+    if not names:
+        return {}
+    client = _client(registry)
+
+    def find(name: str) -> Image | None:
+        with suppress(OSError):
+            return client.find(*name.split(":"))
+        return None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return {name: image for name, image in zip(names, pool.map(find, names), strict=True) if image}
 
 
-def runtime_name(tag: str) -> str:
-    """The image of a runtime as the stack remembers it."""
-    return _remembered(runtime_resource(tag), runtimes.DOCKERFILE, tag)
+def refuse_other_content(reference: str, content_hash: str, *, previous: Mapping[str, str] | None = None) -> None:
+    """Compares a release with what was published under its version, if anything was.
+
+    A registry with accounts that does not let this one in is expected to refuse a second push of a tag by itself, as
+    Artifact Registry does here.
+
+    Args:
+        reference: image with its tag, ``<registry>/<model>:<version>``.
+        content_hash: hash of the release's folder.
+        previous: labels as the stack's state has them; without them the registry is asked.
+
+    Raises:
+        AlreadyPublished: if the version was published with other content.
+        OSError: if the registry does not answer.
+    """
+    if previous is None:
+        registry, _, name = reference.partition("/")
+        image = _client(registry).find(*name.rsplit(":", 1))
+        previous = image.labels if image else {}
+    if previous.get(CONTENT_LABEL, content_hash) != content_hash:
+        raise AlreadyPublished(reference)
+
+
+def image_of(release: Release) -> str:
+    """Name in the registry of the image of a release."""
+    return f"{release.name}:{release.version}"
+
+
+def runtime_image(tag: str) -> str:
+    """Name in the registry of the image of a runtime."""
+    return f"runtime:{tag}"
 
 
 def runtime_resource(tag: str) -> str:
@@ -71,17 +151,28 @@ def runtime_resource(tag: str) -> str:
     return f"runtime-{tag}"
 
 
-def _remembered(resource: str, dockerfile: Path, runtime: str) -> str:
+def dockerfile_of(release: Release) -> Path:
+    """What the image of a release is built by."""
+    return artefacts.DOCKERFILE if release.pointers else DOCKERFILE
+
+
+def _remembered(releases: Sequence[Release], images: ImageSettings) -> dict[str, str]:
+    """Name in the registry -> name that the stack remembers, with what the image is built by and on."""
+    names = {}
+    for release in releases:
+        tag = runtimes.tag_of(release, images)
+        names[image_of(release)] = f"{release.label}@{_recipe(dockerfile_of(release), tag)}"
+        names[runtime_image(tag)] = f"{runtime_resource(tag)}@{_recipe(runtimes.DOCKERFILE, tag)}"
+    return names
+
+
+def _recipe(dockerfile: Path, runtime: str) -> str:
     # The place of the Dockerfile is an input of the resource: an image that was declared with another would be built.
-    recipe = f"{dockerfile}\n".encode() + dockerfile.read_bytes() + runtime.encode()
-    return f"{resource}@{hashlib.sha256(recipe).hexdigest()[:12]}"
+    return hashlib.sha256(f"{dockerfile}\n".encode() + dockerfile.read_bytes() + runtime.encode()).hexdigest()[:12]
 
 
-def _models(releases: Sequence[Release], registry: str) -> dict[str, str]:
-    wanted = {f"{registry}/{release.name}:{release.version}": release for release in releases}
-    return {
-        wanted[reference].label: image.digest
-        for reference, image in published.images(wanted).items()
-        # Another content is refused when it is built.
-        if image.labels.get(CONTENT_LABEL) == wanted[reference].content_hash
-    }
+def _client(registry: str) -> Registry:
+    # Imported here: an update of a stack that has built all of its images does not wait for requests.
+    from model_serving.images.registry import Registry  # noqa: PLC0415
+
+    return Registry(registry)
