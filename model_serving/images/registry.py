@@ -22,6 +22,7 @@ import requests
 
 from model_serving.images import docker_config
 from model_serving.images.docker_config import REGISTRY_TIMEOUT_SECONDS
+from model_serving.problems import Failure
 
 MANIFESTS: Final = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
@@ -35,7 +36,7 @@ NOTHING_CHANGED: Final = "What it has is not known, and nothing in it was change
 _PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
 
 
-class RegistryError(OSError):
+class RegistryError(Failure, OSError):
     """A registry did not do what it was asked, in three parts: what, consequence, remedy.
 
     Attributes:
