@@ -1,14 +1,17 @@
-"""What settings are made of: the base class, shared formats, how a rule refuses, and how a mistake is told."""
+"""Building blocks of settings: the base class, shared formats, rules between settings, and error messages."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Final, TypeAlias, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from model_serving.problems import Problem
@@ -24,106 +27,164 @@ REMOTE_PATTERN: Final = r"^((gs|s3|az)://[^/\s]+(/\S*)?|file:///\S+)$"
 RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN)]
 """A remote for large files: a bucket of Google's, of S3 or of Azure with an optional path, or a folder."""
 
+Branch = Annotated[str, Field(min_length=1, pattern=r"^[\w./-]+$")]
+Identifier = Annotated[int, Field(gt=0)]
+"""An ID that GitLab or GitHub assigns once and, unlike a name, never reuses."""
+
+
+def _without_line_breaks(schema: dict[str, Any]) -> None:
+    for setting in schema["properties"].values():
+        if "description" in setting:
+            setting["description"] = " ".join(setting["description"].split())
+
 
 class Section(BaseModel):
-    """A part of the stack file. Keys are camelCase there, as in Pulumi's own files, and unknown ones are refused."""
+    """A part of the stack file. Keys are camelCase, as in Pulumi's own files; unknown keys are refused.
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, coerce_numbers_to_str=False)
+    The docstring below a field is its description, in messages and in the JSON Schema.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_without_line_breaks,
+    )
+
+
+Violation: TypeAlias = tuple[str, str, str]
+"""A broken rule: the key, relative to its section, and what is wrong with it; the consequence; the remedy."""
+Rule: TypeAlias = Callable[[Any], Iterable[Violation]]
+"""Compares settings of one section, whose type is the annotation of the first parameter."""
 
 
 def wrong(what: str, consequence: str, remedy: str) -> PydanticCustomError:
-    """What a rule raises, in the three parts in which this project says a mistake; ``what`` follows the key."""
-    # The texts go in as context and not as a template: a brace in a value must not be read as a placeholder.
+    """The error that a validator of a single value raises; ``what`` follows the key."""
+    # The texts are passed as context and not as a template: a brace in a value must not be read as a placeholder.
     return PydanticCustomError("setting", "{what}", {"what": what, "consequence": consequence, "remedy": remedy})
 
 
-def problems_of(
-    error: ValidationError,
-    settings: type[BaseModel],
-    *,
-    file: str,
-    prefix: str = "",
-    retired: Mapping[str, str] | None = None,
-) -> list[Problem]:
-    """Every mistake of a file, each with its key, its value, what it would cause and its cure.
+def violations(section: Section, rules: Iterable[Rule]) -> Iterator[Violation]:
+    """Applies rules to a section and to all sections inside it.
+
+    A rule that reads an invalid setting is skipped, see `valid_part`.
+    """
+    forms = {rule: next(iter(inspect.signature(rule, eval_str=True).parameters.values())).annotation for rule in rules}
+    for place, part in _sections_below("", section):
+        for rule, form in forms.items():
+            if isinstance(part, form):
+                with suppress(AttributeError):
+                    yield from ((f"{place}{what}", consequence, remedy) for what, consequence, remedy in rule(part))
+
+
+def _sections_below(place: str, value: object) -> Iterator[tuple[str, Section]]:
+    if isinstance(value, Section):
+        yield place, value
+        inside = {str(type(value).model_fields[name].alias): each for name, each in value}
+    else:
+        inside = value if isinstance(value, dict) else {}
+    for key, each in inside.items():
+        yield from _sections_below(f"{place}{key}.", each)
+
+
+def valid_part(form: type[Section], values: Mapping[str, Any]) -> Section:
+    """A section without its invalid settings; reading one of those raises AttributeError.
+
+    If a key is misspelt, the setting that was probably meant is invalid too.
+    """
+    names = {str(info.alias): name for name, info in form.model_fields.items()}
+    invalid = {names[near] for key in values.keys() - names for near in difflib.get_close_matches(key, names, n=1)}
+    valid: dict[str, Any] = {}
+    for key in names.keys() & values.keys():
+        try:
+            valid[names[key]] = _valid_value(form.model_fields[names[key]], values[key])
+        except ValidationError:
+            invalid.add(names[key])
+    section = form.model_construct(**valid)
+    for name in invalid - valid.keys():
+        vars(section).pop(name, None)  # the default, which does not apply
+    return section
+
+
+def _valid_value(info: FieldInfo, value: Any) -> Any:
+    try:
+        return TypeAdapter(info.rebuild_annotation()).validate_python(value)
+    except ValidationError:
+        form = next(sections_in(info.annotation), None)
+        if form is None or not issubclass(form, Section) or not isinstance(value, dict):
+            raise
+        if get_origin(info.annotation) is dict:
+            return {key: valid_part(form, each) for key, each in value.items() if isinstance(each, dict)}
+        return valid_part(form, value)
+
+
+def problems_of(error: ValidationError, settings: type[BaseModel], *, file: str, prefix: str = "") -> list[Problem]:
+    """Every mistake in a file, each with its key, value, consequence and remedy.
 
     Args:
-        error: what validating the file's content raised.
-        settings: what the file holds.
+        error: raised by the validation of the file's content.
+        settings: the form of the file.
         file: as the reader knows it.
         prefix: of the keys in the file.
-        retired: key that was there once -> what to write instead.
     """
-    teller = _Teller(settings, file, prefix, retired or {})
-    return [teller.problem(details) for details in error.errors(include_url=False)]
 
-
-class _Teller:
-    def __init__(self, settings: type[BaseModel], file: str, prefix: str, retired: Mapping[str, str]) -> None:
-        self._settings = settings
-        self._file = file
-        self._prefix = prefix
-        self._retired = retired
-
-    def problem(self, details: ErrorDetails) -> Problem:
-        key = self._prefix + ".".join(str(part) for part in details["loc"] if part != "[key]")
-        context = details.get("ctx", {})
+    def problem(details: ErrorDetails) -> Problem:
+        location = details["loc"]
+        key = prefix + ".".join(str(part) for part in location if part != "[key]")
         match details["type"]:
             case "setting":
+                context = details["ctx"]
                 what, consequence, remedy = f"{key} {context['what']}", context["consequence"], context["remedy"]
             case "extra_forbidden":
-                what = f"{key} is no setting"
-                consequence = "It would be ignored, and what it says would not happen."
-                remedy = self._nearest(str(details["loc"][-1]), self._section_at(details["loc"][:-1]))
+                what, consequence = f"unknown setting {key}", "It would have no effect."
+                remedy = _nearest(settings, location)
             case "missing":
-                what = f"{key} is missing"
-                consequence, remedy = self._advice(details)
+                what, (consequence, remedy) = f"{key} is missing", _advice(settings, details)
             case _:
                 what = f"{key} is {json.dumps(details['input'], default=str)}"
-                consequence, remedy = self._advice(details)
-        return Problem(file=self._file, what=what, consequence=consequence, remedy=remedy)
+                consequence, remedy = _advice(settings, details)
+        return Problem(file=file, what=what, consequence=consequence, remedy=remedy)
 
-    def _advice(self, details: ErrorDetails) -> tuple[str, str]:
-        """What the setting itself says of a wrong value, else the rule that the value breaks."""
-        section, key = self._field_at(details["loc"])
+    return [problem(details) for details in error.errors(include_url=False)]
+
+
+def _advice(settings: type[BaseModel], details: ErrorDetails) -> tuple[str, str]:
+    """Consequence and remedy of a wrong value: the setting's own, else its purpose and the constraint it breaks."""
+    _, info = _place(settings, details["loc"])
+    if info is None:
+        return "It would have no effect.", f"{details['msg']}."
+    extra = info.json_schema_extra
+    if isinstance(extra, dict) and "remedy" in extra:
+        return str(extra["consequence"]), str(extra["remedy"])
+    examples = " or ".join(map(str, info.examples or ()))
+    return (
+        f"Meaning of the setting: {' '.join((info.description or '').split())}",
+        f"Write for example {examples}." if examples else f"{details['msg']}.",
+    )
+
+
+def _nearest(settings: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    section, _ = _place(settings, location[:-1])
+    known = [str(info.alias) for info in section.model_fields.values()]
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known here: {', '.join(sorted(known))}."
+
+
+def _place(settings: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The innermost section and setting at a place; an entry of a list or mapping belongs to the setting."""
+    section, setting = settings, None
+    for part in location:
         for info in section.model_fields.values():
-            extra = info.json_schema_extra
-            if info.alias == key:
-                if isinstance(extra, dict) and "remedy" in extra:
-                    return str(extra["consequence"]), str(extra["remedy"])
-                consequence = f"It is meant for this: {info.description}"
-                if info.examples:
-                    return consequence, f"Write for example {' or '.join(map(str, info.examples))}."
-                return consequence, f"{details['msg']}."
-        return "What it says would not happen.", f"{details['msg']}."
-
-    def _nearest(self, key: str, section: type[BaseModel]) -> str:
-        if key in self._retired:
-            return self._retired[key]
-        known = [str(info.alias) for info in section.model_fields.values()]
-        close = difflib.get_close_matches(key, known, n=1)
-        return f"Did you mean {close[0]}?" if close else f"Known here: {', '.join(sorted(known))}."
-
-    def _section_at(self, location: tuple[int | str, ...]) -> type[BaseModel]:
-        """The deepest section on the way to a place in the file."""
-        section: type[BaseModel] = self._settings
-        for part in location:
-            for info in section.model_fields.values():
-                if info.alias == part:
-                    section = next(sections_in(info.annotation), section)
-        return section
-
-    def _field_at(self, location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
-        """The setting that a place belongs to: an entry of a list or a mapping is described where the list is."""
-        for end in range(len(location), 0, -1):
-            section = self._section_at(location[: end - 1])
-            if any(info.alias == location[end - 1] for info in section.model_fields.values()):
-                return section, str(location[end - 1])
-        return self._settings, str(location[0])
+            if info.alias == part:
+                setting = info
+                section = next(sections_in(info.annotation), section)
+                break
+    return section, setting
 
 
 def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections that a field's type is made of."""
+    """The sections in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):

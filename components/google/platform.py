@@ -54,10 +54,9 @@ from model_serving.stack.google import (
     GcpSettings,
     GitHubSettings,
     GitLabSettings,
-    NetworkSettings,
-    NodePoolSettings,
     names,
 )
+from model_serving.stack.google_cluster import NetworkSettings, NodePoolSettings
 
 
 @dataclass(frozen=True, kw_only=True)

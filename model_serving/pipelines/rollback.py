@@ -22,7 +22,8 @@ from model_serving.pipelines import stacks
 from model_serving.pipelines.backend import Backend, BackendError
 from model_serving.problems import InvalidInput, Problem
 from model_serving.stack import live
-from model_serving.stack.settings import ALL_TRAFFIC, NAMESPACE, ModelSettings
+from model_serving.stack.models import ALL_TRAFFIC, ModelSettings
+from model_serving.stack.settings import NAMESPACE
 
 NAME: Final = "rollback"
 HELP: Final = "put a model back to what served before, in the stack file"

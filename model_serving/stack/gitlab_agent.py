@@ -1,7 +1,7 @@
-"""What a stack says of the GitLab agent: the keys under ``model-serving:agent``.
+"""Settings of the GitLab agent, under ``model-serving:agent``, and the rules between them.
 
-Plain Python, like every part of the settings: also what GitLab calls a job inside the cluster, and what the agent's own
-file in its repository has to say.
+Plain Python, like all settings. Also the groups that GitLab assigns to a job inside the cluster, and the content of the
+agent's configuration file.
 """
 
 from __future__ import annotations
@@ -13,80 +13,75 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field
 
 from model_serving.problems import Problem
-from model_serving.sections import Cidr, DnsLabel, HttpUrl, Quantity, Section, wrong
+from model_serving.sections import Branch, Cidr, DnsLabel, HttpUrl, Identifier, Quantity, Section, Violation, wrong
 from model_serving.stack.pipelines import Tier
 
 KEY: Final = "model-serving:agent"
 CHARTS: Final = "https://charts.gitlab.io"
 CHART_VERSION: Final = "2.29.0"
-"""Of GitLab's chart, whose keys this project fills in. 2.6.2 has the same."""
+"""Version of GitLab's chart whose keys this project sets. 2.6.2 has the same keys."""
 MOST_TOKENS: Final = 2
 """GitLab refuses a third active token, https://docs.gitlab.com/user/clusters/agent/work_with_agent/."""
 DEPLOYER: Final = "deploy"
-"""ServiceAccount that jobs act as where the stack says ``accessAs: impersonate``."""
+"""ServiceAccount that jobs act as with ``accessAs: impersonate``."""
 TIERS: Final[tuple[Tier, ...]] = ("production", "staging", "testing", "development", "other")
 _FIXED_VALUES: Final = frozenset(
     {"affinity", "config", "podSecurityContext", "rbac", "replicas", "resources", "securityContext", "serviceAccount"}
 )
 _PATH: Final = ("./", "../", "/")
-"""How the reference of a chart begins that is a folder or an archive."""
+"""Prefixes of a chart reference that is the path of a folder or an archive."""
 _SLUG: Final = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 _LONGEST_SLUG: Final = 24
 
+
+def _different_names(tokens: list[str]) -> list[str]:
+    if len(set(tokens)) < len(tokens):
+        raise wrong(
+            f"is {', '.join(tokens)}, twice the same name",
+            "Two tokens with one name are one token, and the old one would be revoked before the new one is in use.",
+            "Write another name for the new token.",
+        )
+    return tokens
+
+
+def _not_ours(values: dict[str, Any]) -> dict[str, Any]:
+    if ours := sorted(_FIXED_VALUES & values.keys()):
+        raise wrong(
+            f"has {', '.join(ours)}",
+            "The agent's token, permissions and restrictions would differ from those that this project tests.",
+            f"Remove it; the settings of {KEY} determine it.",
+        )
+    return values
+
+
 ProjectPath = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)+$")]
-Identifier = Annotated[int, Field(gt=0)]
 Slug = Annotated[str, Field(pattern=f"^{_SLUG}$", max_length=_LONGEST_SLUG)]
-"""Name of an environment that GitLab takes over as it is. Of any other it makes a slug with a random end."""
+"""An environment name that GitLab uses unchanged. Any other name becomes a slug with a random suffix."""
 TokenName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
 AccessAs = Literal["ci_job", "impersonate", "agent"]
 
 
 class ChartSettings(Section):
-    """Where the Helm chart comes from."""
+    """Source of the Helm chart."""
 
     reference: str = Field(
         "gitlab-agent",
         min_length=1,
         examples=["gitlab-agent", "oci://registry.example.com/charts/gitlab-agent", "./charts/gitlab-agent"],
-        description="Name of the chart in its repository, an OCI reference, or the path of a folder or an archive.",
     )
+    """Name of the chart in its repository, an OCI reference, or the path of a folder or an archive."""
     repository: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
-        None,
-        description=f"Address of a Helm repository. Without it, a chart that is named by its name comes from {CHARTS}.",
+        None, description=f"Address of a Helm repository. Without it, a chart referenced by name comes from {CHARTS}."
     )
     version: str | None = Field(
         None,
-        validate_default=True,
         min_length=1,
-        description=f"Version of the chart. Without it {CHART_VERSION} of GitLab's repository; a path has its own.",
+        description=f"Version of the chart. Defaults to {CHART_VERSION} for GitLab's repository; a chart at a path has "
+        "its own version.",
     )
-
-    @field_validator("repository")
-    @classmethod
-    def _of_a_name(cls, value: str | None, info: ValidationInfo) -> str | None:
-        reference = str(info.data.get("reference", ""))
-        if value is not None and (reference.startswith(("oci://", *_PATH))):
-            raise wrong(
-                f"is set, and reference is {reference}",
-                "Helm would look for the chart in one place alone, and not in the one that a reader expects.",
-                "Remove repository, or write the chart's name as reference.",
-            )
-        return value
-
-    @field_validator("version")
-    @classmethod
-    def _pinned(cls, value: str | None, info: ValidationInfo) -> str | None:
-        reference, repository = str(info.data.get("reference", "")), info.data.get("repository")
-        if value is None and (reference.startswith("oci://") or repository is not None):
-            raise wrong(
-                "is missing, and the chart is not from GitLab's own repository",
-                "Each update would install whatever is newest there.",
-                f"Write the version, e.g. {CHART_VERSION}.",
-            )
-        return value
 
     @property
     def is_local(self) -> bool:
@@ -94,172 +89,121 @@ class ChartSettings(Section):
 
     @property
     def address(self) -> str | None:
-        """Of the Helm repository; None for a chart that is in none."""
+        """Address of the Helm repository; None for a chart that is not in one."""
         if self.is_local or self.reference.startswith("oci://"):
             return None
         return self.repository or CHARTS
 
     @property
     def pinned_version(self) -> str | None:
-        """What to install; None for a path, which is one version."""
+        """Version to install; None for a path, which has only one version."""
         return self.version or (None if self.is_local else CHART_VERSION)
 
 
 class JobProject(Section):
     """A further project whose jobs may deploy."""
 
-    path: ProjectPath = Field(examples=["acme/model-serving"], description="Path of the project in GitLab.")
-    id: Identifier = Field(description="Number of the project (Settings, General).")
+    path: ProjectPath = Field(examples=["acme/model-serving"])
+    """Path of the project in GitLab."""
+    id: Identifier
+    """ID of the project (Settings, General)."""
 
 
 class AgentSettings(Section):
-    """The GitLab agent, through which jobs reach the cluster without a route to it and without Google's credentials."""
+    """The GitLab agent: jobs reach the cluster through it, without a network route and without Google credentials."""
 
-    name: DnsLabel = Field(examples=["dev"], description="Name of the agent in its GitLab project.")
-    project: ProjectPath = Field(
-        examples=["acme/model-serving"],
-        description="Path of the project that has the agent and its configuration file; its jobs may deploy.",
-    )
+    name: DnsLabel = Field(examples=["dev"])
+    """Name of the agent in its GitLab project."""
+    project: ProjectPath = Field(examples=["acme/model-serving"])
+    """Path of the project that holds the agent and its configuration file; its jobs may deploy."""
     project_id: Identifier = Field(
-        description="Number of that project.",
         json_schema_extra={
-            "consequence": "No job could be told from another project's, so none could be let in.",
-            "remedy": "Write the number that GitLab shows under Settings, General, without quotes.",
-        },
+            "consequence": "No job could be told apart from another project's, so none could be allowed.",
+            "remedy": "Write the ID that GitLab shows under Settings, General, without quotes.",
+        }
     )
-    group_ids: list[Identifier] = Field(
-        default_factory=list,
-        description="Numbers of all groups above the projects, the outermost too. GitLab names them with each request "
-        "of a job, and with accessAs ci_job a group that is not listed is a 403 for every request.",
-    )
-    projects: list[JobProject] = Field(
-        default_factory=list, description="Further projects whose jobs may deploy through this agent."
-    )
+    """ID of that project."""
+    group_ids: list[Identifier] = Field(default_factory=list)
+    """IDs of all groups above the projects, including the outermost. GitLab sends them with each request of a job; with
+    accessAs ci_job, every request fails with 403 if a group is not listed."""
+    projects: list[JobProject] = Field(default_factory=list)
+    """Further projects whose jobs may deploy through this agent."""
     environment: Slug | None = Field(
         None,
         examples=["dev"],
-        description="Environment of the jobs that may deploy. Without it the stack's name.",
         json_schema_extra={
-            "consequence": "GitLab would shorten it to a name with a random end, which no binding could know.",
-            "remedy": "Write at most 24 lower-case letters, digits and single hyphens, a letter first.",
+            "consequence": "GitLab would shorten it to a name with a random suffix, which no binding could match.",
+            "remedy": "Write at most 24 lower-case letters, digits and single hyphens, starting with a letter.",
         },
     )
-    access_as: AccessAs = Field(
-        "ci_job",
-        description="Who a job is inside the cluster: ci_job, itself, by project and environment (Premium); "
-        "impersonate, one ServiceAccount (Premium, narrowest rights of the agent); agent, the agent itself (Free).",
-    )
-    register_: bool = Field(
-        True,
-        alias="register",
-        description="Register the agent and make its tokens; needs GITLAB_TOKEN of a Maintainer, scope api. Else the "
-        "agent is there already, and its token is model-serving:agentToken.",
-    )
-    tokens: list[TokenName] = Field(
+    """Environment of the jobs that may deploy. Defaults to the stack's name."""
+    access_as: AccessAs = "ci_job"
+    """Identity of a job inside the cluster: ci_job, the job itself, by project and environment (Premium); impersonate,
+    one ServiceAccount (Premium, fewest permissions for the agent); agent, the agent itself (Free)."""
+    register_: bool = Field(True, alias="register")
+    """Register the agent and create its tokens; needs GITLAB_TOKEN of a Maintainer, scope api. If false, the agent
+    already exists, and its token is model-serving:agentToken."""
+    tokens: Annotated[list[TokenName], AfterValidator(_different_names)] = Field(
         default_factory=lambda: ["first"],
         min_length=1,
         max_length=MOST_TOKENS,
-        description="Names of the agent's tokens; the last one is in use. To change it: add one, then remove the old.",
         json_schema_extra={
-            "consequence": "The agent would have no token, or more than GitLab lets it have.",
-            "remedy": "Write one name, or two while the token is being changed, the new one last.",
+            "consequence": "The agent would have no token, or more than GitLab allows.",
+            "remedy": "Write one name, or two during a rotation, the new one last.",
         },
     )
-    configuration: Literal["checked", "written", "elsewhere"] = Field(
-        "checked",
-        description="The file .gitlab/agents/<name>/config.yaml: checked in this checkout "
-        "(`python -m model_serving agent` writes "
-        "it), written to the default branch by a commit of the program, or somebody else's.",
-    )
-    branch: str = Field(
-        "main", min_length=1, pattern=r"^[\w./-]+$", description="Default branch, for configuration: written."
-    )
-    gitlab: HttpUrl = Field("https://gitlab.com", description="Address of the GitLab, without a slash at the end.")
+    """Names of the agent's tokens; the last one is in use. To rotate: add a new name, then remove the old one."""
+    configuration: Literal["checked", "written", "elsewhere"] = "checked"
+    """How the file .gitlab/agents/<name>/config.yaml is managed: checked in this checkout (`python -m model_serving
+    agent` writes it), written to the default branch by a commit of the program, or elsewhere, by somebody else."""
+    branch: Branch = "main"
+    """Default branch, for configuration: written."""
+    gitlab: HttpUrl = "https://gitlab.com"
+    """Address of the GitLab instance, without a trailing slash."""
     kas: Annotated[str, Field(pattern=r"^(wss|grpcs)://[^/\s:]+(:\d+)?(/\S*)?$")] = Field(
-        "wss://kas.gitlab.com",
-        examples=["wss://kas.gitlab.com", "wss://gitlab.example.com/-/kubernetes-agent/"],
-        description="Address that the agent connects to. Without encryption its token would be readable on the way.",
+        "wss://kas.gitlab.com", examples=["wss://kas.gitlab.com", "wss://gitlab.example.com/-/kubernetes-agent/"]
     )
-    kas_ranges: list[Cidr] = Field(
-        default_factory=lambda: ["0.0.0.0/0"],
-        min_length=1,
-        description="Addresses of the KAS. A NetworkPolicy knows no names, so GitLab.com's means anywhere.",
-    )
+    """Address that the agent connects to. Without encryption, its token could be read in transit."""
+    kas_ranges: list[Cidr] = Field(default_factory=lambda: ["0.0.0.0/0"], min_length=1)
+    """Addresses of the KAS. A NetworkPolicy cannot match host names, so for GitLab.com this means any address."""
     api_server_ranges: list[Cidr] = Field(
-        default_factory=lambda: ["0.0.0.0/0"],
-        min_length=1,
-        examples=["172.16.0.2/32"],
-        description="Addresses behind the Service kubernetes: `kubectl get endpointslices --namespace default`.",
+        default_factory=lambda: ["0.0.0.0/0"], min_length=1, examples=["172.16.0.2/32"]
     )
-    api_server_port: int = Field(443, ge=1, le=65535, description="Port behind the Service kubernetes.")
-    namespace: DnsLabel = Field("gitlab-agent", description="Kubernetes namespace of the agent, and of nothing else.")
+    """Addresses behind the Service kubernetes: `kubectl get endpointslices --namespace default`."""
+    api_server_port: int = Field(443, ge=1, le=65535)
+    """Port behind the Service kubernetes."""
+    namespace: DnsLabel = "gitlab-agent"
+    """Kubernetes namespace used only for the agent."""
     replicas: int = Field(
         2,
         ge=2,
         le=10,
-        description="Pods of the agent.",
         json_schema_extra={
-            "consequence": "The jobs would be cut off whenever the one pod is moved.",
+            "consequence": "Jobs would be cut off whenever the only pod is moved.",
             "remedy": "Write 2 or more.",
         },
     )
-    cpu: Quantity = Field("50m", examples=["50m"], description="Cores reserved for a pod of the agent.")
-    memory: Quantity = Field(
-        "128Mi", examples=["128Mi"], description="Memory of a pod of the agent, request and limit alike."
-    )
-    chart: ChartSettings = Field(default_factory=ChartSettings, description="The Helm chart that is installed.")
-    values: dict[str, Any] = Field(
-        default_factory=dict, description="Further values of the chart, e.g. image or nodeSelector. No secrets."
-    )
-    administrator_context: str | None = Field(
-        None,
-        min_length=1,
-        description="Kube context for what the agent must not touch, in a stack without a gcp section whose "
-        "kubeContext is the agent's: namespaces, rights, the agent itself.",
-    )
-
-    @field_validator("tokens")
-    @classmethod
-    def _each_once(cls, value: list[str]) -> list[str]:
-        if len(set(value)) < len(value):
-            raise wrong(
-                f"is {', '.join(value)}, twice the same",
-                "Two tokens of one name are one, and the old one would go before the new one is in use.",
-                "Write another name for the new token.",
-            )
-        return value
-
-    @field_validator("projects")
-    @classmethod
-    def _others(cls, value: list[JobProject], info: ValidationInfo) -> list[JobProject]:
-        numbers = [info.data.get("project_id"), *(each.id for each in value)]
-        if twice := sorted({number for number in numbers if number is not None and numbers.count(number) > 1}):
-            raise wrong(
-                f"names the project {twice[0]} twice",
-                "The agent's own project is always let in, and a second entry for one project is ignored by GitLab.",
-                "Remove one of the two.",
-            )
-        return value
-
-    @field_validator("values")
-    @classmethod
-    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if ours := sorted(_FIXED_VALUES & value.keys()):
-            raise wrong(
-                f"has {', '.join(ours)}",
-                "The agent's token, rights and restrictions would no longer be what this project's tests prove.",
-                f"Remove it; the settings of {KEY} decide it.",
-            )
-        return value
+    """Number of agent pods."""
+    cpu: Quantity = Field("50m", examples=["50m"])
+    """CPU request of an agent pod, in cores."""
+    memory: Quantity = Field("128Mi", examples=["128Mi"])
+    """Memory request and limit of an agent pod."""
+    chart: ChartSettings = Field(default_factory=ChartSettings)
+    """The Helm chart to install."""
+    values: Annotated[dict[str, Any], AfterValidator(_not_ours)] = Field(default_factory=dict)
+    """Further values of the chart, e.g. image or nodeSelector. No secrets."""
+    administrator_context: str | None = Field(None, min_length=1)
+    """Kube context for what the agent must not touch: namespaces, permissions, the agent itself. For a stack without a
+    gcp section whose kubeContext is the agent's."""
 
     @property
     def kube_context(self) -> str:
-        """The context that GitLab gives to jobs."""
+        """Kube context that GitLab provides to jobs."""
         return f"{self.project}:{self.name}"
 
     @property
     def configuration_path(self) -> str:
-        """Where GitLab looks for what the agent may be used for, in the project's default branch."""
+        """Path of the agent's configuration file in the project's default branch."""
         return f".gitlab/agents/{self.name}/config.yaml"
 
     @property
@@ -269,15 +213,15 @@ class AgentSettings(Section):
 
     @property
     def all_projects(self) -> Mapping[str, int]:
-        """Path to number of every project whose jobs may deploy, the agent's own first."""
+        """Path to ID of every project whose jobs may deploy, the agent's own first."""
         return {self.project: self.project_id, **{each.path: each.id for each in self.projects}}
 
     def groups_that_deploy(self, environment: str) -> list[str]:
-        """What GitLab calls the jobs of an environment, one group for each project."""
+        """Groups of an environment's jobs, one per project."""
         return [f"gitlab:project_env:{number}:{environment}" for number in self.all_projects.values()]
 
     def groups_sent(self, environment: str, tier: Tier | None) -> list[str]:
-        """Every group that GitLab names with a request of such a job; one that may not be named is a 403."""
+        """All groups that GitLab sends with a request of such a job; one that may not be impersonated causes a 403."""
         tiers = [tier] if tier else TIERS
         projects = self.all_projects.values()
         return [
@@ -290,9 +234,9 @@ class AgentSettings(Section):
         ]
 
     def configuration_content(self, environment: str, serving_namespace: str) -> dict[str, Any]:
-        """What the agent's file has to say.
+        """Required content of the agent's configuration file.
 
-        The agent's own project has an entry like any other: without one GitLab lets all of its jobs in, unfiltered.
+        The agent's own project has an entry too: without one, GitLab allows all of its jobs without a filter.
         """
         names = {
             "ci_job": {"ci_job": {}},
@@ -312,118 +256,81 @@ class AgentSettings(Section):
         return {"ci_access": {"projects": entries}}
 
     def configuration_text(self, stack: str, environment: str, serving_namespace: str) -> str:
-        """The agent's file as it is written."""
+        """Text of the agent's configuration file."""
         content = yaml.safe_dump(self.configuration_content(environment, serving_namespace), sort_keys=False)
         command = f"python -m model_serving agent --stack {stack}"
-        return f"# Made from {_file(stack)} by `{command}`: change it there.\n{content}"
+        return f"# Generated from {_file(stack)} by `{command}`: change it there.\n{content}"
 
 
 def environment_of(agent: AgentSettings, stack: str) -> str:
-    """The environment whose jobs deploy a stack."""
+    """Environment whose jobs deploy a stack."""
     return agent.environment or stack
 
 
-def problems(
-    agent: AgentSettings,
-    *,
-    stack: str,
-    has_token: bool,
-    kube_context: str | None,
-    serving_namespace: str,
-    has_platform: bool,
-) -> Iterator[Problem]:
-    """What does not fit together between the agent's section and the rest of its stack.
-
-    Args:
-        agent: the section.
-        stack: the stack's name.
-        has_token: whether ``model-serving:agentToken`` is set.
-        kube_context: the stack's.
-        serving_namespace: of the models.
-        has_platform: whether the stack has a gcp section.
-    """
-    rules = (
-        *_token_problems(agent, has_token=has_token),
-        *_context_problems(agent, kube_context, has_platform=has_platform),
-        *_place_problems(agent, stack, serving_namespace),
-    )
-    yield from (
-        Problem(file=_file(stack), what=what, consequence=consequence, remedy=remedy)
-        for what, consequence, remedy in rules
-    )
-
-
-def _token_problems(agent: AgentSettings, *, has_token: bool) -> Iterator[tuple[str, str, str]]:
-    if agent.register_ and has_token:
+def chart_has_one_source_and_version(chart: ChartSettings) -> Iterator[Violation]:
+    if chart.repository is not None and chart.reference.startswith(("oci://", *_PATH)):
         yield (
-            f"model-serving:agentToken is set, and {KEY}.register is true",
-            "The program makes a token of its own, and the one in the stack file would be a secret for nothing.",
-            "Remove one: `pulumi config rm model-serving:agentToken`, or write register: false.",
+            f"repository is set, and reference is {chart.reference}",
+            "Helm would use only one of them, which may not be the one that a reader expects.",
+            "Remove repository, or write the chart's name as reference.",
         )
-    if not agent.register_ and not has_token:
+    if chart.version is None and (chart.repository is not None or chart.reference.startswith("oci://")):
         yield (
-            f"model-serving:agentToken is missing, and {KEY}.register is false",
-            "The agent could not log in to GitLab.",
-            "Run `pulumi config set --secret model-serving:agentToken` and paste the token that GitLab showed.",
+            "version is missing, and the chart is not from GitLab's own repository",
+            "Each update would install the newest version.",
+            f"Write the version, e.g. {CHART_VERSION}.",
         )
+
+
+def projects_are_named_once(agent: AgentSettings) -> Iterator[Violation]:
+    numbers = [agent.project_id, *(each.id for each in agent.projects)]
+    if twice := sorted({number for number in numbers if numbers.count(number) > 1}):
+        yield (
+            f"projects names the project {twice[0]} twice",
+            "The agent's own project is always included, and GitLab ignores a second entry for a project.",
+            "Remove one of the two.",
+        )
+
+
+def elsewhere_registered_agent_has_one_token(agent: AgentSettings) -> Iterator[Violation]:
     if not agent.register_ and len(agent.tokens) > 1:
         yield (
-            f"{KEY}.tokens is {', '.join(agent.tokens)}, and {KEY}.register is false",
-            "There is one model-serving:agentToken, so both names would be the same token.",
-            "Write one name, a new one whenever model-serving:agentToken changes.",
+            f"tokens is {', '.join(agent.tokens)}, and {KEY}.register is false",
+            "There is only one model-serving:agentToken, so both names would be the same token.",
+            "Write one name, and a new one whenever model-serving:agentToken changes.",
         )
 
 
-def _context_problems(
-    agent: AgentSettings, kube_context: str | None, *, has_platform: bool
-) -> Iterator[tuple[str, str, str]]:
-    ours = agent.kube_context
-    if has_platform and kube_context not in (None, ours):
-        yield (
-            f"model-serving:kubeContext is {kube_context}, which is not the agent's",
-            "Where that context is missing, Google's credentials are used, so nobody would notice the mistake.",
-            f"Write {ours}, or remove it to use Google's credentials everywhere.",
-        )
-    if not has_platform and kube_context == ours and agent.administrator_context is None:
-        yield (
-            f"{KEY}.administratorContext is missing, and model-serving:kubeContext is the agent's",
-            "The agent would have to change its own rights, which it has no right to.",
-            "Write the context of somebody who may, as `kubectl config get-contexts` shows it.",
-        )
-    if agent.administrator_context is not None and (has_platform or kube_context != ours):
-        yield (
-            f"{KEY}.administratorContext is {agent.administrator_context}, and nothing needs it",
-            "It would be ignored: "
-            + ("Google's credentials are used for that." if has_platform else "kubeContext is used for everything."),
-            "Remove it" + ("." if has_platform else f", or write {ours} as model-serving:kubeContext."),
-        )
-
-
-def _place_problems(agent: AgentSettings, stack: str, serving_namespace: str) -> Iterator[tuple[str, str, str]]:
-    if agent.namespace == serving_namespace:
-        yield (
-            f"{KEY}.namespace is {agent.namespace}, which is the models' too",
-            "A job that deploys could start a pod with the agent's token in it.",
-            "Write a namespace that has nothing else in it, e.g. gitlab-agent.",
-        )
-    if agent.environment is None and not (len(stack) <= _LONGEST_SLUG and re.fullmatch(_SLUG, stack)):
-        yield (
-            f"{KEY}.environment is missing, and the stack is called {stack}",
-            "GitLab would shorten it to a name with a random end, which no binding could know.",
-            "Write the environment of the stack's jobs, at most 24 lower-case letters, digits and single hyphens.",
-        )
+def groups_are_listed(agent: AgentSettings) -> Iterator[Violation]:
     above = max(path.count("/") for path in agent.all_projects)
-    # One may be a person's own namespace, which is no group; what is deeper lies in groups for certain.
+    # One level may be a personal namespace, which is not a group; anything deeper is in groups.
     if agent.access_as == "ci_job" and above > 1 and len(agent.group_ids) < above:
         yield (
-            f"{KEY}.groupIds has {len(agent.group_ids)} of the {above} groups above the projects",
-            "GitLab names each of them with every request of a job, and the cluster would refuse them all with 403.",
-            "Write the number of each, which GitLab shows on the group's page.",
+            f"groupIds has {len(agent.group_ids)} of the {above} groups above the projects",
+            "GitLab sends all of them with each request of a job, and the cluster would refuse every request with 403.",
+            "Write the ID of each group, which GitLab shows on the group's page.",
         )
+
+
+def environment_is_named(agent: AgentSettings, *, stack: str) -> Iterator[Violation]:
+    if agent.environment is None and not (len(stack) <= _LONGEST_SLUG and re.fullmatch(_SLUG, stack)):
+        yield (
+            f"environment is missing, and the stack is called {stack}",
+            "GitLab would shorten it to a name with a random suffix, which no binding could match.",
+            "Write the environment of the stack's jobs, at most 24 lower-case letters, digits and single hyphens.",
+        )
+
+
+RULES: Final = (
+    chart_has_one_source_and_version,
+    projects_are_named_once,
+    elsewhere_registered_agent_has_one_token,
+    groups_are_listed,
+)
 
 
 def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespace: str) -> Iterator[Problem]:
-    """Compares the agent's file in this checkout with what the stack says, if the stack says that it is here."""
+    """Differences between the agent's file in this checkout and the stack, with ``configuration: checked``."""
     if agent.configuration != "checked":
         return
     wanted = agent.configuration_content(environment_of(agent, stack), serving_namespace)
@@ -433,16 +340,16 @@ def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespac
     except FileNotFoundError:
         what, consequence = (
             "it does not exist",
-            "GitLab would let every job of the agent's project use it, from any branch.",
+            "GitLab would allow every job of the agent's project to use the agent, from any branch.",
         )
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = f"it cannot be read: {' '.join(str(error).split())}"
-        consequence = "GitLab would ignore all of it, and let every job of the agent's project use the agent."
+        consequence = "GitLab would ignore the whole file and allow every job of the agent's project to use the agent."
     else:
         if found == wanted:
             return
-        what = f"it does not say what {_file(stack)} says: {'; '.join(_differences(found, wanted))}"
-        consequence = "GitLab would let other jobs use the agent than the stack says, or none."
+        what = f"it differs from {_file(stack)}: {'; '.join(_differences(found, wanted))}"
+        consequence = "GitLab would allow other jobs than the stack does, or none."
     yield Problem(
         file=agent.configuration_path,
         what=what,
@@ -455,7 +362,7 @@ def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespac
 def _differences(found: object, wanted: object) -> Sequence[str]:
     before, after = (yaml.safe_dump(each, sort_keys=False).splitlines() for each in (found, wanted))
     lines = [line for line in difflib.ndiff(before, after) if line[:1] in "+-"]
-    return [f"{'missing' if line[0] == '+' else 'too much'}: {line[2:].strip()}" for line in lines]
+    return [f"{'missing' if line[0] == '+' else 'unexpected'}: {line[2:].strip()}" for line in lines]
 
 
 def _file(stack: str) -> str:

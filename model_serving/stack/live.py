@@ -10,7 +10,8 @@ from typing import Final
 from model_serving.catalog import Catalog, Release
 from model_serving.problems import InvalidInput, Problem
 from model_serving.stack import resources
-from model_serving.stack.settings import ALL_TRAFFIC, LONGEST_ROUTE, NAMESPACE, GatewaySettings, ModelSettings, Settings
+from model_serving.stack.models import ALL_TRAFFIC, LONGEST_ROUTE, ModelSettings
+from model_serving.stack.settings import NAMESPACE, GatewaySettings, Settings
 
 NOT_MIRRORING: Final[Mapping[str, str]] = dict.fromkeys(
     ("gke-l7-gxlb", "gke-l7-gxlb-mc"),

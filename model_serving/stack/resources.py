@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from model_serving.catalog import Release
-from model_serving.stack.settings import ModelSettings
+from model_serving.stack.models import ModelSettings
 
 CPU: Final[Mapping[str, str]] = {"mlserver_huggingface": "1"}
 """Cores by the package of the implementation, where 100m is not enough to load a model in time."""

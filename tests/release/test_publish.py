@@ -139,7 +139,7 @@ def test_what_the_serving_side_would_refuse_is_refused_here_under_this_repositor
     model.write({"build/request.json": json.dumps({"inputs": []}), "build/response.json": "{"})
     done = model.publish("v1.0.1")
     assert done.code == 1
-    assert "build/request.json: inputs is no list of tensors" in done.errors
+    assert "build/request.json: inputs is not a list of tensors" in done.errors
     assert "build/response.json: line 1, column 2" in done.errors
     assert serving.tip == tip
 

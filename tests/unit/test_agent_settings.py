@@ -51,11 +51,11 @@ def test_an_agent_needs_a_name_and_a_project() -> None:
 @pytest.mark.parametrize(
     ("section", "rest", "what", "remedy"),
     [
-        ({"tokens": []}, {}, "agent.tokens is []", "two while the token is being changed"),
+        ({"tokens": []}, {}, "agent.tokens is []", "two during a rotation"),
         ({"tokens": ["a", "b", "c"]}, {}, 'agent.tokens is ["a", "b", "c"]', "the new one last"),
         ({"tokens": ["a", "a"]}, {}, "twice the same", "Write another name"),
         ({"replicas": 1}, {}, "agent.replicas is 1", "Write 2 or more"),
-        ({"environment": "Dev"}, {}, 'agent.environment is "Dev"', "a letter first"),
+        ({"environment": "Dev"}, {}, 'agent.environment is "Dev"', "starting with a letter"),
         ({"environment": "a" * 25}, {}, "agent.environment is", "at most 24"),
         ({"projectId": "eleven"}, {}, "agent.projectId is", "Settings, General"),
         ({"kas": "ws://kas.example.com"}, {}, "agent.kas is", "wss://kas.gitlab.com"),
@@ -78,14 +78,15 @@ def test_an_agent_needs_a_name_and_a_project() -> None:
         ({}, {"kubeContext": "acme/model-serving:dev"}, "administratorContext is missing", "get-contexts"),
         ({"administratorContext": "me"}, {"gcp": GCP}, "nothing needs it", "Remove it."),
         ({"administratorContext": "me"}, {"kubeContext": "kind"}, "nothing needs it", "as model-serving:kubeContext"),
-        ({"project": "a/b/c/d", "groupIds": [1]}, {}, "has 1 of the 3 groups", "the number of each"),
-        ({"acccessAs": "agent"}, {}, "agent.acccessAs is no setting", "Did you mean accessAs?"),
+        ({"project": "a/b/c/d", "groupIds": [1]}, {}, "has 1 of the 3 groups", "the ID of each group"),
+        ({"acccessAs": "agent"}, {}, "unknown setting model-serving:agent.acccessAs", "Did you mean accessAs?"),
     ],
 )
 def test_a_mistake_says_what_to_write(section: Values, rest: Values, what: str, remedy: str) -> None:
     (said,) = refusals(section, **rest)
     first, _, last = said.splitlines()
-    assert first.startswith("stacks/Pulumi.dev.yaml: model-serving:agent") or "kubeContext" in first
+    assert first.startswith("stacks/Pulumi.dev.yaml: ")
+    assert "model-serving:agent" in first or "model-serving:kubeContext" in first
     assert what in first
     assert remedy in last
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from model_serving import catalog
-from model_serving.stack.settings import LONGEST_ROUTE
+from model_serving.stack.models import LONGEST_ROUTE
 from tests.bench import versions
 from tests.bench.__main__ import PARTS
 from tests.bench.bare import server

@@ -245,8 +245,8 @@ def test_a_problem_names_the_file_what_follows_and_the_cure(models: Path, write:
     with pytest.raises(InvalidInput) as caught:
         catalog.read(models)
     assert str(caught.value) == (
-        'models/iris-dtc/1.0/model-settings.json: parameters.uri is "./model.joblib", which points to nothing\n'
-        "  The image would not hold the artefact, and the model server has no network to fetch it.\n"
+        'models/iris-dtc/1.0/model-settings.json: parameters.uri is "./model.joblib", which does not exist\n'
+        "  The image would not contain the artefact, and the model server has no network to fetch it.\n"
         "  Put the artefact into models/iris-dtc/1.0 and write its path from there."
     )
 
@@ -262,7 +262,7 @@ def test_a_folder_without_models_is_refused(models: Path, exists: bool) -> None:
     if not exists:
         models.rmdir()
     problem = only(models)
-    assert problem.what == "holds no model"
+    assert problem.what == "contains no model"
     assert problem.remedy == "Add a release: models/<name>/<version>/ with its model-settings.json and artefact."
 
 
@@ -290,8 +290,10 @@ def test_a_file_where_a_version_is_expected_is_refused(models: Path, write: Writ
 def test_a_name_that_is_no_dns_label_is_refused(models: Path, write: Write, name: str) -> None:
     write(name)
     problem = only(models)
-    assert problem.what == f'the model\'s name "{name}" is no DNS label'
-    assert problem.remedy == "Rename the folder: lower-case letters, digits and -, a letter first, no - at the end."
+    assert problem.what == f'the model\'s name "{name}" is not a DNS label'
+    assert problem.remedy == (
+        "Rename the folder: lower-case letters, digits and -, starting with a letter and not ending with -."
+    )
 
 
 def test_a_name_that_leaves_no_room_for_the_version_is_refused(models: Path, write: Write) -> None:
@@ -307,7 +309,7 @@ def test_a_version_that_is_no_registry_tag_is_refused(models: Path, write: Write
     write("i", version)
     remedies = [problem.remedy for problem in problems(models)]
     assert remedies[0] == (
-        'Rename the folder: at most 128 letters, digits, "_", "." and "-", neither "." nor "-" first.'
+        'Rename the folder: at most 128 letters, digits, "_", "." and "-", not starting with "." or "-".'
     )
 
 
@@ -345,7 +347,7 @@ def test_two_releases_that_would_be_served_under_one_name_are_refused(
     problem = only(models)
     assert problem.file == f"models/{'/'.join(other)}"
     assert problem.what == f"it and models/{'/'.join(one)} would both be served as {label}"
-    assert problem.remedy == "Rename the one that was never published, so that more than . - _ or the case differs."
+    assert problem.remedy == "Rename the one that was never published, so that they differ in more than . - _ or case."
 
 
 # Bad input: model-settings.json
@@ -363,7 +365,7 @@ def test_malformed_settings_are_refused_with_line_and_column(models: Path, write
     problem = only(models)
     assert problem.what.startswith("line 3, column 3: ")
     assert problem.remedy == (
-        "Correct it there; this says when it is right: python3 -m json.tool models/iris-dtc/1.0/model-settings.json"
+        "Correct it. To check the file, run: python3 -m json.tool models/iris-dtc/1.0/model-settings.json"
     )
 
 
@@ -397,7 +399,7 @@ def test_a_version_outside_of_parameters_is_refused(models: Path, write: Write) 
     # MLServer ignores it there, and answers 404 to a request for the version.
     write(settings={"version": "1.0", "parameters": {"uri": "./model.joblib"}})
     problem = only(models)
-    assert problem.what == "parameters.version is missing; it stands outside of parameters"
+    assert problem.what == "parameters.version is missing; it is outside of parameters"
     assert problem.remedy == 'Write a string inside parameters: "version": "1.0"'
 
 
@@ -421,8 +423,8 @@ def test_a_version_outside_of_parameters_is_refused(models: Path, write: Write) 
         ),
         (
             {"implementation": "SKLearnModel"},
-            'implementation is "SKLearnModel", which names no class in a module',
-            'Write the module and the class with a dot between: "implementation": "mlserver_sklearn.SKLearnModel"',
+            'implementation is "SKLearnModel", which is not a class in a module',
+            'Write the module and the class, separated by a dot: "implementation": "mlserver_sklearn.SKLearnModel"',
         ),
         ({"parameters": None}, "parameters is missing", 'Write an object: "parameters": {"version": "1.0", "uri": …}'),
         ({"parameters": 1}, "parameters is 1", 'Write an object: "parameters": {"version": "1.0", "uri": …}'),
@@ -443,13 +445,13 @@ def test_a_version_outside_of_parameters_is_refused(models: Path, write: Write) 
         ),
         (
             {"inputs": {}},
-            "inputs is no list of tensors",
+            "inputs is not a list of tensors",
             'Write "inputs": a list of objects with name, shape, datatype.',
         ),
         (
             {"outputs": [{"name": "predict", "shape": [-1], "datatype": "FLOAT"}]},
             'outputs[0].datatype is "FLOAT"',
-            'Write it like "datatype": "FP32", or BOOL, BYTES, FP16 to FP64, INT8 to INT64, UINT8 to UINT64.',
+            'Write for example "datatype": "FP32", or BOOL, BYTES, FP16 to FP64, INT8 to INT64, UINT8 to UINT64.',
         ),
     ],
 )
@@ -466,12 +468,12 @@ def test_a_key_that_is_missing_or_of_another_type_is_refused(
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
-        ("./other.joblib", "which points to nothing"),
+        ("./other.joblib", "which does not exist"),
         ("../../../secret", "which is outside of the release"),
         ("/etc/hostname", "which is outside of the release"),
         ("link", "which is outside of the release"),
-        ("s3://bucket/model.joblib", "which is no file of the release"),
-        ("./.dvc/model.joblib", "which is hidden, and hidden files are no part of a release"),
+        ("s3://bucket/model.joblib", "which is not a file of the release"),
+        ("./.dvc/model.joblib", "which is hidden, and hidden files are not part of a release"),
     ],
 )
 def test_an_artefact_that_is_not_in_the_release_is_refused(models: Path, write: Write, uri: str, why: str) -> None:
@@ -585,19 +587,19 @@ def test_a_malformed_contract_is_refused_with_line_and_column(models: Path, writ
         ({}, "inputs is missing", 'Write "inputs": a list of objects with name, shape, datatype, data.'),
         (
             {"inputs": []},
-            "inputs is no list of tensors",
+            "inputs is not a list of tensors",
             'Write "inputs": a list of objects with name, shape, datatype, data.',
         ),
-        ({"inputs": [1]}, "inputs[0] is no object", "Write an object with name, shape, datatype, data."),
+        ({"inputs": [1]}, "inputs[0] is not an object", "Write an object with name, shape, datatype, data."),
         (
             {"inputs": [{"name": "predict", "shape": [1], "datatype": "FP32"}]},
             "inputs[0].data is missing",
-            'Write it, like "data": [5, 3.4, 1.5, 0.2].',
+            'Write for example "data": [5, 3.4, 1.5, 0.2].',
         ),
         (
             {"inputs": [*REQUEST["inputs"], {"name": "predict", "shape": "1", "datatype": "FP32", "data": [1]}]},
             'inputs[1].shape is "1"',
-            'Write it like "shape": [1, 4].',
+            'Write for example "shape": [1, 4].',
         ),
     ],
 )

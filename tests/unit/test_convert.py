@@ -420,7 +420,7 @@ def test_the_rules_of_the_serving_side_are_said_beside_the_missing_lock(
     mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(capsys, out, "mlem", str(mlem), "--name", "Iris_2", "--version", "newest")
-    assert 'the model\'s name "Iris_2" is no DNS label' in said
+    assert 'the model\'s name "Iris_2" is not a DNS label' in said
     assert 'the version "newest" has no semantic order' in said
     assert "has no requirements.lock" in said
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from model_serving.problems import InvalidInput
 from model_serving.sections import Section
+from model_serving.stack import settings
 from model_serving.stack.google import LONGEST_NAME, GcpSettings
 
 STACKS = ("dev", "staging", "production")
@@ -20,27 +24,28 @@ STATE = {"bucket": "acme-state", "key": "projects/p/locations/europe-west1/keyRi
 
 
 def read(**sections: Any) -> GcpSettings:
-    return GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | sections)
+    content = {"project": "acme-models", "region": "europe-west1"} | sections
+    gcp = settings.read("dev", {"model-serving:gcp": json.dumps(content)}).gcp
+    assert gcp is not None
+    return gcp
 
 
 def refused(**sections: Any) -> dict[str, str]:
     """Place -> what is said there."""
-    with pytest.raises(ValidationError) as error:
+    with pytest.raises(InvalidInput) as error:
         read(**sections)
-    return {
-        ".".join(map(str, details["loc"])): "\n".join(map(str, details.get("ctx", {"msg": details["msg"]}).values()))
-        for details in error.value.errors()
-    }
+    places = [re.search(r"model-serving:gcp\.(\S+)", problem.what) for problem in error.value.problems]
+    return {place[1]: str(problem) for place, problem in zip(places, error.value.problems, strict=True) if place}
 
 
 def test_a_stack_needs_no_more_than_project_and_region() -> None:
-    settings = read()
-    assert settings.bucket == "acme-models-model-serving-dvc"
-    assert settings.image_registry == "europe-west1-docker.pkg.dev/acme-models/model-serving"
-    assert settings.location == "europe-west1"
-    assert settings.deletion_protection
-    assert not settings.gateway.public
-    assert not settings.identity.key_for_ci
+    gcp = read()
+    assert gcp.bucket == "acme-models-model-serving-dvc"
+    assert gcp.image_registry == "europe-west1-docker.pkg.dev/acme-models/model-serving"
+    assert gcp.location == "europe-west1"
+    assert gcp.deletion_protection
+    assert not gcp.gateway.public
+    assert not gcp.identity.key_for_ci
 
 
 @pytest.mark.parametrize(
@@ -56,13 +61,21 @@ def test_a_stack_needs_no_more_than_project_and_region() -> None:
         ),
         ("cluster.allowedImages", "Write binaryAuthorization: true", {"cluster": {"allowedImages": ["x/*"]}}),
         (
-            "cluster",
-            "Name a key in europe-west1",
+            "cluster.encryptionKey",
+            "Write a key in europe-west1",
             {"cluster": {"encryptionKey": "projects/p/locations/us-east1/keyRings/r/cryptoKeys/k"}},
         ),
-        ("cluster", "remove existing to have it made", {"cluster": {"existing": "theirs", "releaseChannel": "rapid"}}),
-        ("registry", "remove existing to have it made", {"registry": {"existing": "theirs", "keepVersions": 3}}),
-        ("storage", "remove existing to have it made", {"storage": {"existing": "theirs", "location": "EU"}}),
+        (
+            "cluster.existing",
+            "remove existing to have it made",
+            {"cluster": {"existing": "theirs", "releaseChannel": "rapid"}},
+        ),
+        (
+            "registry.existing",
+            "remove existing to have it made",
+            {"registry": {"existing": "theirs", "keepVersions": 3}},
+        ),
+        ("storage.existing", "remove existing to have it made", {"storage": {"existing": "theirs", "location": "EU"}}),
         (
             "cluster.maintenance.end",
             "Write an end that is 4 to 24 hours after",
@@ -147,13 +160,18 @@ def test_all_mistakes_are_told_at_once() -> None:
         gateway={"public": True},
         identity={"gitlab": {"projectId": 1}},
     )
-    assert list(mistakes) == ["zone", "network.pods", "network.services", "cluster.nodePool", "gateway.domain", "state"]
+    assert list(mistakes) == ["network.services", "zone", "state", "network.pods", "cluster.nodePool", "gateway.domain"]
 
 
 def test_a_network_that_exists_may_say_its_proxies() -> None:
     existing = {"network": "n", "subnetwork": "s", "podsRange": "p", "servicesRange": "v"}
     assert read(network={"existing": existing, "proxies": "10.9.0.0/23"}).network.proxies == "10.9.0.0/23"
-    assert "nodes" in refused(network={"existing": existing, "nodes": "10.0.0.0/22"})["network"]
+    assert "nodes" in refused(network={"existing": existing, "nodes": "10.0.0.0/22"})["network.existing"]
+
+
+def test_defaults_do_not_count_in_a_network_that_exists() -> None:
+    existing = {"network": "n", "subnetwork": "s", "podsRange": "p", "servicesRange": "v"}
+    assert read(network={"existing": existing, "proxies": "10.0.0.0/23"}).network.nodes == "10.0.0.0/22"
 
 
 def test_names_in_google_fit_the_shortest_limit() -> None:
@@ -185,7 +203,7 @@ def stack_file(stack: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_each_stack_is_right_as_it_stands(stack: str) -> None:
-    assert GcpSettings.model_validate(stack_file(stack)["model-serving:gcp"]).project == f"my-models-{stack}"
+    assert read(**stack_file(stack)["model-serving:gcp"]).project == f"my-models-{stack}"
 
 
 @pytest.mark.parametrize("stack", STACKS)

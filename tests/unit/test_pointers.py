@@ -197,7 +197,7 @@ def test_every_file_that_cannot_be_had_is_told_and_the_others_are_fetched(
         ({"outs": [{**OUT, "md5": f"{MD5}.dir"}]}, r"which is a folder's(.|\n)*Add each of its files by itself"),
         ({"outs": [{**OUT, "size": -1}]}, r"outs\.0\.size is -1"),
         ({"outs": [{**OUT, "path": "../weights.bin"}]}, r"Write weights\.bin, or rename the pointer"),
-        ({"outs": [{**OUT, "remote": "other"}]}, r"outs\.0\.remote is no setting"),
+        ({"outs": [{**OUT, "remote": "other"}]}, r"unknown setting outs\.0\.remote"),
         ({"outs": [{"md5": MD5, "size": 3000, "path": "weights.bin"}]}, r"outs\.0\.hash is missing"),
     ],
 )

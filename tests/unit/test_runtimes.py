@@ -11,8 +11,8 @@ import pytest
 from model_serving.catalog import Release
 from model_serving.images import runtimes
 from model_serving.images.settings import ImageSettings
+from model_serving.stack.models import ModelSettings
 from model_serving.stack.resources import resources_of
-from model_serving.stack.settings import ModelSettings
 from tests.unit import releases
 
 

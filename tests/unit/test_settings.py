@@ -15,7 +15,8 @@ from model_serving.stack import settings
 
 def read(**values: Any) -> settings.Settings:
     whole = {"registry": "localhost:5000", "gateway": {"className": "contour"}} | values
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in whole.items()}
+    given = {key: value for key, value in whole.items() if value is not None}
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
     return settings.read("local", {f"model-serving:{key}": text for key, text in texts.items()})
 
 
@@ -48,7 +49,7 @@ def test_keys_of_other_projects_are_left_alone() -> None:
 def test_message_names_file_key_value_consequence_and_remedy() -> None:
     assert refusal(models={"iris-dtc": {"replicas": 0}}) == (
         "stacks/Pulumi.local.yaml: model-serving:models.iris-dtc.replicas is 0\n"
-        "  The route would have no endpoint and every request would get 503.\n"
+        "  The route would have no endpoint, and every request would get 503.\n"
         "  Write 1 or more, or remove the model to stop serving it."
     )
 
@@ -56,10 +57,14 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
 @pytest.mark.parametrize(
     ("values", "what", "remedy"),
     [
-        ({"registri": "x"}, "model-serving:registri is no setting", "Did you mean registry?"),
-        ({"models": {"a": {"replica": 2}}}, "models.a.replica is no setting", "Did you mean replicas?"),
-        ({"gateway": {"class_name": "x"}}, "gateway.class_name is no setting", "Did you mean className?"),
-        ({"images": {"zzz": 1}}, "images.zzz is no setting", "Known here: base, builder, wheels."),
+        ({"registri": "x"}, "unknown setting model-serving:registri", "Did you mean registry?"),
+        ({"models": {"a": {"replica": 2}}}, "unknown setting model-serving:models.a.replica", "Did you mean replicas?"),
+        (
+            {"gateway": {"class_name": "x"}},
+            "unknown setting model-serving:gateway.class_name",
+            "Did you mean className?",
+        ),
+        ({"images": {"zzz": 1}}, "unknown setting model-serving:images.zzz", "Known here: base, builder, wheels."),
         ({"registry": "https://r"}, 'registry is "https://r"', "Write a host with port and path"),
         ({"artefacts": {}}, "artefacts.remote is missing", "gs://my-models-dvc/releases"),
         ({"artefacts": {"remote": "ftp://b"}}, 'artefacts.remote is "ftp://b"', "gs://my-models-dvc/releases"),
@@ -79,8 +84,8 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
         ),
         (
             {"models": {"a": {"replicas": 3, "autoscaling": {"maximum": 5}}}},
-            "autoscaling stands beside replicas",
-            "Remove replicas; autoscaling.minimum says",
+            "autoscaling is set together with replicas",
+            "Remove replicas; autoscaling.minimum sets",
         ),
         (
             {"models": {"a": {"autoscaling": {"minimum": 3, "maximum": 2}}}},
@@ -106,7 +111,7 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
                 "models": {"a": {"gpu": {"type": "nvidia-l4"}}},
                 "gcp": {"project": "my-project", "region": "europe-west1", "cluster": {"mode": "standard"}},
             },
-            "models wants accelerators for a, and the node pool of this stack has none",
+            "models needs accelerators for a, and the node pool of this stack has none",
             "Write mode: autopilot under gcp.cluster",
         ),
         (
@@ -119,7 +124,7 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
                     "gateway": {"public": True, "domain": "models.example.com"},
                 },
             },
-            "models has versions of a asked through a public gateway",
+            "models checks versions of a through a public gateway",
             "Write nat: true, or contract: {check: false}",
         ),
         ({"models": ["a"]}, 'models is ["a"]', "valid dictionary"),
@@ -153,6 +158,60 @@ def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(InvalidInput) as refused:
         read(namespace="Models", registri="x", models={"a": {"replicas": 0}, "b": {"drainSeconds": -1}})
     assert len(refused.value.problems) == 4
+
+
+def whats(**values: Any) -> list[str]:
+    with pytest.raises(InvalidInput) as refused:
+        read(**values)
+    return [problem.what.removeprefix("model-serving:") for problem in refused.value.problems]
+
+
+def test_an_invalid_setting_hides_no_rule_that_does_not_read_it() -> None:
+    gcp = {"project": "P", "region": "europe-west1", "gateway": {"public": True}, "cluster": {"nodePool": {}}}
+    models = {
+        "a": {"replicas": 0, "versions": {"1": 100}, "shadow": "1"},
+        "b": {"autoscaling": {"minimum": 3, "maximum": 2, "cpuPercent": 0}},
+    }
+    assert whats(gcp=gcp, models=models, agent={"namespace": "models"}, namespace="models", scraperNamespaces=1) == [
+        'gcp.project is "P"',
+        'scraperNamespaces is "1"',
+        "agent.name is missing",
+        "agent.project is missing",
+        "agent.projectId is missing",
+        "models.a.replicas is 0",
+        "models.b.autoscaling.cpuPercent is 0",
+        "agent.namespace is models, which is also the models' namespace",
+        "gcp.cluster.nodePool is set in an Autopilot cluster",
+        "gcp.gateway.domain is missing, and public is true",
+        "models.a.shadow is 1, which has a weight in versions as well",
+        "models.b.autoscaling.maximum is 2, and minimum is 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"models": {"a": {"replicas": "x", "autoscaling": {"maximum": 5}}}}, 'models.a.replicas is "x"'),
+        ({"models": {"a": {"replika": 3, "autoscaling": {"maximum": 5}}}}, "unknown setting model-serving:models.a"),
+        ({"gcp": [], "registry": None, "gateway": {}}, "gcp is []"),
+        ({"gateway": {"className": ""}}, 'gateway.className is ""'),
+        ({"gcp": {"project": "p", "region": "europe-west1"}, "gateway": {}, "registry": None}, 'gcp.project is "p"'),
+        (
+            {"agent": {"name": "dev", "project": "a/b", "projectId": 0, "projects": [{"path": "c/d", "id": 1}] * 2}},
+            "agent.projectId is 0",
+        ),
+    ],
+)
+def test_a_rule_that_reads_an_invalid_setting_reports_nothing(values: dict[str, Any], what: str) -> None:
+    (said,) = whats(**values)
+    assert what in said
+
+
+def test_an_encrypted_setting_is_reported_once() -> None:
+    own = {"model-serving:registry": "r", "model-serving:gateway": '{"className": "contour"}'}
+    with pytest.raises(InvalidInput) as refused:
+        settings.read("local", own, secret=["model-serving:registry"])
+    assert [problem.what for problem in refused.value.problems] == ["model-serving:registry is encrypted"]
 
 
 def test_every_setting_says_what_it_is_for() -> None:

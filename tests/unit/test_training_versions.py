@@ -148,8 +148,8 @@ def test_a_release_that_its_artefact_says_is_of_another_version_is_refused(relea
         Problem(
             file="models/iris/1.0/model.joblib",
             what="was made with scikit-learn 1.7.2, and models/iris/1.0/requirements.lock has 1.9.1",
-            consequence="Another version may not load the model, or load it and predict something else.",
-            remedy="Lock scikit-learn==1.7.2, or train again; if the other version is known to do, write "
+            consequence="Another version may fail to load the model, or load it and give different predictions.",
+            remedy="Lock scikit-learn==1.7.2, or train again; if the other version is known to work, write "
             '"extra": {"acceptsOtherVersions": ["scikit-learn"]} inside "parameters" of '
             "models/iris/1.0/model-settings.json.",
         ),
