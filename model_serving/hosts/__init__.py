@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from model_serving.hosts.access import SiteError, TooLong
 from model_serving.hosts.github import GitHub
 from model_serving.hosts.gitlab import GitLab
 from model_serving.hosts.marked import PREVIEW, Note, Outcome
-from model_serving.hosts.rest import SiteError, TooLong
 from model_serving.hosts.runs import Run, RunState
 from model_serving.hosts.site import Site
 

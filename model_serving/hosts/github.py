@@ -1,25 +1,28 @@
 """Comments, issues and runs of GitHub, as a job's environment describes where it runs.
 
-https://docs.github.com/en/actions/reference/workflows-and-actions/variables has the variables,
-https://docs.github.com/en/rest/issues what is asked.
+https://docs.github.com/en/actions/reference/workflows-and-actions/variables has the variables.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Final
 
 from model_serving.hosts import marked
-from model_serving.hosts.rest import Client, Missing, SiteError, Token, session
+from model_serving.hosts.access import Access, Missing, SiteError
 from model_serving.hosts.runs import Run, RunState
 from model_serving.hosts.site import Site
+
+if TYPE_CHECKING:
+    from github.Issue import Issue
+    from github.Repository import Repository
 
 TOKEN: Final = "GITHUB_TOKEN"  # noqa: S105 - a variable's name
 JOB_ID: Final = "MODEL_SERVING_GITHUB_JOB"
@@ -45,37 +48,6 @@ REMEDIES: Final = {
 REMEDY_FOR_A_FORK: Final = "That is right for a fork, whose token may only read. Read the result in the job's summary."
 
 
-class _User(BaseModel):
-    login: str
-
-
-class _Comment(BaseModel):
-    id: int
-    body: str | None
-    user: _User | None
-
-
-class _Issue(BaseModel):
-    number: int
-    title: str
-    body: str | None
-    state: str
-    user: _User | None
-    pull_request: object = None
-
-
-class _Run(BaseModel):
-    status: str
-
-
-class _Data(BaseModel):
-    viewer: _User
-
-
-class _Answer(BaseModel):
-    data: _Data
-
-
 class GitHub(Site):
     """GitHub, seen from a job."""
 
@@ -90,7 +62,6 @@ class GitHub(Site):
 
     @property
     def is_fork(self) -> bool:
-        """Whether the pull request comes from a fork, whose code gets no identity."""
         if not self._pull_request:
             return False
         # Null once the fork was deleted.
@@ -111,19 +82,13 @@ class GitHub(Site):
         )
 
     def run_state(self, run: Run) -> RunState:
-        """Whether a job, or a run, still runs.
-
-        Raises:
-            SiteError: if GitHub cannot be asked.
-        """
         # An id of GitLab's, or of a lock that somebody wrote by hand.
         if not re.fullmatch(r"jobs/\d+|runs/\d+/attempts/\d+", run.id):
             return "unknown"
-        try:
-            found = self._client(f"Whether {run.name} still runs is not known.").get(f"/actions/{run.id}", _Run)
-        except Missing:
-            return "unknown"
-        return "finished" if found.status == "completed" else "running"
+        with suppress(Missing), self._repository(f"Whether {run.name} still runs is not known.") as repository:
+            _, found = repository.requester.requestJsonAndCheck("GET", f"{repository.url}/actions/{run.id}")
+            return "finished" if found["status"] == "completed" else "running"
+        return "unknown"
 
     def summary(self, body: str) -> None:
         """Appends to what GitHub shows of the job; a text that has no room is only mentioned."""
@@ -140,7 +105,8 @@ class GitHub(Site):
     def _pipeline(self) -> int:
         return int(self._environ.get("GITHUB_RUN_ID") or 0)
 
-    def _thread(self) -> _Thread:
+    @contextmanager
+    def _thread(self) -> Iterator[_Thread]:
         number = self._pull_request.get("number")
         if number is None:
             raise SiteError(
@@ -148,12 +114,13 @@ class GitHub(Site):
                 consequence="There is no pull request to write into.",
                 remedy="Run this in a workflow with `on: pull_request`.",
             )
-        return _Thread(
-            client=self._client("The pull request does not show this result."), number=number, author=self._author
-        )
+        with self._repository("The pull request does not show this result.") as repository:
+            yield _Thread(issue=repository.get_issue(number), author=self._author)
 
-    def _tracker(self) -> _Tracker:
-        return _Tracker(client=self._client("The issue does not show this result."), author=self._author)
+    @contextmanager
+    def _tracker(self) -> Iterator[_Tracker]:
+        with self._repository("The issue does not show this result.") as repository:
+            yield _Tracker(repository=repository, author=self._author)
 
     @cached_property
     def _pull_request(self) -> dict[str, Any]:
@@ -165,29 +132,24 @@ class GitHub(Site):
     @cached_property
     def _author(self) -> str:
         """Login of the token's user. GraphQL tells it to every kind of token, GET /user not to a job's."""
-        client = self._client("Nothing was written, because our own notes cannot be told from other people's.")
-        query = {"query": "query { viewer { login } }"}
-        return replace(client, base="").send("POST", self._graphql, query, _Answer).data.viewer.login
+        loss = "Nothing was written, because our own notes cannot be told from other people's."
+        with self._repository(loss, is_question=True) as repository:
+            _, found = repository.requester.graphql_query("query { viewer { login } }", {})
+            return str(found["data"]["viewer"]["login"])
 
-    @property
-    def _graphql(self) -> str:
-        return f"{self._environ['GITHUB_API_URL'].removesuffix('/v3')}/graphql"
-
-    def _client(self, loss: str) -> Client:
-        value = self._environ.get(TOKEN)
-        if not value:
+    def _repository(self, loss: str, *, is_question: bool = False) -> AbstractContextManager[Repository]:
+        token = self._environ.get(TOKEN)
+        if not token:
             raise SiteError(what=f"{TOKEN} is not set", consequence=loss, remedy=self._remedy(401))
-        token = Token("Authorization", value, "Bearer")
-        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": API_VERSION}
-        return Client(
+        access = Access(
             site=self.name,
-            base=f"{self._environ['GITHUB_API_URL']}/repos/{self._environ.get('GITHUB_REPOSITORY')}",
-            session=session(token, headers, patience=self._patience, questions=self._graphql),
+            api=self._environ["GITHUB_API_URL"],
             token=token,
             loss=loss,
             remedy=self._remedy,
             patience=self._patience,
         )
+        return connected(access, self._environ.get("GITHUB_REPOSITORY", ""), is_question=is_question)
 
     def _remedy(self, status: int) -> str:
         if self.is_fork and status in (401, 403, 404):
@@ -195,52 +157,97 @@ class GitHub(Site):
         return REMEDIES.get(status, "Run the job again when GitHub is well, see https://www.githubstatus.com.")
 
 
+@contextmanager
+def connected(access: Access, name: str, *, is_question: bool = False) -> Iterator[Repository]:
+    """A block that asks about a repository.
+
+    Args:
+        access: to the API.
+        name: the repository's, with its owner.
+        is_question: whether even a POST changes nothing, as with a query of GraphQL, and may be repeated.
+
+    Raises:
+        SiteError: if GitHub does not do what it is asked in the block.
+    """
+    # Here, because nobody on a laptop should wait for them.
+    import github  # noqa: PLC0415
+
+    from model_serving.hosts.rest import PER_PAGE, REPEATABLE, USER_AGENT, RetryPolicy, answers  # noqa: PLC0415
+
+    client = github.Github(
+        auth=github.Auth.Token(access.token),
+        base_url=access.api,
+        timeout=access.patience.timeout_seconds,
+        user_agent=USER_AGENT,
+        per_page=PER_PAGE,
+        verify=access.authorities or True,
+        retry=RetryPolicy(access=access, allowed_methods=REPEATABLE | ({"POST"} if is_question else set())),
+        # GitHub says itself when it has been asked too often.
+        seconds_between_requests=None,
+        seconds_between_writes=None,
+        lazy=True,
+        api_version=API_VERSION,
+    )
+    with client, answers(access, github.GithubException):
+        yield client.get_repo(name)
+
+
+def pages(of: Repository | Issue, path: str, **query: str) -> Iterator[dict[str, Any]]:
+    """Reads a list to its end.
+
+    By number, not by the address in the Link header: the token goes to the address that we were given only.
+    """
+    for number in count(1):
+        query |= {"per_page": str(of.requester.per_page), "page": str(number)}
+        headers, page = of.requester.requestJsonAndCheck("GET", f"{of.url}{path}", query)
+        yield from page
+        if 'rel="next"' not in headers.get("link", ""):
+            return
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Thread:
-    client: Client
-    number: int
+    issue: Issue
     author: str
 
     def notes(self) -> Iterator[marked.Posted]:
-        for comment in self.client.pages(f"/issues/{self.number}/comments", _Comment, {}):
+        for comment in pages(self.issue, "/comments"):
             # Null once the user was deleted.
-            if comment.user and comment.user.login == self.author:
-                yield marked.Posted(id=comment.id, text=comment.body or "")
+            if comment["user"] and comment["user"]["login"] == self.author:
+                yield marked.Posted(id=comment["id"], text=comment["body"] or "")
 
     def create(self, text: str) -> marked.Posted:
-        made = self.client.send("POST", f"/issues/{self.number}/comments", {"body": text}, _Comment)
-        return marked.Posted(id=made.id, text=text)
+        return marked.Posted(id=self.issue.create_comment(text).raw_data["id"], text=text)
 
     def change(self, note: int, text: str) -> None:
-        self.client.send("PATCH", f"/issues/comments/{note}", {"body": text}, _Comment)
+        self.issue.get_comment(note).edit(text)
 
     def remove(self, note: int) -> None:
-        self.client.delete(f"/issues/comments/{note}")
+        with suppress(Missing):
+            self.issue.get_comment(note).delete()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tracker:
-    client: Client
+    repository: Repository
     author: str
 
     def issues(self, label: str) -> Iterator[marked.Issue]:
-        for issue in self.client.pages("/issues", _Issue, {"labels": label, "state": "all"}):
+        for issue in pages(self.repository, "/issues", labels=label, state="all"):
             # A pull request is an issue to this list.
-            if issue.user and issue.user.login == self.author and issue.pull_request is None:
-                is_open = issue.state == "open"
-                yield marked.Issue(number=issue.number, title=issue.title, text=issue.body or "", is_open=is_open)
+            if issue["user"] and issue["user"]["login"] == self.author and issue.get("pull_request") is None:
+                is_open = issue["state"] == "open"
+                text = issue["body"] or ""
+                yield marked.Issue(number=issue["number"], title=issue["title"], text=text, is_open=is_open)
 
     def create(self, title: str, text: str, label: str) -> None:
-        self._send("POST", "/issues", {"title": title, "body": text, "labels": [label]})
+        self.repository.create_issue(title, text, labels=[label])
 
     def change(self, issue: int, title: str, text: str) -> None:
-        self._send("PATCH", f"/issues/{issue}", {"title": title, "body": text, "state": "open"})
+        self.repository.get_issue(issue).edit(title=title, body=text, state="open")
 
     def comment(self, issue: int, text: str) -> None:
-        self.client.send("POST", f"/issues/{issue}/comments", {"body": text}, _Comment)
+        self.repository.get_issue(issue).create_comment(text)
 
     def close(self, issue: int) -> None:
-        self._send("PATCH", f"/issues/{issue}", {"state": "closed"})
-
-    def _send(self, method: str, path: str, content: Mapping[str, Any]) -> None:
-        self.client.send(method, path, content, _Issue)
+        self.repository.get_issue(issue).edit(state="closed")

@@ -1,24 +1,25 @@
 """Notes, issues and jobs of GitLab, as a job's environment describes where it runs.
 
 Needs a token of its own: a job's CI_JOB_TOKEN may read notes and write none.
-https://docs.gitlab.com/ci/variables/predefined_variables/ has the variables, https://docs.gitlab.com/api/notes/ and
-https://docs.gitlab.com/api/issues/ what is asked.
+https://docs.gitlab.com/ci/variables/predefined_variables/ has the variables.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Final
 
 from model_serving.hosts import marked
-from model_serving.hosts.rest import Client, Missing, SiteError, Token, session
+from model_serving.hosts.access import Access, Missing, SiteError
 from model_serving.hosts.runs import Run, RunState
 from model_serving.hosts.site import Site
+
+if TYPE_CHECKING:
+    from gitlab.v4.objects import Project, ProjectIssueManager, ProjectMergeRequestNoteManager
 
 TOKEN: Final = "MODEL_SERVING_GITLAB_TOKEN"  # noqa: S105 - a variable's name
 NOTE_LIMIT: Final = 1_000_000
@@ -41,29 +42,6 @@ REMEDIES: Final = {
 }
 
 
-class _User(BaseModel):
-    id: int
-
-
-class _Note(BaseModel):
-    id: int
-    body: str | None
-    author: _User | None
-    system: bool = False
-
-
-class _Issue(BaseModel):
-    iid: int
-    title: str
-    description: str | None
-    state: str
-    author: _User | None
-
-
-class _Job(BaseModel):
-    status: str
-
-
 class GitLab(Site):
     """GitLab, seen from a job."""
 
@@ -77,12 +55,10 @@ class GitLab(Site):
 
     @property
     def is_fork(self) -> bool:
-        """Whether the merge request comes from a fork, whose code gets no identity."""
         source = self._environ.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "")
         return bool(source) and source != self._environ.get("CI_MERGE_REQUEST_PROJECT_ID", source)
 
     def this_run(self) -> Run:
-        """The job itself."""
         job = self._environ.get("CI_JOB_NAME", "unknown")
         pipeline = self._environ.get("CI_PIPELINE_ID", "unknown")
         return Run(
@@ -92,19 +68,12 @@ class GitLab(Site):
         )
 
     def run_state(self, run: Run) -> RunState:
-        """Whether a job's script still runs.
-
-        Raises:
-            SiteError: if GitLab cannot be asked.
-        """
         # An id of GitHub's, or of a lock that somebody wrote by hand.
         if not re.fullmatch(r"\d+", run.id):
             return "unknown"
-        try:
-            job = self._client(f"Whether {run.name} still runs is not known.").get(f"/jobs/{run.id}", _Job)
-        except Missing:
-            return "unknown"
-        return "finished" if job.status in OVER else "running"
+        with suppress(Missing), self._project(f"Whether {run.name} still runs is not known.") as project:
+            return "finished" if project.jobs.get(run.id).status in OVER else "running"
+        return "unknown"
 
     def summary(self, body: str) -> None:
         """Nothing: GitLab's jobs have no summary."""
@@ -113,42 +82,46 @@ class GitLab(Site):
     def _pipeline(self) -> int:
         return int(self._environ.get("CI_PIPELINE_ID") or 0)
 
-    def _thread(self) -> _Thread:
+    @contextmanager
+    def _thread(self) -> Iterator[_Thread]:
         number = self._environ.get("CI_MERGE_REQUEST_IID")
-        client = self._client("The merge request does not show this result.")
-        if not number:
-            raise SiteError(
-                what="CI_MERGE_REQUEST_IID is not set: this is not a merge request's pipeline",
-                consequence="There is no merge request to write into.",
-                remedy="Run this in a job with `rules: - if: $CI_PIPELINE_SOURCE == 'merge_request_event'`.",
-            )
-        return _Thread(client=client, path=f"/merge_requests/{int(number)}/notes", author=self._author)
+        with self._project("The merge request does not show this result.") as project:
+            if not number:
+                raise SiteError(
+                    what="CI_MERGE_REQUEST_IID is not set: this is not a merge request's pipeline",
+                    consequence="There is no merge request to write into.",
+                    remedy="Run this in a job with `rules: - if: $CI_PIPELINE_SOURCE == 'merge_request_event'`.",
+                )
+            yield _Thread(manager=project.mergerequests.get(int(number), lazy=True).notes, author=self._author)
 
-    def _tracker(self) -> _Tracker:
-        return _Tracker(client=self._client("The issue does not show this result."), author=self._author)
+    @contextmanager
+    def _tracker(self) -> Iterator[_Tracker]:
+        with self._project("The issue does not show this result.") as project:
+            yield _Tracker(manager=project.issues, author=self._author)
 
     @cached_property
     def _author(self) -> int:
         """Id of the token's user; each project access token has one of its own."""
-        client = self._client("Nothing was written, because our own notes cannot be told from other people's.")
-        return replace(client, base=self._environ["CI_API_V4_URL"]).get("/user", _User).id
+        from gitlab.v4.objects import CurrentUserManager  # noqa: PLC0415
 
-    def _client(self, loss: str) -> Client:
-        token = Token("PRIVATE-TOKEN", self._token(loss))
-        # In a fork's pipeline, CI_PROJECT_ID is the fork.
-        project = self._environ.get("CI_MERGE_REQUEST_PROJECT_ID") or self._environ.get("CI_PROJECT_ID", "")
-        made = session(token, {"Accept": "application/json"}, patience=self._patience)
-        # A GitLab of one's own may have a certificate of its own; the runner hands over what it trusts.
-        made.verify = self._environ.get("CI_SERVER_TLS_CA_FILE") or True
-        return Client(
+        loss = "Nothing was written, because our own notes cannot be told from other people's."
+        with self._project(loss) as project:
+            return int(CurrentUserManager(project.manager.gitlab).get().id)
+
+    def _project(self, loss: str) -> AbstractContextManager[Project]:
+        access = Access(
             site=self.name,
-            base=f"{self._environ['CI_API_V4_URL']}/projects/{project}",
-            session=made,
-            token=token,
+            api=self._environ["CI_API_V4_URL"],
+            token=self._token(loss),
             loss=loss,
             remedy=lambda status: REMEDIES.get(status, "Run the job again when GitLab is well."),
             patience=self._patience,
+            # A GitLab of one's own may have a certificate of its own; the runner hands over what it trusts.
+            authorities=self._environ.get("CI_SERVER_TLS_CA_FILE"),
         )
+        # In a fork's pipeline, CI_PROJECT_ID is the fork.
+        name = self._environ.get("CI_MERGE_REQUEST_PROJECT_ID") or self._environ.get("CI_PROJECT_ID", "")
+        return connected(access, name)
 
     def _token(self, loss: str) -> str:
         if token := self._environ.get(TOKEN):
@@ -161,55 +134,88 @@ class GitLab(Site):
         raise SiteError(what=f"{TOKEN} is not set", consequence=loss, remedy=remedy)
 
 
+@contextmanager
+def connected(access: Access, name: str) -> Iterator[Project]:
+    """A block that asks about a project.
+
+    Args:
+        access: to the API.
+        name: the project's, or its number.
+
+    Raises:
+        SiteError: if GitLab does not do what it is asked in the block.
+    """
+    # Here, because nobody on a laptop should wait for them.
+    import gitlab  # noqa: PLC0415
+    import requests  # noqa: PLC0415
+
+    from model_serving.hosts.rest import PER_PAGE, USER_AGENT, RetryPolicy, answers  # noqa: PLC0415
+
+    session = requests.Session()
+    client = gitlab.Gitlab(
+        access.api.rstrip("/").removesuffix("/api/v4"),
+        private_token=access.token,
+        ssl_verify=access.authorities or True,
+        timeout=access.patience.timeout_seconds,
+        per_page=PER_PAGE,
+        user_agent=USER_AGENT,
+        keep_base_url=True,
+        session=session,
+    )
+    # No adapter for any other address: requests would take GitLab's header along to wherever a redirect or the next
+    # page of a list is said to be.
+    session.adapters.clear()
+    session.mount(f"{client.api_url}/", requests.adapters.HTTPAdapter(max_retries=RetryPolicy(access=access)))
+    with client, answers(access, gitlab.GitlabError):
+        yield client.projects.get(name, lazy=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Thread:
-    client: Client
-    path: str
+    manager: ProjectMergeRequestNoteManager
     author: int
 
     def notes(self) -> Iterator[marked.Posted]:
-        for note in self.client.pages(self.path, _Note, {"sort": "asc", "order_by": "created_at"}):
-            if note.author and note.author.id == self.author and not note.system:
+        for note in self.manager.list(iterator=True, sort="asc", order_by="created_at"):
+            if note.author and note.author["id"] == self.author and not note.system:
                 yield marked.Posted(id=note.id, text=note.body or "")
 
     def create(self, text: str) -> marked.Posted:
-        return marked.Posted(id=self.client.send("POST", self.path, {"body": _harmless(text)}, _Note).id, text=text)
+        return marked.Posted(id=self.manager.create({"body": _harmless(text)}).id, text=text)
 
     def change(self, note: int, text: str) -> None:
-        self.client.send("PUT", f"{self.path}/{note}", {"body": _harmless(text)}, _Note)
+        self.manager.update(note, {"body": _harmless(text)})
 
     def remove(self, note: int) -> None:
-        self.client.delete(f"{self.path}/{note}")
+        with suppress(Missing):
+            self.manager.delete(note)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tracker:
-    client: Client
+    manager: ProjectIssueManager
     author: int
 
     def issues(self, label: str) -> Iterator[marked.Issue]:
-        query = {"labels": label, "author_id": str(self.author), "scope": "all", "state": "all"}
-        for issue in self.client.pages("/issues", _Issue, query):
-            if issue.author and issue.author.id == self.author:
+        query = {"labels": label, "author_id": self.author, "scope": "all", "state": "all"}
+        for issue in self.manager.list(iterator=True, **query):
+            if issue.author and issue.author["id"] == self.author:
                 is_open = issue.state == "opened"
                 text = issue.description or ""
                 yield marked.Issue(number=issue.iid, title=issue.title, text=text, is_open=is_open)
 
     def create(self, title: str, text: str, label: str) -> None:
-        self._send("POST", "/issues", {"title": title, "description": _harmless(text), "labels": label})
+        self.manager.create({"title": title, "description": _harmless(text), "labels": label})
 
     def change(self, issue: int, title: str, text: str) -> None:
         # Reopening what is open is no mistake to GitLab.
-        self._send("PUT", f"/issues/{issue}", {"title": title, "description": _harmless(text), "state_event": "reopen"})
+        self.manager.update(issue, {"title": title, "description": _harmless(text), "state_event": "reopen"})
 
     def comment(self, issue: int, text: str) -> None:
-        self.client.send("POST", f"/issues/{issue}/notes", {"body": _harmless(text)}, _Note)
+        self.manager.get(issue, lazy=True).notes.create({"body": _harmless(text)})
 
     def close(self, issue: int) -> None:
-        self._send("PUT", f"/issues/{issue}", {"state_event": "close"})
-
-    def _send(self, method: str, path: str, content: Mapping[str, Any]) -> None:
-        self.client.send(method, path, content, _Issue)
+        self.manager.update(issue, {"state_event": "close"})
 
 
 def _harmless(text: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from model_serving.hosts.rest import Missing, SiteError, Unanswered
+from model_serving.hosts.access import Missing, Unanswered
 
 PREVIEW: Final = "<!-- model-serving: preview -->"
 """Marks the note with the previews of a merge request's stacks."""
@@ -134,7 +134,7 @@ def settle(thread: Thread, marker: str, text: str) -> Outcome:
     """
     outcome: Outcome = "unchanged"
     made: list[Posted] = []
-    problem: SiteError | None = None
+    problem: Exception | None = None
     for _ in range(ROUNDS):
         # What was made a moment ago may be missing in a list that comes from a replica.
         notes, made = _marked([*made, *thread.notes()], marker), []
@@ -149,8 +149,8 @@ def settle(thread: Thread, marker: str, text: str) -> Outcome:
             if not _tidy(thread, notes, newest.text if is_outdated else text):
                 return "outdated" if is_outdated else outcome
             outcome = outcome if outcome == "created" else "updated"
-        except (Unanswered, Missing) as error:
-            # Made or not, removed by another run: the next round sees.
+        except (Unanswered, Missing, OSError) as error:
+            # Made or not, removed by another run, an answer that broke off: the next round sees.
             problem = error
     if problem is not None:
         raise problem
@@ -163,7 +163,7 @@ def settle_issue(tracker: Tracker, marker: str, title: str, text: str) -> None:
     Raises:
         SiteError: if the site does not let it.
     """
-    problem: SiteError | None = None
+    problem: Exception | None = None
     for _ in range(ROUNDS):
         issues = _issues(tracker, marker)
         if issues:
@@ -175,7 +175,7 @@ def settle_issue(tracker: Tracker, marker: str, title: str, text: str) -> None:
             return
         try:
             tracker.create(title, text, label_of(marker))
-        except Unanswered as error:
+        except (Unanswered, OSError) as error:
             problem = error
         else:
             return
@@ -192,7 +192,7 @@ def close_issues(tracker: Tracker, marker: str, comment: str) -> bool:
     still_open = [issue.number for issue in _issues(tracker, marker) if issue.is_open]
     for number in still_open:
         # It may be there nevertheless, and the closing is what counts.
-        with suppress(Unanswered):
+        with suppress(Unanswered, OSError):
             tracker.comment(number, comment)
         tracker.close(number)
     return bool(still_open)

@@ -5,20 +5,19 @@ https://docs.gitlab.com/api/merge_requests/ and https://docs.github.com/en/rest/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Literal, Protocol
-from urllib.parse import quote, urlsplit
-
-from pydantic import BaseModel
+from typing import Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from model_serving.hosts import github, gitlab
-from model_serving.hosts.rest import Client, Patience, SiteError, Token, session
+from model_serving.hosts.access import Access, Patience, SiteError
 
 LONGEST: Final = 60_000
 """Characters of a description; GitHub takes 65,536, GitLab more."""
 Kind = Literal["gitlab", "github"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,19 @@ class Wanted:
     description: str
 
 
-class Requests(Protocol):
-    """Those of one repository."""
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """Those of one repository.
+
+    Attributes:
+        kind: of site.
+        access: to its API.
+        name: the repository's in the API.
+    """
+
+    kind: Kind
+    access: Access
+    name: str
 
     def open(self, wanted: Wanted) -> str:
         """Opens a request unless the branch has one that is open; returns its address.
@@ -47,70 +57,41 @@ class Requests(Protocol):
         Raises:
             SiteError: if there is none afterwards.
         """
+        return self._on_gitlab(wanted) if self.kind == "gitlab" else self._on_github(wanted)
+
+    def _on_gitlab(self, wanted: Wanted) -> str:
+        branches = {"source_branch": wanted.source, "target_branch": wanted.target}
+        # GitLab removes the branch when the request is merged; on GitHub, that is a setting of the repository.
+        content = {"title": wanted.title, "description": wanted.description[:LONGEST], "remove_source_branch": True}
+        with gitlab.connected(self.access, self.name) as project:
+            manager = project.mergerequests
+            request = _opened(
+                lambda: iter(manager.list(iterator=True, state="opened", **branches)),
+                lambda: manager.create({**branches, **content}),
+            )
+            return str(request.web_url)
+
+    def _on_github(self, wanted: Wanted) -> str:
+        query = {"state": "open", "head": f"{self.name.partition('/')[0]}:{wanted.source}", "base": wanted.target}
+        text = wanted.description[:LONGEST]
+        with github.connected(self.access, self.name) as repository:
+            request = _opened(
+                lambda: github.pages(repository, "/pulls", **query),
+                lambda: repository.create_pull(wanted.target, wanted.source, title=wanted.title, body=text).raw_data,
+            )
+            return str(request["html_url"])
 
 
-class _MergeRequest(BaseModel):
-    web_url: str
-
-
-class _PullRequest(BaseModel):
-    html_url: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class GitLabRequests:
-    """Merge requests; GitLab removes the branch when one is merged."""
-
-    client: Client
-
-    def open(self, wanted: Wanted) -> str:
-        """As in `Requests`."""
-        return _opened(lambda: self._found(wanted), lambda: self._made(wanted))
-
-    def _found(self, wanted: Wanted) -> Iterator[str]:
-        query = {"state": "opened", "source_branch": wanted.source, "target_branch": wanted.target}
-        for request in self.client.pages("/merge_requests", _MergeRequest, query):
-            yield request.web_url
-
-    def _made(self, wanted: Wanted) -> str:
-        content = {
-            "source_branch": wanted.source,
-            "target_branch": wanted.target,
-            "title": wanted.title,
-            "description": wanted.description[:LONGEST],
-            "remove_source_branch": True,
-        }
-        return self.client.send("POST", "/merge_requests", content, _MergeRequest).web_url
-
-
-@dataclass(frozen=True, kw_only=True)
-class GitHubRequests:
-    """Pull requests; whether the branch goes when one is merged is a setting of the repository.
-
-    Attributes:
-        owner: of the repository.
-    """
-
-    client: Client
-    owner: str
-
-    def open(self, wanted: Wanted) -> str:
-        """As in `Requests`."""
-        return _opened(lambda: self._found(wanted), lambda: self._made(wanted))
-
-    def _found(self, wanted: Wanted) -> Iterator[str]:
-        query = {"state": "open", "head": f"{self.owner}:{wanted.source}", "base": wanted.target}
-        for request in self.client.pages("/pulls", _PullRequest, query):
-            yield request.html_url
-
-    def _made(self, wanted: Wanted) -> str:
-        content = {
-            "head": wanted.source,
-            "base": wanted.target,
-            "title": wanted.title,
-            "body": wanted.description[:LONGEST],
-        }
-        return self.client.send("POST", "/pulls", content, _PullRequest).html_url
+def _opened(found: Callable[[], Iterator[T]], made: Callable[[], T]) -> T:
+    for request in found():
+        return request
+    try:
+        return made()
+    except (SiteError, OSError):
+        # Another run was faster, or the answer to ours was lost.
+        for request in found():
+            return request
+        raise
 
 
 def requests_of(
@@ -136,33 +117,17 @@ def requests_of(
         authorities: file with those that are trusted beside the machine's own.
         patience: how long to try.
     """
-    base = api or usual_api(kind, repository)
-    name = project or _project(repository, base)
-    trying = patience or Patience()
-    if kind == "gitlab":
-        secret = Token("PRIVATE-TOKEN", token)
-        headers = {"Accept": "application/json"}
-        path = f"/projects/{quote(name, safe='')}"
-    else:
-        secret = Token("Authorization", token, "Bearer")
-        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": github.API_VERSION}
-        path = f"/repos/{name}"
-    made = session(secret, headers, patience=trying)
-    made.verify = authorities or True
-    client = Client(
+    base = (api or usual_api(kind, repository)).rstrip("/")
+    access = Access(
         site=_NAMES[kind],
-        base=f"{base.rstrip('/')}{path}",
-        session=made,
-        token=secret,
+        api=base,
+        token=token,
         loss=loss,
         remedy=lambda status: _remedy(kind, status),
-        patience=trying,
+        patience=patience or Patience(),
+        authorities=authorities,
     )
-    return (
-        GitLabRequests(client=client)
-        if kind == "gitlab"
-        else GitHubRequests(client=client, owner=name.partition("/")[0])
-    )
+    return Requests(kind=kind, access=access, name=project or _project(repository, base))
 
 
 def usual_api(kind: Kind, repository: str) -> str:
@@ -180,21 +145,9 @@ def _project(repository: str, api: str) -> str:
     return path.removeprefix(below).strip("/")
 
 
-def _opened(found: Callable[[], Iterator[str]], made: Callable[[], str]) -> str:
-    for address in found():
-        return address
-    try:
-        return made()
-    except SiteError:
-        # Another run was faster, or the answer to ours was lost.
-        for address in found():
-            return address
-        raise
-
-
-_NAMES: Final[Mapping[str, str]] = {"gitlab": gitlab.GitLab.name, "github": github.GitHub.name}
+_NAMES: Final = {"gitlab": gitlab.GitLab.name, "github": github.GitHub.name}
 _AGAIN: Final = "The same job again goes on from there."
-_TOKENS: Final[Mapping[str, str]] = {
+_TOKENS: Final = {
     "gitlab": "It takes a project access token of the serving repository with the scopes api and write_repository and "
     "the role Developer, in MODEL_SERVING_TOKEN.",
     "github": "It takes a fine-grained token or a GitHub App with contents: write and pull requests: write on the "

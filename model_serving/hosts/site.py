@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from model_serving.hosts import marked
-from model_serving.hosts.rest import Patience
+from model_serving.hosts.access import Patience
 from model_serving.hosts.runs import Run, RunState
 
 
@@ -63,7 +64,8 @@ class Site(ABC):
         Raises:
             SiteError: if it cannot be read.
         """
-        return marked.find(self._thread(), marker)
+        with self._thread() as thread:
+            return marked.find(thread, marker)
 
     def upsert_note(self, marker: str, body: str, *, shows: str | None = None) -> marked.Outcome:
         """Writes a note, or writes it anew, unless a newer run has.
@@ -77,7 +79,8 @@ class Site(ABC):
             SiteError: if it cannot be written; TooLong, if a shorter one could.
         """
         commit = self.commit if shows is None else shows
-        return marked.settle(self._thread(), marker, marked.stamped(marker, body, run=self._pipeline, commit=commit))
+        with self._thread() as thread:
+            return marked.settle(thread, marker, marked.stamped(marker, body, run=self._pipeline, commit=commit))
 
     def upsert_issue(self, marker: str, title: str, body: str) -> None:
         """Opens an issue, or brings the one with this marker up to date and opens it again.
@@ -85,7 +88,8 @@ class Site(ABC):
         Raises:
             SiteError: if it cannot be written.
         """
-        marked.settle_issue(self._tracker(), marker, title, marked.stamped(marker, body, run=0, commit=""))
+        with self._tracker() as tracker:
+            marked.settle_issue(tracker, marker, title, marked.stamped(marker, body, run=0, commit=""))
 
     def close_issue(self, marker: str, comment: str) -> bool:
         """Closes the issue with this marker with a comment; False if none is open.
@@ -93,7 +97,8 @@ class Site(ABC):
         Raises:
             SiteError: if it cannot be closed.
         """
-        return marked.close_issues(self._tracker(), marker, comment)
+        with self._tracker() as tracker:
+            return marked.close_issues(tracker, marker, comment)
 
     @property
     @abstractmethod
@@ -101,9 +106,9 @@ class Site(ABC):
         """Number of the pipeline; a newer one has a higher one."""
 
     @abstractmethod
-    def _thread(self) -> marked.Thread:
+    def _thread(self) -> AbstractContextManager[marked.Thread]:
         """The notes of the merge request."""
 
     @abstractmethod
-    def _tracker(self) -> marked.Tracker:
+    def _tracker(self) -> AbstractContextManager[marked.Tracker]:
         """The project's issues."""

@@ -21,8 +21,8 @@ from model_serving import catalog
 from model_serving.catalog import contents, order
 from model_serving.catalog.pointers import MEBIBYTE
 from model_serving.git import TOKEN, Git, GitError
+from model_serving.hosts.access import SiteError
 from model_serving.hosts.merge_requests import requests_of
-from model_serving.hosts.rest import SiteError
 from model_serving.images import large_files
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases import deliver, jobs, project, release, trial

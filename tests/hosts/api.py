@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,16 @@ class Question:
 
 @dataclass(eq=False)
 class Answer(Exception):
-    """What is answered; raised where there is nothing else to do."""
+    """What is answered; raised where there is nothing else to do.
+
+    Attributes:
+        is_cut: whether the connection breaks off in its midst.
+    """
 
     status: int
     content: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    is_cut: bool = False
 
 
 def page(question: Question, items: Sequence[Any], *, default: int) -> Answer:
@@ -47,5 +53,6 @@ def page(question: Question, items: Sequence[Any], *, default: int) -> Answer:
     shown = items[(number - 1) * size : number * size]
     headers = {}
     if number * size < len(items):
-        headers["Link"] = f'<{question.base}{question.path}?per_page={size}&page={number + 1}>; rel="next"'
+        query = urlencode({**question.query, "per_page": size, "page": number + 1})
+        headers["Link"] = f'<{question.base}{question.path}?{query}>; rel="next"'
     return Answer(200, list(shown), headers)

@@ -90,11 +90,11 @@ class GitHub:
         return Answer(404, {"message": "Not Found"})
 
     def _refusal(self, question: Question) -> Answer | None:
-        if question.headers.get("authorization") != f"Bearer {TOKEN}":
+        if question.headers.get("authorization") not in (f"Bearer {TOKEN}", f"token {TOKEN}"):
             return Answer(401, {"message": "Bad credentials"})
         if not question.headers.get("user-agent"):
             return Answer(403, {"message": "Request forbidden by administrative rules."})
-        if question.headers.get("accept") != "application/vnd.github+json":
+        if question.headers.get("accept") not in ("*/*", "application/json", "application/vnd.github+json"):
             return Answer(415, {"message": "Unsupported 'Accept' header"})
         if question.headers.get("x-github-api-version") != "2022-11-28":
             return Answer(400, {"message": "No version of the API was asked for"})

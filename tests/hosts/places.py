@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving.hosts import Site
+from model_serving.hosts.access import Patience
 from model_serving.hosts.github import GitHub
 from model_serving.hosts.gitlab import GitLab
-from model_serving.hosts.rest import Patience
 from tests.hosts import AT_ONCE, Server, github, gitlab
 
 KINDS: Final = ("gitlab", "github")

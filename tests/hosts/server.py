@@ -7,13 +7,13 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from model_serving.hosts.rest import Patience
+from model_serving.hosts.access import Patience
 from tests.hosts.api import Answer, Question
 from tests.hosts.github import GitHub
 from tests.hosts.gitlab import GitLab
@@ -22,7 +22,7 @@ AT_ONCE: Final = Patience(backoff_seconds=0, timeout_seconds=5)
 """For clients in tests: nothing pauses between two attempts."""
 LONGEST_HANG_SECONDS: Final = 10
 
-How = Literal["answers", "drops", "hangs"]
+How = Literal["answers", "drops", "hangs", "breaks off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Fault:
     Attributes:
         method: of the request.
         path: expression that is found in its path.
-        how: whether it gets an answer, its connection is closed, or nothing comes at all.
+        how: whether it gets an answer, its connection is closed, nothing comes at all, or half of the right answer.
         status: the answer's.
         headers: the answer's.
         said: message in the answer.
@@ -108,6 +108,8 @@ class Server:
             return self._kept(question, self._answer(question))
         if fault.first:
             fault.first()
+        if fault.how == "breaks off":
+            return self._kept(question, replace(self._answer(question), is_cut=True))
         carried_out = self._answer(question) if fault.is_carried_out else None
         if fault.how != "answers":
             self._kept(question, None)
@@ -194,7 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if answer.is_cut else content)
+        self.close_connection |= answer.is_cut
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - http.server's names
 

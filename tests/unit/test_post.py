@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from model_serving.hosts import PREVIEW, Site
+from model_serving.hosts.access import Patience
 from model_serving.hosts.posting import post
-from model_serving.hosts.rest import Patience
 from model_serving.pipelines import post as command
 from model_serving.pipelines.changes import Preview
 from tests.hosts import Server, serving
@@ -78,7 +78,7 @@ def test_a_site_that_is_not_there_fails_no_job(place: Place, said: list[str]) ->
 def test_a_site_that_hangs_fails_no_job(place: Place, said: list[str]) -> None:
     for _ in range(10):
         place.server.add(Fault(method="GET", path=place.notes, how="hangs"))
-    post(place.make(patience=Patience(retries=1, backoff_seconds=0, timeout_seconds=0.1)), PREVIEW, lambda _: BODY)
+    post(place.make(patience=Patience(retries=1, backoff_seconds=0, timeout_seconds=1)), PREVIEW, lambda _: BODY)
     said += ["did not answer", "timed out"]
 
 

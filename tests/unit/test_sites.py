@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model_serving.hosts import Run, here
+from model_serving.hosts.access import Patience, SiteError, TooLong
 from model_serving.hosts.github import GitHub
 from model_serving.hosts.gitlab import GitLab
 from model_serving.hosts.marked import PREVIEW, label_of, stamped
-from model_serving.hosts.rest import Patience, SiteError, TooLong
+from model_serving.hosts.rest import LONGEST_QUOTE
 from tests.hosts import AT_ONCE, Server, serving
 from tests.hosts.places import KINDS, Place, dead_addresses, place_of
 from tests.hosts.server import Fault
 
 DRIFT = "<!-- model-serving: drift dev -->"
-IMPATIENT = Patience(backoff_seconds=0, timeout_seconds=0.3)
+IMPATIENT = Patience(backoff_seconds=0, timeout_seconds=1)
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def test_a_note_is_found_behind_a_hundred_others_and_more(place: Place) -> None:
         place.write(f"more talk {number}", author=place.somebody)
     assert place.make(100).upsert_note(PREVIEW, "new") == "updated"
     assert bodies(place) == ["new"]
-    assert {call.query["page"] for call in place.server.calls("GET", place.notes)} == {"1", "2", "3", "4"}
+    assert {call.query.get("page", "1") for call in place.server.calls("GET", place.notes)} == {"1", "2", "3", "4"}
 
 
 def test_other_peoples_notes_with_the_marker_are_left_alone(place: Place) -> None:
@@ -153,6 +157,19 @@ def test_an_unanswered_note_is_looked_for_before_it_is_made_again(place: Place, 
     assert place.make(patience=patience).upsert_note(PREVIEW, "result") == "created"
     assert bodies(place) == ["result"]
     assert len(place.server.calls("POST", place.notes)) == (1 if is_carried_out else 2)
+
+
+def test_a_note_whose_answer_breaks_off_is_looked_for_before_it_is_made_again(place: Place) -> None:
+    place.server.add(Fault(method="POST", path=place.notes, how="breaks off"))
+    assert place.make().upsert_note(PREVIEW, "result") == "created"
+    assert bodies(place) == ["result"]
+    assert len(place.server.calls("POST", place.notes)) == 1
+
+
+def test_a_list_that_breaks_off_is_no_answer(place: Place) -> None:
+    place.server.add(Fault(method="GET", path=place.notes, how="breaks off"))
+    with pytest.raises(SiteError, match=r"did not answer (.|\n)*request does not show this result"):
+        place.make().upsert_note(PREVIEW, "result")
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
@@ -272,6 +289,14 @@ def test_a_token_that_the_site_repeats_is_not_passed_on(place: Place) -> None:
     assert place.token not in str(caught.value)
 
 
+def test_a_token_at_the_end_of_a_long_quotation_is_not_passed_on_in_part(place: Place) -> None:
+    said = f"{'x' * (LONGEST_QUOTE - 12)} {place.token}"
+    place.server.add(Fault(method="GET", path=place.notes, status=403, said=said))
+    with pytest.raises(SiteError) as caught:
+        place.make().upsert_note(PREVIEW, "result")
+    assert place.token[:4] not in str(caught.value)
+
+
 def test_a_traceback_shows_no_token(place: Place) -> None:
     with pytest.raises(SiteError) as caught:
         place.make(**dead_addresses()).upsert_note(PREVIEW, "result")
@@ -289,17 +314,43 @@ def test_a_site_that_is_not_there_is_said_so(place: Place) -> None:
 def test_a_site_that_never_answers_is_given_up(place: Place) -> None:
     for _ in range(10):
         place.server.add(Fault(method="GET", path=place.notes, how="hangs"))
-    patience = Patience(retries=1, backoff_seconds=0, timeout_seconds=0.1)
+    patience = Patience(retries=1, backoff_seconds=0, timeout_seconds=1)
     with pytest.raises(SiteError, match="timed out"):
         place.make(patience=patience).upsert_note(PREVIEW, "result")
 
 
-def test_a_redirect_does_not_take_the_token_along(place: Place) -> None:
+@pytest.mark.parametrize("status", [301, 302, 307])
+@pytest.mark.parametrize("method", ["GET", "POST", "change", "DELETE"])
+def test_a_redirect_does_not_take_the_token_along(place: Place, method: str, status: int) -> None:
+    """Neither to another host nor, by the library, as an answer."""
+    if method in ("change", "DELETE"):
+        for run in (98, 99):
+            place.write(stamped(PREVIEW, f"of {run}", run=run, commit="c"))
+    verb = place.change if method == "change" else method
     with serving() as stranger:
-        place.server.fail("GET", place.notes, 302, Location=f"{stranger.url}/elsewhere")
-        with pytest.raises(SiteError, match="answered 302"):
+        elsewhere = f"{stranger.url.replace('127.0.0.1', 'localhost')}/api/v4/elsewhere"
+        place.server.fail(verb, "/(notes|comments)", status, Location=elsewhere)
+        with pytest.raises(SiteError, match=f"answered {status} to {verb} "):
             place.make().upsert_note(PREVIEW, "result")
         assert not stranger.received
+
+
+@pytest.mark.parametrize("path", ["/elsewhere?page=2", "/api/v4/projects/7/merge_requests/3/notes?page=2"])
+def test_the_next_page_is_asked_for_nowhere_else(place: Place, path: str) -> None:
+    with serving() as stranger:
+        link = f'<{stranger.url}{path}>; rel="next"'
+        place.server.add(Fault(method="GET", path=place.notes, status=200, content=[], headers={"Link": link}))
+        # Another host is left out or refused, as the library has it.
+        with suppress(SiteError):
+            place.make().read_note(PREVIEW)
+        assert not stranger.received
+
+
+def test_an_answer_that_is_not_ready_is_none(place: Place) -> None:
+    place.server.fail("GET", place.notes, 202)
+    with pytest.raises(SiteError, match="answered 202 to GET "):
+        place.make().upsert_note(PREVIEW, "result")
+    assert len(place.server.calls("GET", place.notes)) == 1
 
 
 def test_a_login_page_instead_of_an_answer_is_said_so(place: Place) -> None:
@@ -409,6 +460,15 @@ def test_a_run_cannot_be_judged_if_the_site_does_not_answer(place: Place) -> Non
 
 def test_a_laptop_is_no_site() -> None:
     assert here({"HOME": "/home/somebody"}) is None
+
+
+def test_a_laptop_waits_for_no_client() -> None:
+    script = (
+        "import sys; from model_serving.hosts import here, merge_requests, posting; here({}); "
+        "print({'gitlab', 'github', 'requests', 'urllib3'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_the_environment_tells_the_site(place: Place, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from model_serving.hosts.access import SiteError
 from model_serving.hosts.github import SUMMARY_BYTES, GitHub
 from model_serving.hosts.marked import PREVIEW
-from model_serving.hosts.rest import SiteError
 from tests.hosts import AT_ONCE, Server, serving
 
 

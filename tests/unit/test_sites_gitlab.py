@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from model_serving.hosts import Run
+from model_serving.hosts.access import SiteError
 from model_serving.hosts.gitlab import GitLab
 from model_serving.hosts.marked import PREVIEW
-from model_serving.hosts.rest import SiteError
 from tests.hosts import AT_ONCE, Server, serving
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from model_serving.hosts.access import SiteError
 from model_serving.hosts.merge_requests import Requests, Wanted, requests_of, usual_api
-from model_serving.hosts.rest import SiteError
 from tests.hosts import AT_ONCE, Server, github, gitlab, serving
 from tests.hosts.server import Fault
 
@@ -68,7 +68,7 @@ def test_another_run_may_be_faster(server: Server, kind: str) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("how", ["drops", "answers"])
+@pytest.mark.parametrize("how", ["drops", "answers", "breaks off"])
 def test_an_answer_that_is_lost_is_looked_for(server: Server, kind: str, how: Any) -> None:
     path = "merge_requests$" if kind == "gitlab" else "pulls$"
     server.add(Fault(method="POST", path=path, how=how, status=502, is_carried_out=True))
@@ -123,10 +123,17 @@ def test_a_gitlab_below_a_path_keeps_its_path_out_of_the_projects_name(server: S
     assert server.calls("POST")[0].path == "/api/v4/projects/group%2Fserving/merge_requests"
     below = requests_of(
         "gitlab",
-        "https://h/gitlab/group/serving.git",
+        f"{server.url}/gitlab/{gitlab.SERVING}.git",
         token=gitlab.TOKEN,
         loss="",
-        api="https://h/gitlab/api/v4",
+        api=f"{server.url}/gitlab/api/v4",
+        patience=AT_ONCE,
     )
-    assert "projects/group%2Fserving" in repr(below)
-    assert gitlab.TOKEN not in repr(below)
+    with pytest.raises(SiteError):
+        below.open(WANTED)
+    assert server.received[-1].path == "/gitlab/api/v4/projects/group%2Fserving/merge_requests"
+
+
+def test_a_client_that_is_printed_shows_no_token(server: Server) -> None:
+    assert gitlab.TOKEN not in repr(make(server, "gitlab"))
+    assert github.TOKEN not in repr(make(server, "github"))

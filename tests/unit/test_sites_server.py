@@ -48,7 +48,7 @@ def server() -> Iterator[Server]:
         ("PUT", f"{NOTES}/9", GITLAB, {"body": "text"}, 404),
         ("POST", "/api/v4/projects/7/issues", GITLAB, {"description": "text"}, 400),
         ("GET", COMMENTS, {}, None, 401),
-        ("GET", COMMENTS, {**GITHUB, "Accept": "*/*"}, None, 415),
+        ("GET", COMMENTS, {**GITHUB, "Accept": "text/html"}, None, 415),
         ("GET", COMMENTS, {**GITHUB, "X-GitHub-Api-Version": "2000-01-01"}, None, 400),
         ("POST", COMMENTS, GITHUB, {}, 422),
         ("POST", COMMENTS, GITHUB, "body=text", 415),
