@@ -12,7 +12,6 @@ from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.images import ModelImages
 from components.serving.models import Place, Serving
 from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
-from model_serving.images import builds
 from model_serving.problems import InvalidInput
 from model_serving.stack import inputs
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 def main() -> None:
     stack = read_inputs()
     settings = stack.settings
-    plan = plan_images(stack)
+    plan = built_images.plan(stack)
     platform = declare_platform(settings)
     # Before what is in the cluster: a release waits for its image, and the engine takes up things as it hears of them.
     images = ModelImages(settings, platform, stack.releases, plan)
@@ -55,16 +54,6 @@ def read_inputs() -> inputs.Inputs:
         return inputs.read(pulumi.get_stack(), config, secret=[*filter(pulumi.runtime.is_config_secret, config)])
     except InvalidInput as error:
         raise pulumi.RunError(f"nothing was changed.\n\n{error}\n") from None
-
-
-def plan_images(stack: inputs.Inputs) -> builds.Plan:
-    releases, images = stack.releases, stack.settings.images
-    known = built_images.names()
-    found = builds.look_up(releases, images, known=known, registry=stack.settings.image_registry)
-    plan = builds.plan(releases, images, known=known, found=found)
-    if plan.refused:
-        raise pulumi.RunError("\n\n".join(["nothing was changed.", *map(str, plan.refused)]) + "\n")
-    return plan
 
 
 def declare_platform(settings: Settings) -> Platform | None:

@@ -8,6 +8,10 @@ from typing import Any, Final
 
 import pulumi
 
+from model_serving.images import builds
+from model_serving.images.builds import Plan
+from model_serving.stack.inputs import Inputs
+
 ATTEMPTS: Final = 20
 PAUSE_SECONDS: Final = 0.05
 IMAGES: Final = "images"
@@ -22,6 +26,20 @@ def names() -> frozenset[str]:
     """
     stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
     return frozenset(_outputs(stack).get(IMAGES) or ())
+
+
+def plan(stack: Inputs) -> Plan:
+    """What becomes of the images of a stack's releases.
+
+    Raises:
+        RunError: if a release was changed after it was published.
+    """
+    releases, images, known = stack.releases, stack.settings.images, names()
+    found = builds.look_up(releases, images, known=known, registry=stack.settings.image_registry)
+    planned = builds.plan(releases, images, known=known, found=found)
+    if planned.refused:
+        raise pulumi.RunError("\n\n".join(["nothing was changed.", *map(str, planned.refused)]) + "\n")
+    return planned
 
 
 def remember(names: Iterable[str]) -> None:
