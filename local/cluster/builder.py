@@ -1,4 +1,4 @@
-"""The image registry and buildkitd, and the builder definition by which Pulumi's image provider finds the latter."""
+"""The image registry, buildkitd, and the builder definition by which Pulumi's image provider finds buildkitd."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from local.cluster.layout import BUILDER, LOOPBACK, REGISTRY, REGISTRY_PORT, Lay
 from local.cluster.processes import Process
 
 
-def processes(layout: Layout) -> list[Process]:
-    return [registry(layout), _buildkitd(layout)]
-
-
 def registry(layout: Layout, *, is_read_only: bool = False) -> Process:
-    """The image registry; one that is read-only gives images and takes none."""
     configuration = layout.configuration / "registry.json"
     maintenance = {"maintenance": {"readonly": {"enabled": True}}} if is_read_only else {}
     content = {
@@ -37,7 +32,7 @@ def registry(layout: Layout, *, is_read_only: bool = False) -> Process:
     )
 
 
-def _buildkitd(layout: Layout) -> Process:
+def buildkitd(layout: Layout) -> Process:
     configuration = layout.configuration / "buildkitd.toml"
     content = f"""\
 root = "{layout.cache}/buildkit"
@@ -55,22 +50,16 @@ root = "{layout.cache}/buildkit"
 """
     return Process(
         name="buildkitd",
-        command=(layout.tool("buildkitd"), "--config", str(configuration)),
+        command=(f"{layout.bin}/buildkitd", "--config", str(configuration)),
         ready=lambda: probes.socket_accepts(layout.buildkit_socket),
         files={configuration: content},
     )
 
 
 def write_definition(layout: Layout) -> None:
-    """The file that `docker buildx create --driver remote` would write."""
-    node = {
-        "Name": f"{BUILDER}0",
-        "Endpoint": f"unix://{layout.buildkit_socket}",
-        "Platforms": None,
-        "DriverOpts": None,
-        "Flags": None,
-        "Files": None,
-    }
+    """Write the file that `docker buildx create --driver remote` would write."""
+    unset = dict.fromkeys(("Platforms", "DriverOpts", "Flags", "Files"))
+    node = {"Name": f"{BUILDER}0", "Endpoint": f"unix://{layout.buildkit_socket}", **unset}
     definition = json.dumps({"Name": BUILDER, "Driver": "remote", "Nodes": [node], "Dynamic": False})
     if not layout.builder.exists() or layout.builder.read_text() != definition:
         layout.builder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,56 +1,50 @@
-"""The cluster's certificates and kubeconfigs, made by kubeadm and renewed before they end.
+"""The cluster's certificates and kubeconfigs, which kubeadm makes and which are renewed before they expire.
 
-The authority and the key that signs service-account tokens stay the same for the cluster's life: objects in etcd and
-the user's kubeconfig depend on them. What names this machine's address is made anew when the address changes.
+The authorities and the key that signs service-account tokens never change, because objects in etcd and the user's
+kubeconfig depend on them. Certificates that name this machine's address are replaced when the address changes.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
+from local.cluster import ports
 from local.cluster.errors import LocalError
-from local.cluster.layout import API_PORT, CONTEXT, LOOPBACK, NODE, POD_RANGE, SERVICE_RANGE, Layout
+from local.cluster.layout import CONTEXT, LOOPBACK, NODE, POD_RANGE, SERVICE_RANGE, Layout, write_atomically
 
-RENEWAL_SECONDS = 180 * 24 * 3600  # kubeadm's certificates end after a year
+RENEWAL_SECONDS = 180 * 24 * 3600  # kubeadm's certificates expire after a year
 KEPT = ("ca", "etcd/ca", "front-proxy-ca", "sa")
 
 
-def are_current(layout: Layout, address: str) -> bool:
-    stamp = _stamp(layout)
-    return (
+def ensure(layout: Layout, address: str) -> None:
+    """Make certificates that are missing, that name another address or that expire soon."""
+    folder = layout.certificates
+    stamp = folder / "made-for"
+    if (
         stamp.exists()
         and stamp.read_text() == address
         and time.time() - stamp.stat().st_mtime < RENEWAL_SECONDS
         and layout.kubeconfig.exists()
-    )
-
-
-def ensure(layout: Layout, address: str) -> None:
-    """Make what is missing, and make anew what names another address or nears its end."""
-    if are_current(layout, address):
+    ):
         return
-    _stamp(layout).unlink(missing_ok=True)
-    layout.certificates.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _remove_leaves(layout.certificates)
-    configuration = layout.certificates / "kubeadm.yaml"
+    stamp.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_leaves(folder)
+    configuration = folder / "kubeadm.yaml"
     configuration.write_text(_configuration(layout, address))
-    _kubeadm(layout, "certs", "all", "--config", str(configuration))
-    folder = ("--kubeconfig-dir", str(layout.certificates))
-    _kubeadm(layout, "kubeconfig", "all", "--config", str(configuration), *folder)
-    _write_kubeconfig(layout)
-    _stamp(layout).write_text(address)
+    _kubeadm(layout, "certs", "all", f"--config={configuration}")
+    _kubeadm(layout, "kubeconfig", "all", f"--config={configuration}", f"--kubeconfig-dir={folder}")
+    # kubeadm names the context after its user; the user's own kubeconfig has one whose name never changes.
+    text = kubeconfig(layout, "admin").read_text().replace(f"kubernetes-admin@{CONTEXT}", CONTEXT)
+    write_atomically(layout.kubeconfig, text, mode=0o600)
+    stamp.write_text(address)
 
 
 def kubeconfig(layout: Layout, user: str) -> Path:
     return layout.certificates / f"{user}.conf"
-
-
-def _stamp(layout: Layout) -> Path:
-    return layout.certificates / "made-for"
 
 
 def _remove_leaves(folder: Path) -> None:
@@ -61,23 +55,23 @@ def _remove_leaves(folder: Path) -> None:
 
 
 def _configuration(layout: Layout, address: str) -> str:
-    """Two documents, each JSON, which is YAML too."""
+    """Two documents in JSON, which is also YAML."""
     version = "kubeadm.k8s.io/v1beta4"
     initialisation = {
         "apiVersion": version,
         "kind": "InitConfiguration",
-        "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
+        "localAPIEndpoint": {"advertiseAddress": address, "bindPort": ports.API},
         "nodeRegistration": {"name": NODE, "criSocket": f"unix://{layout.containerd_socket}"},
     }
     cluster = {
         "apiVersion": version,
         "kind": "ClusterConfiguration",
         "clusterName": CONTEXT,
-        # Without a version kubeadm asks the internet for the newest.
+        # Without a version kubeadm looks up the newest on the internet.
         "kubernetesVersion": "v1.34.4",
         "certificatesDir": str(layout.certificates),
-        "encryptionAlgorithm": "ECDSA-P256",  # RSA keys take a second to find
-        "controlPlaneEndpoint": f"{address}:{API_PORT}",
+        "encryptionAlgorithm": "ECDSA-P256",  # RSA keys take a second to generate
+        "controlPlaneEndpoint": f"{address}:{ports.API}",
         "apiServer": {"certSANs": [address, LOOPBACK, "localhost"]},
         "networking": {"serviceSubnet": str(SERVICE_RANGE), "podSubnet": str(POD_RANGE)},
     }
@@ -85,18 +79,7 @@ def _configuration(layout: Layout, address: str) -> str:
 
 
 def _kubeadm(layout: Layout, *arguments: str) -> None:
-    command = [layout.tool("kubeadm"), "init", "phase", *arguments]
+    command = [f"{layout.bin}/kubeadm", "init", "phase", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LocalError(f"kubeadm could not make the cluster's certificates ({' '.join(command)}):\n{done.stderr}")
-
-
-def _write_kubeconfig(layout: Layout) -> None:
-    """The user's own, with a context whose name stays the same whatever kubeadm calls its users."""
-    source = kubeconfig(layout, "admin")
-    text = source.read_text().replace(f"kubernetes-admin@{CONTEXT}", CONTEXT)
-    temporary = layout.kubeconfig.with_suffix(".new")
-    shutil.copyfile(source, temporary)
-    temporary.chmod(0o600)
-    temporary.write_text(text)
-    temporary.rename(layout.kubeconfig)

@@ -1,46 +1,39 @@
-"""The control group under which all of an instance's containers run, in either version of the kernel's interface."""
+"""The control group of an instance's containers, for versions 1 and 2 of the kernel's interface."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from local.cluster import mounts
-from local.cluster.errors import LocalError
 from local.cluster.layout import Layout
+from local.cluster.probes import wait_until
 
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
 END_SECONDS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hierarchy:
-    mount: Path
-    unified: bool
+VERSION_2 = "cgroup2"
 
 
 def make(layout: Layout) -> None:
-    """The kubelet demands that its root exists and has the controllers that it limits pods with."""
+    """Make the group, with the controllers by which the kubelet limits pods."""
     hierarchies = _hierarchies()
-    only_unified = all(hierarchy.unified for hierarchy in hierarchies)
+    only_version_2 = all(hierarchy.kind == VERSION_2 for hierarchy in hierarchies)
     for hierarchy in hierarchies:
-        group = hierarchy.mount / layout.cgroup
-        if not hierarchy.unified:
+        group = hierarchy.path / layout.cgroup
+        if hierarchy.kind != VERSION_2:
             group.mkdir(exist_ok=True)
             _inherit_cpus(group)
-        elif only_unified:
-            _enable_controllers(hierarchy.mount)
+        elif only_version_2:
+            _enable_controllers(hierarchy.path)
             group.mkdir(exist_ok=True)
             _enable_controllers(group)
 
 
 def _inherit_cpus(group: Path) -> None:
-    """A new group of version 1 has no processor and no memory node until it is given some."""
+    """Assign processors and memory nodes, of which a new group of version 1 has none."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         file = group / name
         if file.exists() and not file.read_text().strip():
@@ -49,37 +42,35 @@ def _inherit_cpus(group: Path) -> None:
 
 def _enable_controllers(group: Path) -> None:
     for controller in CONTROLLERS:
-        with contextlib.suppress(OSError):  # one that this kernel does not have
+        with contextlib.suppress(OSError):  # this kernel lacks it
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def remove(layout: Layout) -> None:
-    """Kill what runs in the instance's groups, then remove them from the innermost outwards."""
-    deadline = time.monotonic() + END_SECONDS
-    while members := set(_members(layout)):
-        if time.monotonic() > deadline:
-            raise LocalError(f"Processes in containers do not end: {', '.join(map(str, sorted(members)))}")
-        for pid in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
+    """Kill the processes in the instance's groups, then remove the groups, innermost first."""
+    wait_until(
+        lambda: _kill(layout), END_SECONDS, lambda: f"Processes in containers keep running: {sorted(_members(layout))}"
+    )
     for group in _groups(layout):
-        _remove_group(group, deadline)
+        _remove_group(group)
 
 
-def _remove_group(group: Path, deadline: float) -> None:
-    """A group stays busy for an instant after the end of its last process."""
-    while True:
-        try:
+def _kill(layout: Layout) -> bool:
+    """Kill all members; whether there were none."""
+    members = set(_members(layout))
+    for pid in members:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return not members
+
+
+def _remove_group(group: Path) -> None:
+    def is_removed() -> bool:
+        with contextlib.suppress(OSError):  # it stays busy for an instant after its last process ended
             group.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise LocalError(f"The control group {group} cannot be removed: something still runs in it.") from None
-            time.sleep(0.02)
-        else:
-            return
+        return not group.exists()
+
+    wait_until(is_removed, END_SECONDS, lambda: f"The control group {group} still has a process and cannot be removed.")
 
 
 def _members(layout: Layout) -> Iterator[int]:
@@ -90,13 +81,9 @@ def _members(layout: Layout) -> Iterator[int]:
 
 def _groups(layout: Layout) -> Iterator[Path]:
     for hierarchy in _hierarchies():
-        for folder, _, _ in os.walk(hierarchy.mount / layout.cgroup, topdown=False):
+        for folder, _, _ in os.walk(hierarchy.path / layout.cgroup, topdown=False):
             yield Path(folder)
 
 
-def _hierarchies() -> list[Hierarchy]:
-    return [
-        Hierarchy(mount=mount.path, unified=mount.kind == "cgroup2")
-        for mount in mounts.all_mounts()
-        if mount.kind in {"cgroup", "cgroup2"}
-    ]
+def _hierarchies() -> list[mounts.Mount]:
+    return [mount for mount in mounts.all_mounts() if mount.kind in {"cgroup", VERSION_2}]

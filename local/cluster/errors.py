@@ -1,7 +1,7 @@
-"""The one way in which a command of the local cluster fails."""
+"""The error of the local cluster's commands."""
 
 from __future__ import annotations
 
 
 class LocalError(Exception):
-    """What went wrong and what to do about it, written for the person who typed the command."""
+    """A problem and its remedy, in words for the person who ran the command."""

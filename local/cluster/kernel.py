@@ -1,4 +1,4 @@
-"""Settings of the kernel that the cluster needs or its processes change, and their values from before."""
+"""Kernel settings that the cluster needs or that its processes change, and their previous values."""
 
 from __future__ import annotations
 
@@ -6,32 +6,28 @@ import json
 import subprocess
 from pathlib import Path
 
-from local.cluster.layout import Layout
+from local.cluster.layout import Layout, write_atomically
 
 _SETTINGS = Path("/proc/sys")
 # The second exists only where br_netfilter is loaded; it lets the firewall see packets that stay on the pods' bridge.
 _NEEDED = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
-# By the kubelet, whose protectKernelDefaults would make it refuse to start instead.
+# By the kubelet, which would refuse to start with protectKernelDefaults.
 _CHANGED = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
 
 
 def prepare(layout: Layout) -> None:
-    """Set what is needed, having noted what was there."""
+    """Save the previous values, then set those that are needed."""
     if not (_SETTINGS / "net/bridge").exists():
         subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
-    if not _noted(layout).exists():
+    if not layout.kernel.exists():
         values = {name: _read(name) for name in (*_NEEDED, *_CHANGED) if (_SETTINGS / name).exists()}
-        _noted(layout).write_text(json.dumps(values))
+        write_atomically(layout.kernel, json.dumps(values))
     _write(_NEEDED)
 
 
 def restore(layout: Layout) -> None:
-    if _noted(layout).exists():
-        _write(json.loads(_noted(layout).read_text()))
-
-
-def _noted(layout: Layout) -> Path:
-    return layout.run / "kernel"
+    if layout.kernel.exists():
+        _write(json.loads(layout.kernel.read_text()))
 
 
 def _read(name: str) -> str:

@@ -1,21 +1,50 @@
-"""Locks between commands that run at the same time; the kernel frees one when its process ends, however it ends."""
+"""Locks and cached folders that commands running at the same time share."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from local.cluster import mounts
+
 
 @contextlib.contextmanager
-def held(path: Path, *, waiting: str, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock file's lock; say what is waited for if another process has it."""
+def held(path: Path, *, waiting: str, report: Callable[[str], None] = print) -> Iterator[None]:
+    """Hold a lock file; report what the command waits for if another process holds it.
+
+    The kernel releases the lock when its process ends, however it ends.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(waiting)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        hold = lock.acquire(blocking=False)
+    except Timeout:
+        report(waiting)
+        hold = lock.acquire()
+    with hold:
         yield
+
+
+def ensure_folder(
+    folder: Path, make: Callable[[Path], None], *, waiting: str, report: Callable[[str], None] = print
+) -> None:
+    """Make a cached folder unless it exists; only a complete one gets this name."""
+    if folder.exists():
+        return
+    with held(folder.parent / "lock", waiting=waiting, report=report):
+        if folder.exists():
+            return
+        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+        try:
+            make(temporary)
+            temporary.chmod(0o755)
+            temporary.rename(folder)
+        finally:
+            if temporary.exists():
+                mounts.unmount_below((temporary,))
+                shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""This machine's address, and the interfaces that the cluster makes."""
+"""This machine's address, and the network interfaces of the cluster."""
 
 from __future__ import annotations
 
@@ -10,25 +10,14 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from local.cluster.errors import LocalError
-from local.cluster.layout import (
-    BRIDGE,
-    BRIDGE_ADDRESS,
-    FALLBACK_ADDRESS,
-    OWN_INTERFACE,
-    POD_RANGE,
-    SERVICE_RANGE,
-    Layout,
-)
+from local.cluster.layout import BRIDGE, BRIDGE_ADDRESS, FALLBACK_ADDRESS, POD_RANGE, SERVICE_RANGE, Layout
 
+OWN_INTERFACE = "ms-address"
 CNI_RESULTS = Path("/var/lib/cni/results")  # fixed in libcni
 
 
 def own_address() -> str:
-    """The address of the default route's interface, or else any that others can reach.
-
-    A machine without any gets one by `ensure_address`, so that the cluster works offline too.
-    """
+    """The address of the default route's interface, else any global one, else the fallback, to work offline."""
     addresses = {
         entry["ifname"]: entry["addr_info"][0]["local"]
         for entry in _ip("-4", "address", "show", "up", "scope", "global")
@@ -45,13 +34,8 @@ def has_address(address: str) -> bool:
     return any(info.get("local") == address for entry in entries for info in entry.get("addr_info", []))
 
 
-def namespace() -> str:
-    """Identity of the network namespace that this command runs in."""
-    return str(Path("/proc/self/ns/net").readlink())
-
-
 def overlaps() -> list[str]:
-    """Routes of this machine that lead where the cluster's own ranges are."""
+    """Routes of this machine that overlap the cluster's own ranges."""
     found = []
     for route in _ip("-4", "route", "show", "table", "main"):
         if route["dst"] == "default" or route.get("dev") == BRIDGE:
@@ -66,54 +50,45 @@ def overlaps() -> list[str]:
 
 
 def ensure_address(address: str) -> None:
-    """Make the fallback address if it is the one that was chosen and is not there yet."""
-    if address == FALLBACK_ADDRESS and not has_address(address):
-        _make_address()
-
-
-def _make_address() -> None:
-    with contextlib.suppress(subprocess.CalledProcessError):  # it may be there, but without its address
-        # A bridge with nothing on it, because not every kernel has dummy interfaces.
+    """Add the fallback address if it is the chosen one and missing."""
+    if address != FALLBACK_ADDRESS or has_address(address):
+        return
+    with contextlib.suppress(subprocess.CalledProcessError):  # it may exist without its address
+        # A bridge without ports, because not every kernel has dummy interfaces.
         _run("ip", "link", "add", OWN_INTERFACE, "type", "bridge")
     _run("ip", "address", "replace", f"{FALLBACK_ADDRESS}/32", "dev", OWN_INTERFACE)
     _run("ip", "link", "set", OWN_INTERFACE, "up")
 
 
 def ensure_bridge() -> None:
-    """Make the pods' bridge, as the bridge plugin would with the first pod: Envoy has a listener on it before that."""
+    """Make the pods' bridge, which Envoy listens on before the bridge plugin would make it for the first pod."""
     if not any(entry["ifname"] == BRIDGE for entry in _ip("link", "show")):
         _run("ip", "link", "add", BRIDGE, "type", "bridge")
-        # Its own, or it would take that of the pod with the lowest and change as pods come and go.
+        # A fixed hardware address; otherwise it would change to the lowest of its pods'.
         _run("ip", "link", "set", BRIDGE, "address", _ip("link", "show", BRIDGE)[0]["address"])
     _run("ip", "address", "replace", f"{BRIDGE_ADDRESS}/{POD_RANGE.prefixlen}", "dev", BRIDGE)
     _run("ip", "link", "set", BRIDGE, "up")
 
 
 def remove(layout: Layout) -> None:
-    """Remove the interfaces of the pods and of the fallback address, and forget the pods' addresses."""
+    """Remove the interfaces of the pods and of the fallback address, and CNI's results for the pods."""
     names = {entry["ifname"] for entry in _ip("link", "show")}
     attached = [entry["ifname"] for entry in _ip("link", "show", "master", BRIDGE)] if BRIDGE in names else []
     for name in [*attached, *({BRIDGE, OWN_INTERFACE} & names)]:
-        with contextlib.suppress(subprocess.CalledProcessError):  # the kernel may just have removed it with its pod
+        with contextlib.suppress(subprocess.CalledProcessError):  # the kernel removes it with its pod
             _run("ip", "link", "delete", name)
-    own = re.compile(rf"{re.escape(layout.network)}-[0-9a-f]{{64}}-")
-    with contextlib.suppress(FileNotFoundError):
-        for path in CNI_RESULTS.iterdir():
-            if own.match(path.name):
-                path.unlink(missing_ok=True)
+    own = re.compile(rf"{re.escape(layout.network)}-[0-9a-f]{{64}}-")  # not those of an instance with a longer name
+    for path in CNI_RESULTS.glob(f"{layout.network}-*"):
+        if own.match(path.name):
+            path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty: others use it
         CNI_RESULTS.rmdir()
         CNI_RESULTS.parent.rmdir()
 
 
 def _ip(*arguments: str) -> list[dict[str, Any]]:
-    output = _run("ip", "-json", *arguments)
-    entries: list[dict[str, Any]] = json.loads(output or "[]")
-    return [entry for entry in entries if entry]
+    return [entry for entry in json.loads(_run("ip", "-json", *arguments) or "[]") if entry]
 
 
 def _run(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError as error:
-        raise LocalError(f"The command {command[0]} is missing; install it with: apt-get install iproute2") from error
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,6 +1,6 @@
-"""containerd, the kubelet, kube-proxy and kube-router: what makes this machine a node.
+"""The processes of a node: containerd, the kubelet, kube-proxy and kube-router.
 
-All of their folders are this instance's own, so that a containerd or a kubelet that the user runs is never touched.
+All their folders belong to this instance, so that a containerd or a kubelet that the user runs is not affected.
 """
 
 from __future__ import annotations
@@ -8,39 +8,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from local.cluster import certificates, probes
-from local.cluster.layout import (
-    BRIDGE,
-    EVERY_ADDRESS,
-    KUBE_PROXY_HEALTH_PORT,
-    KUBE_PROXY_METRICS_PORT,
-    KUBE_ROUTER_HEALTH_PORT,
-    KUBELET_HEALTH_PORT,
-    KUBELET_PORT,
-    LOOPBACK,
-    NODE,
-    POD_RANGE,
-    SERVICE_RANGE,
-    Layout,
-)
+from local.cluster import certificates, ports, probes
+from local.cluster.layout import BRIDGE, EVERY_ADDRESS, LOOPBACK, NODE, POD_RANGE, SERVICE_RANGE, Layout
 from local.cluster.pause import PAUSE_IMAGE
 from local.cluster.processes import Process
 
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
 CNI_PLUGINS = ("bridge", "host-local", "loopback")
+EVICTION_SIGNALS = (
+    *("memory.available", "nodefs.available", "nodefs.inodesFree"),
+    *("imagefs.available", "imagefs.inodesFree", "pid.available"),
+)
 RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
 def cni_folder() -> Path | None:
-    """Where the distribution keeps its CNI plugins."""
+    """Folder of the distribution's CNI plugins."""
     return next((path for path in CNI_FOLDERS if all((path / plugin).exists() for plugin in CNI_PLUGINS)), None)
 
 
-def processes(layout: Layout, address: str) -> list[Process]:
-    return [_containerd(layout), _kubelet(layout, address), _kube_proxy(layout), _kube_router(layout)]
-
-
-def _containerd(layout: Layout) -> Process:
+def containerd(layout: Layout) -> Process:
     configuration = layout.configuration / "containerd.toml"
     return Process(
         name="containerd",
@@ -92,12 +79,12 @@ def _network(layout: Layout) -> str:
     return json.dumps({"cniVersion": "0.4.0", "name": layout.network, "plugins": [bridge]}, indent=2)
 
 
-def _kubelet(layout: Layout, address: str) -> Process:
+def kubelet(layout: Layout, address: str) -> Process:
     configuration = layout.configuration / "kubelet.json"
     return Process(
         name="kubelet",
         command=(
-            layout.tool("kubelet"),
+            f"{layout.bin}/kubelet",
             f"--config={configuration}",
             f"--kubeconfig={certificates.kubeconfig(layout, 'kubelet')}",
             f"--root-dir={layout.kubelet}",
@@ -105,9 +92,9 @@ def _kubelet(layout: Layout, address: str) -> Process:
             f"--hostname-override={NODE}",
             f"--node-ip={address}",
         ),
-        ready=lambda: probes.http_ok(KUBELET_HEALTH_PORT, "/healthz"),
+        ready=lambda: probes.http_ok(ports.KUBELET_HEALTH, "/healthz"),
         after=("kube-apiserver", "containerd"),
-        ports={KUBELET_PORT: "the kubelet", KUBELET_HEALTH_PORT: "the kubelet, health"},
+        ports={ports.KUBELET: "the kubelet", ports.KUBELET_HEALTH: "the kubelet, health"},
         address=address,
         files={configuration: json.dumps(_kubelet_configuration(layout, address), indent=2)},
     )
@@ -118,9 +105,9 @@ def _kubelet_configuration(layout: Layout, address: str) -> dict[str, object]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": address,
-        "port": KUBELET_PORT,
+        "port": ports.KUBELET,
         "healthzBindAddress": LOOPBACK,
-        "healthzPort": KUBELET_HEALTH_PORT,
+        "healthzPort": ports.KUBELET_HEALTH,
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
@@ -135,70 +122,54 @@ def _kubelet_configuration(layout: Layout, address: str) -> dict[str, object]:
         "podLogsDir": str(layout.pod_logs),
         "volumePluginDir": str(layout.cluster / "volume-plugins"),
         "resolvConf": next((str(path) for path in RESOLVERS if path.exists()), ""),
-        # The user's disk and memory are shared with everything else on it: a full disk is no reason to evict a model.
-        "evictionHard": dict.fromkeys(
-            (
-                "memory.available",
-                "nodefs.available",
-                "nodefs.inodesFree",
-                "imagefs.available",
-                "imagefs.inodesFree",
-                "pid.available",
-            ),
-            "0%",
-        ),
+        # The user's other programs share this disk and memory: a full disk is not a reason to evict a model.
+        "evictionHard": dict.fromkeys(EVICTION_SIGNALS, "0%"),
         "imageGCHighThresholdPercent": 100,  # off
         "serializeImagePulls": False,
         "registryPullQPS": 0,
     }
 
 
-def _kube_proxy(layout: Layout) -> Process:
+def kube_proxy(layout: Layout) -> Process:
     configuration = layout.configuration / "kube-proxy.json"
-    return Process(
-        name="kube-proxy",
-        command=(layout.tool("kube-proxy"), f"--config={configuration}"),
-        ready=lambda: probes.http_ok(KUBE_PROXY_HEALTH_PORT, "/healthz"),
-        after=("kube-apiserver",),
-        ports={KUBE_PROXY_HEALTH_PORT: "kube-proxy, health", KUBE_PROXY_METRICS_PORT: "kube-proxy, metrics"},
-        files={configuration: json.dumps(_kube_proxy_configuration(layout), indent=2)},
-    )
-
-
-def _kube_proxy_configuration(layout: Layout) -> dict[str, object]:
-    return {
+    content = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "iptables",
         "clientConnection": {"kubeconfig": str(certificates.kubeconfig(layout, "admin"))},
         "clusterCIDR": str(POD_RANGE),
         "hostnameOverride": NODE,
-        "healthzBindAddress": f"{LOOPBACK}:{KUBE_PROXY_HEALTH_PORT}",
-        "metricsBindAddress": f"{LOOPBACK}:{KUBE_PROXY_METRICS_PORT}",
-        # The machine's connection tracking is the user's own to tune, and cannot be set in a network namespace.
+        "healthzBindAddress": f"{LOOPBACK}:{ports.KUBE_PROXY_HEALTH}",
+        "metricsBindAddress": f"{LOOPBACK}:{ports.KUBE_PROXY_METRICS}",
+        # Connection tracking is for the user to tune, and cannot be set in a network namespace.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        "iptables": {"localhostNodePorts": False},  # would let the network reach services bound to loopback
+        "iptables": {"localhostNodePorts": False},  # they would let the network reach services bound to loopback
     }
+    return Process(
+        name="kube-proxy",
+        command=(f"{layout.bin}/kube-proxy", f"--config={configuration}"),
+        ready=lambda: probes.http_ok(ports.KUBE_PROXY_HEALTH, "/healthz"),
+        after=("kube-apiserver",),
+        ports={ports.KUBE_PROXY_HEALTH: "kube-proxy, health", ports.KUBE_PROXY_METRICS: "kube-proxy, metrics"},
+        files={configuration: json.dumps(content, indent=2)},
+    )
 
 
-def _kube_router(layout: Layout) -> Process:
-    """Enforces NetworkPolicy and nothing else."""
+def kube_router(layout: Layout) -> Process:
+    """kube-router, which only enforces NetworkPolicy."""
     return Process(
         name="kube-router",
         command=(
-            layout.tool("kube-router"),
+            f"{layout.bin}/kube-router",
             f"--kubeconfig={certificates.kubeconfig(layout, 'admin')}",
             f"--hostname-override={NODE}",
-            "--run-firewall=true",
-            "--run-router=false",
-            "--run-service-proxy=false",
-            "--run-loadbalancer=false",
+            *("--run-firewall=true", "--run-router=false", "--run-service-proxy=false", "--run-loadbalancer=false"),
             f"--service-cluster-ip-range={SERVICE_RANGE}",
-            f"--health-port={KUBE_ROUTER_HEALTH_PORT}",
+            f"--health-port={ports.KUBE_ROUTER_HEALTH}",
             "--metrics-port=0",
         ),
-        ready=lambda: probes.http_ok(KUBE_ROUTER_HEALTH_PORT, "/healthz"),
+        ready=lambda: probes.http_ok(ports.KUBE_ROUTER_HEALTH, "/healthz"),
         after=("node",),
-        ports={KUBE_ROUTER_HEALTH_PORT: "kube-router, health"},
-        address=EVERY_ADDRESS,  # it has no flag for another; it tells nothing but that it works
+        ports={ports.KUBE_ROUTER_HEALTH: "kube-router, health"},
+        address=EVERY_ADDRESS,  # it has no flag for another; it only answers that it works
     )

@@ -1,4 +1,4 @@
-"""The image that holds a pod's namespaces open: a program of three instructions, made here to download nothing."""
+"""The image that holds a pod's namespaces open: a program of three instructions, made here to avoid a download."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from local.cluster.layout import REGISTRY
 
 PAUSE_IMAGE = f"{REGISTRY}/base/pause:1"
 
-# again: mov eax, 34 (pause); syscall; jmp again
-_INSTRUCTIONS = bytes.fromhex("b822000000 0f05 ebf7")
-_BASE = 0x400000
-_HEADER_BYTES = 64
-_SEGMENT_BYTES = 56
+_INSTRUCTIONS = bytes.fromhex("b822000000 0f05 ebf7")  # again: mov eax, 34 (pause); syscall; jmp again
 
 
 def ensure_pushed() -> None:
@@ -41,15 +37,13 @@ def _archive() -> bytes:
 
 def _program() -> bytes:
     """A static executable for Linux on x86-64: its header, one loaded segment, the instructions."""
-    start = _HEADER_BYTES + _SEGMENT_BYTES
+    base, page, header_bytes, segment_bytes = 0x400000, 0x1000, 64, 56
+    executable, x86_64, version, loaded, readable_and_executable = 2, 62, 1, 1, 5
+    start = header_bytes + segment_bytes
     size = start + len(_INSTRUCTIONS)
     identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    executable, x86_64, version = 2, 62, 1
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH",
-        identity, executable, x86_64, version, _BASE + start, _HEADER_BYTES, 0, 0,
-        _HEADER_BYTES, _SEGMENT_BYTES, 1, 0, 0, 0,
-    )  # fmt: skip
-    loaded, readable_and_executable, page = 1, 5, 0x1000
-    segment = struct.pack("<IIQQQQQQ", loaded, readable_and_executable, 0, _BASE, _BASE, size, size, page)
+    sizes = (header_bytes, segment_bytes, 1, 0, 0, 0)
+    entry = (executable, x86_64, version, base + start, header_bytes, 0, 0, *sizes)
+    header = struct.pack("<16sHHIQQQIHHHHHH", identity, *entry)
+    segment = struct.pack("<IIQQQQQQ", loaded, readable_and_executable, 0, base, base, size, size, page)
     return header + segment + _INSTRUCTIONS

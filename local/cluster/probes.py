@@ -1,15 +1,28 @@
-"""Questions to a process that it can answer only once it works."""
+"""Probes that a process answers only once it works, and waiting for such a condition."""
 
 from __future__ import annotations
 
 import http.client
 import socket
 import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from local.cluster.errors import LocalError
 from local.cluster.layout import LOOPBACK
 
 TIMEOUT_SECONDS = 1.0
+POLL_SECONDS = 0.02
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, failure: Callable[[], str]) -> None:
+    """Wait for a condition; after that many seconds, raise a LocalError with the text of `failure`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LocalError(failure())
+        time.sleep(POLL_SECONDS)
 
 
 def http_ok(port: int, path: str) -> bool:
@@ -17,7 +30,7 @@ def http_ok(port: int, path: str) -> bool:
 
 
 def https_ok(port: int, path: str) -> bool:
-    """Certificates are not checked: each process signs its own, and the question carries no secret."""
+    """Without verifying certificates: each process signs its own, and the request carries no secret."""
     context = ssl._create_unverified_context()  # noqa: S323
     return _ok(http.client.HTTPSConnection(LOOPBACK, port, timeout=TIMEOUT_SECONDS, context=context), path)
 

@@ -1,8 +1,8 @@
-"""The processes of the cluster: how they are started, recognised, watched and ended.
+"""Starts, identifies and ends the processes of the cluster.
 
-A process is recognised by its id, its start time and the boot in which it started, all from a file written at its
-start: an id alone may belong to someone else by now. What those files cannot know (a container's shim, the children
-of a process that died) carries a mark in its environment.
+A process is identified by its id, its start time and the boot in which it started, all from a file written at its
+start, because an id alone may be reused. Processes without such a file (a container's shim, the children of a process
+that died) are identified by a variable in their environment.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from local.cluster.errors import LocalError
-from local.cluster.layout import LOOPBACK, Layout
+from local.cluster.layout import LOOPBACK, Layout, write_atomically
 
 MARK = "MODEL_SERVING_LOCAL"
 SHOWN_LOG_LINES = 12
+END_SECONDS = 10
 NOT_INHERITED = frozenset({"NOTIFY_SOCKET", "KUBECONFIG", "GOGC"})
-"""GOGC is for Pulumi's processes, which end in seconds; a cluster's would only grow with it."""
+"""GOGC is for Pulumi's short-lived processes; it would only make the cluster's use more memory."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_TIME_FIELD = 19  # of /proc/<pid>/stat, counted after the command's closing parenthesis
 
@@ -38,11 +39,11 @@ class Process:
 
     Attributes:
         command: its first item is a path or a name on the system's PATH.
-        ready: true once it does its work, not merely runs.
-        after: the steps that have to be done before it can start.
-        ports: port -> what it is for.
+        ready: whether it does its work, not merely runs.
+        after: names of the steps that must be done before it starts.
+        ports: port -> purpose.
         address: where it listens on those ports.
-        files: configuration written before it starts; another content means another process.
+        files: path -> text of the configuration files written before it starts.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Process:
 
     @property
     def digest(self) -> str:
-        """Changes when the process would run differently: its command, its program or its configuration."""
+        """Hash of its command, program and configuration."""
         program = os.path.realpath(shutil.which(self.command[0]) or self.command[0])
         content = [program, *self.command, *(f"{path}={text}" for path, text in self.files.items())]
         return hashlib.sha256("\0".join(content).encode()).hexdigest()
@@ -63,7 +64,7 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is remembered of a process that was started."""
+    """A process that was started, as its file describes it."""
 
     pid: int
     started: str
@@ -71,12 +72,13 @@ class Record:
     digest: str
 
     @property
-    def is_of_this_boot(self) -> bool:
-        return self.boot == boot()
+    def is_alive(self) -> bool:
+        return self.boot == boot() and start_time(self.pid) == self.started
 
     @property
-    def is_alive(self) -> bool:
-        return self.is_of_this_boot and start_time(self.pid) == self.started
+    def has_died(self) -> bool:
+        """Whether it ended since this machine's boot without having been stopped."""
+        return self.boot == boot() and not self.is_alive
 
     @property
     def uptime_seconds(self) -> float:
@@ -93,41 +95,33 @@ class Processes:
     def record(self, name: str) -> Record | None:
         try:
             return Record(**json.loads((self._layout.pids / name).read_text()))
-        except (FileNotFoundError, ValueError, TypeError):  # a machine that lost power may leave a torn file
+        except (FileNotFoundError, ValueError, TypeError):  # a power failure may leave a damaged file
             return None
 
     def names(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(path.name for path in self._layout.pids.iterdir())
-        return []
+        return sorted(path.name for path in self._layout.pids.glob("[!.]*"))
 
     def is_alive(self, name: str) -> bool:
         record = self.record(name)
         return record is not None and record.is_alive
 
-    def died(self, name: str) -> bool:
-        """Whether it was started since this machine's boot and is gone without having been stopped."""
-        record = self.record(name)
-        return record is not None and record.is_of_this_boot and not record.is_alive
-
     def log(self, name: str) -> Path:
         return self._layout.logs / f"{name}.log"
 
     def last_lines(self, name: str) -> str:
-        """The end of its log, indented."""
-        try:
-            lines = self.log(name).read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            lines = []
-        return "\n".join(f"    {line[:200]}" for line in lines[-SHOWN_LOG_LINES:]) or "    (its log is empty)"
+        return last_lines(self.log(name))
 
     def launch(self, process: Process) -> None:
-        """Start it in a session of its own, so that a Ctrl-C in the terminal does not reach it."""
+        """Start a process in its own session, so that a Ctrl-C in the terminal does not reach it."""
         for path, text in process.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+        temporary = self._layout.run / "tmp"  # buildkitd leaves mount points in its temporary folder
+        for folder in (temporary, self._layout.pids, self._layout.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        inherited = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
+        own = {"PATH": f"{self._layout.bin}:{SYSTEM_PATH}", "TMPDIR": str(temporary), MARK: str(self._layout.run)}
         log = self.log(process.name)
-        log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
             log.rename(log.with_suffix(".previous.log"))
         with log.open("wb") as output:
@@ -137,51 +131,59 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                env=self._environment(),
+                env=inherited | own,
                 start_new_session=True,
             )
-        self._write(process, child.pid)
-
-    def _environment(self) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
-        path = f"{self._layout.bin}:{SYSTEM_PATH}"
-        # buildkitd leaves mount points behind in its temporary folder.
-        temporary = self._layout.run / "tmp"
-        temporary.mkdir(parents=True, exist_ok=True)
-        return inherited | {"PATH": path, "TMPDIR": str(temporary), MARK: str(self._layout.run)}
-
-    def _write(self, process: Process, pid: int) -> None:
-        record = {"pid": pid, "started": start_time(pid) or "", "boot": boot(), "digest": process.digest}
-        self._layout.pids.mkdir(parents=True, exist_ok=True)
-        temporary = self._layout.pids.parent / f"{process.name}.pid"
-        temporary.write_text(json.dumps(record))
-        temporary.rename(self._layout.pids / process.name)
+        record = Record(pid=child.pid, started=start_time(child.pid) or "", boot=boot(), digest=process.digest)
+        write_atomically(self._layout.pids / process.name, json.dumps(asdict(record)))
 
     def end_all(self, names: Iterable[str], *, grace_seconds: float = 0) -> None:
-        """Stop processes and forget them."""
-        records = [(name, self.record(name)) for name in names]
-        _end([record.pid for _, record in records if record and record.is_alive], grace_seconds)
-        for name, _ in records:
+        """Stop processes and remove their files."""
+        records = {name: self.record(name) for name in names}
+        _end([record.pid for record in records.values() if record and record.is_alive], grace_seconds)
+        for name in records:
             (self._layout.pids / name).unlink(missing_ok=True)
 
-    def any_marked(self) -> bool:
-        """Whether anything of this instance runs, from whichever checkout it was started."""
-        return any(self._marked())
-
     def end_marked(self) -> None:
-        """End shims and everything else that descends from this instance's processes and outlived them."""
-        deadline = time.monotonic() + 10
-        while marked := list(self._marked()):
+        """End shims and all other descendants that outlived this instance's processes."""
+        deadline = time.monotonic() + END_SECONDS
+        while marked := list(self.marked()):
             if time.monotonic() > deadline:
-                raise LocalError(f"Processes that do not end even when killed: {', '.join(map(str, marked))}")
-            _end(marked, 0)
+                raise LocalError(f"These processes keep running even though they were killed: {marked}")
+            _end(marked)
 
-    def _marked(self) -> Iterator[int]:
+    def marked(self) -> Iterator[int]:
+        """All processes of this instance, whichever checkout started them."""
         return (pid for pid in running() if mark_of(pid) == self._layout.run)
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, indented."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n".join(f"    {line[:200]}" for line in lines[-SHOWN_LOG_LINES:]) or "    (its log is empty)"
 
 
 def boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def network_namespace() -> str:
+    return str(Path("/proc/self/ns/net").readlink())
+
+
+def write_owner(layout: Layout) -> None:
+    """Record who runs the instance; without it, `stop` could not know which firewall to clean."""
+    owner = {"state": str(layout.state), "network": network_namespace(), "boot": boot()}
+    write_atomically(layout.run / "state", json.dumps(owner))
+
+
+def owner_of(run: Path) -> dict[str, str]:
+    """State folder, network namespace and boot of the instance with this runtime folder; empty if it is stopped."""
+    try:
+        owner: dict[str, str] = json.loads((run / "state").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return owner
 
 
 def running() -> Iterator[int]:
@@ -189,7 +191,7 @@ def running() -> Iterator[int]:
 
 
 def start_time(pid: int) -> str | None:
-    """In clock ticks since boot; None for a process that is gone or only waits to be reaped."""
+    """Clock ticks from boot to the start of a process; None for one that ended, even if it is not reaped yet."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -198,7 +200,7 @@ def start_time(pid: int) -> str | None:
 
 
 def mark_of(pid: int) -> Path | None:
-    """The runtime folder of the instance to which a process belongs, itself or by descent."""
+    """Runtime folder of the instance that started a process or one of its ancestors."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -207,34 +209,27 @@ def mark_of(pid: int) -> Path | None:
     return Path(match[1].decode()) if match and pid != os.getpid() else None
 
 
-def _end(pids: list[int], grace_seconds: float) -> None:
-    """End processes, politely while there is grace, and return when none is left."""
-    handles = {}
+def _end(pids: list[int], grace_seconds: float = 0) -> None:
+    """End processes and wait for that; with SIGTERM first if there is grace."""
+    with contextlib.ExitStack() as cleanup:
+        handles = set()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                handles.add(handle := os.pidfd_open(pid))
+                cleanup.callback(os.close, handle)
+        if grace_seconds:
+            _signal(handles, signal.SIGTERM, grace_seconds)
+        _signal(handles, signal.SIGKILL, END_SECONDS)
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            handles[pid] = os.pidfd_open(pid)
-    if grace_seconds:
-        _signal(handles, signal.SIGTERM)
-        _await_end(handles, grace_seconds)
-    _signal(handles, signal.SIGKILL)
-    _await_end(handles, 10)
-    for handle in handles.values():
-        os.close(handle)
-    for pid in pids:
-        with contextlib.suppress(ChildProcessError):  # reaps those that this very command started
+        with contextlib.suppress(ChildProcessError):  # reaps those that this command started
             os.waitpid(pid, os.WNOHANG)
 
 
-def _signal(handles: Mapping[int, int], number: signal.Signals) -> None:
-    for handle in handles.values():
+def _signal(handles: set[int], number: signal.Signals, seconds: float) -> None:
+    """Signal processes and remove those that end in time; the descriptor of a process is readable when it ended."""
+    for handle in handles:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, number)
-
-
-def _await_end(handles: Mapping[int, int], seconds: float) -> None:
-    """A process's descriptor becomes readable when it ends, which needs no polling."""
     deadline = time.monotonic() + seconds
-    waiting = set(handles.values())
-    while waiting and (left := deadline - time.monotonic()) > 0:
-        ended, _, _ = select.select(list(waiting), [], [], left)
-        waiting -= set(ended)
+    while handles and (left := deadline - time.monotonic()) > 0:
+        handles -= set(select.select(handles, [], [], left)[0])

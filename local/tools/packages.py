@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 COMMANDS: Final = {
-    # Any installed command counts, whoever packaged it: Debian's containerd would replace Docker's.
+    # An installed command counts, whatever its package: Debian's containerd would replace Docker's.
     "containerd": "containerd",
     "runc": "runc",
     "iptables": "iptables",

@@ -23,7 +23,7 @@ import pytest
 
 from local.cluster.layout import Layout
 from local.cluster.locks import held
-from local.cluster.owner import owner_of
+from local.cluster.processes import owner_of
 from tests.cluster.stack import PULUMI_UP, Stack, changed
 
 PROJECT: Final = Path(__file__).resolve().parents[2]

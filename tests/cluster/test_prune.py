@@ -96,8 +96,9 @@ def test_what_nothing_needs_goes_and_frees_the_disk(project: Project, stack: Sta
 
 def test_a_collection_that_was_killed_is_put_right_by_the_next_start(project: Project) -> None:
     script = (
-        "from pathlib import Path; from local import builder, garbage; from local.layout import Layout; "
-        "from local.processes import Processes; state = Path('.state').absolute(); "
+        "from pathlib import Path; from local.cluster import builder, garbage; "
+        "from local.cluster.layout import Layout; from local.cluster.processes import Processes; "
+        "state = Path('.state').absolute(); "
         f"layout = Layout(name={CLUSTER!r}, state=state, bin=state / 'bin'); "
         "garbage._restart(builder.registry(layout, is_read_only=True), Processes(layout))"
     )

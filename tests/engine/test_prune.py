@@ -113,8 +113,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for module in (builder, garbage):
-        monkeypatch.setattr(module, "REGISTRY_PORT", port)
+    monkeypatch.setattr(builder, "REGISTRY_PORT", port)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Not in the test's own folder: its name is too long for the sockets that a cluster would have.
     with tempfile.TemporaryDirectory() as folder:

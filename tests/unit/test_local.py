@@ -1,0 +1,133 @@
+"""The parts of the local cluster that need neither root nor its tools: locks, processes, steps and ports."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.cluster import checks, layout, locks, steps
+from local.cluster.errors import LocalError
+from local.cluster.processes import Process, Processes
+
+HOLD = """\
+import sys, time
+from pathlib import Path
+from local.cluster.locks import held
+with held(Path(sys.argv[1]), waiting=""):
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    place = layout.Layout(name="unit", state=Path("/tmp/state"), bin=tmp_path)
+    place.run, place.pids, place.logs = tmp_path / "run", tmp_path / "pids", tmp_path / "logs"
+    made = Processes(place)
+    yield made
+    made.end_all(made.names())
+
+
+def sleeper(name: str, *after: str, ready: bool = True) -> Process:
+    return Process(name=name, command=("sleep", "60"), ready=lambda: ready, after=after)
+
+
+def test_a_second_command_says_what_it_waits_for_and_a_killed_one_frees_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "folder" / "lock"
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+
+        def report(text: str) -> None:
+            said.append(text)
+            holder.kill()
+
+        with locks.held(lock, waiting="another command is under way", report=report):
+            assert said == ["another command is under way"]
+    with locks.held(lock, waiting="nobody", report=said.append):
+        assert len(said) == 1
+
+
+def test_a_cached_folder_is_made_once_and_whole_or_not_at_all(tmp_path: Path) -> None:
+    made = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "file").touch()
+        if len(made) == 1:
+            raise LocalError("no network")
+
+    folder = tmp_path / "cache" / "key"
+    with pytest.raises(LocalError, match="no network"):
+        locks.ensure_folder(folder, make, waiting="")
+    assert [path.name for path in folder.parent.iterdir()] == ["lock"]
+    for _ in range(2):
+        locks.ensure_folder(folder, make, waiting="")
+    assert len(made) == 2
+    assert (folder / "file").exists()
+    assert {path.name for path in folder.parent.iterdir()} == {"lock", "key"}
+
+
+def test_each_step_waits_for_those_before_it(processes: Processes, capsys: pytest.CaptureFixture[str]) -> None:
+    alive: list[bool] = []
+    task = steps.Task(name="task", run=lambda: alive.append(processes.is_alive("first")), after=("first",))
+    started: list[steps.Step] = [sleeper("last", "task"), task, sleeper("first")]
+    steps.run_steps(started, processes)
+    assert alive == [True]
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "task", "last"]
+    steps.run_steps(started, processes)
+    assert capsys.readouterr().out == "", "nothing is started again"
+
+
+def test_a_process_that_dies_while_another_starts_is_named(processes: Processes) -> None:
+    dying = Process(name="dying", command=("sh", "-c", "echo no luck; exit 3"), ready=lambda: False)
+    with pytest.raises(LocalError, match="dying died while the cluster started; its last log lines:\n    no luck"):
+        steps.run_steps([sleeper("slow", ready=False), dying], processes)
+    record = processes.record("dying")
+    assert record
+    assert record.has_died
+
+
+def test_what_a_process_that_ended_left_behind_is_ended(processes: Processes) -> None:
+    processes.launch(Process(name="parent", command=("sh", "-c", "sleep 60 & sleep 60 &"), ready=lambda: True))
+    deadline = time.monotonic() + 10
+    while processes.is_alive("parent"):
+        assert time.monotonic() < deadline
+    processes.end_all(processes.names())
+    assert len(list(processes.marked())) == 2
+    processes.end_marked()
+    assert list(processes.marked()) == []
+
+
+@pytest.mark.skipif(shutil.which("ss") is None, reason="iproute2 has ss")
+@pytest.mark.parametrize(
+    ("family", "held", "wanted", "taken"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1", True),
+        (socket.AF_INET, layout.EVERY_ADDRESS, "127.0.0.1", True),
+        (socket.AF_INET, "127.0.0.1", layout.EVERY_ADDRESS, True),
+        (socket.AF_INET, "127.0.0.1", "192.0.2.1", False),
+        (socket.AF_INET6, "::", "127.0.0.1", True),
+        (socket.AF_INET6, "::ffff:127.0.0.1", "127.0.0.1", True),
+        (socket.AF_INET6, "::1", "127.0.0.1", False),
+    ],
+)
+def test_a_port_is_taken_if_its_address_is(family: int, held: str, wanted: str, taken: bool) -> None:
+    with socket.socket(family) as listener:
+        listener.bind((held, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        process = Process(name="x", command=(), ready=lambda: True, ports={port: "the gateway"}, address=wanted)
+        if not taken:
+            checks.check_ports([process])
+            return
+        with pytest.raises(LocalError, match=rf"{port}, wanted for the gateway: held by process \d+ \("):
+            checks.check_ports([process])
