@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -326,5 +327,7 @@ def test_a_run_that_was_interrupted_is_gone_on_with(
     assert process.returncode == 130
     left = len(registry.tags()) - len({"0.9", "1.1", "1.2", "1.3"})
     assert 0 < left < count
-    assert f"[{left}/{left}] removed" in checkout.prune("--unreleased", "--apply").stdout
+    # The registry may have ended one removal more, whose answer nobody waited for.
+    removed = re.findall(r"\[(\d+)/\1\] removed", checkout.prune("--unreleased", "--apply").stdout)
+    assert removed in ([str(left)], [str(left - 1)])
     assert registry.tags() == {"0.9", "1.1", "1.2", "1.3"}
