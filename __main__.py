@@ -11,7 +11,7 @@ from components.serving import built_images
 from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.images import ModelImages
 from components.serving.models import Place, Serving
-from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
+from components.serving.namespace import ServingNamespace
 from model_serving.problems import InvalidInput
 from model_serving.stack import inputs
 
@@ -29,7 +29,7 @@ def main() -> None:
     # Before what is in the cluster: a release waits for its image, and the engine takes up things as it hears of them.
     images = ModelImages(settings, platform, stack.releases, plan)
     reach = Reach(stack, platform.cluster if platform else None)
-    namespace = ServingNamespace("models", ServingNamespaceArgs(namespace=settings.namespace), reach.administrator)
+    namespace = ServingNamespace("models", settings.namespace, reach.administrator)
     agent = declare_agent(settings, namespace, reach.administrator)
     in_cluster = reach.models(after=agent)
     gateway = Gateway("gateway", GatewayArgs.of(settings, namespace.name, platform), in_cluster)

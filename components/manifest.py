@@ -1,4 +1,4 @@
-"""An object in Kubernetes, written as its API has it."""
+"""A Kubernetes object in the spelling of its API."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import pulumi
 from pulumi import Output, ResourceOptions
 
 CORE: Final = "v1"
-"""The API version of namespaces and Services, which Pulumi's types call core/v1."""
+"""API version of namespaces and Services, core/v1 in Pulumi's types."""
 
 
 class Manifest(pulumi.CustomResource):
-    """A resource of the Kubernetes provider, of any kind, under the type that its SDK has for the kind.
+    """A resource of the Kubernetes provider, of any kind, under the type of its SDK.
 
-    The SDK's own classes know which keys there are, and load for a Service or a Deployment everything that a pod may
-    have: 0.3 s of a processor for what this program declares (two cores, 2026-11-23), a quarter of an empty program's
-    preview. They hand out no status of a custom resource either. tests/unit/test_manifest.py holds every manifest of
-    this program against the SDK's types.
+    The SDK's own classes check the keys, but load everything that a pod may have for a Service or a Deployment: 0.3 s
+    of CPU for this program (two cores, 2026-11-23), a quarter of an empty program's preview. They also do not return
+    the status of a custom resource. tests/unit/test_manifest.py checks every manifest against their types.
     """
 
     metadata: Output[dict[str, Any]]
     status: Output[dict[str, Any]]
-    """Of one that is declared with ``status=None``: each output costs time, and few are asked for."""
+    """Only with ``status=None`` among the inputs, because each output costs time."""
 
     def __init__(
         self, name: str, api_version: str, kind: str, *, metadata: dict[str, Any], opts: ResourceOptions, **rest: Any

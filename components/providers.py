@@ -1,4 +1,4 @@
-"""The ways into a stack's cluster: the providers that declare what is in it."""
+"""The Kubernetes providers of a stack's cluster."""
 
 from __future__ import annotations
 
@@ -10,78 +10,68 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from model_serving.stack.inputs import Inputs
-from model_serving.stack.settings import Settings
 
 if TYPE_CHECKING:
     from components.google.cluster import Cluster
 
 
 class Reach:
-    """Two ways that are one, unless jobs go through an agent: then its own rights, and the namespaces, need another.
+    """One provider, or two when jobs deploy through the agent, whose rights do not cover everything.
 
     Attributes:
-        administrator: for what no agent may touch: the namespaces, rights, the agent itself.
+        administrator: for the namespaces, RBAC and the agent itself.
     """
 
     def __init__(self, stack: Inputs, cluster: Cluster | None) -> None:
+        settings = stack.settings
         self._stack = stack
         self._kubeconfig: pulumi.Input[str] = stack.kubeconfig
         if cluster and not (stack.kubeconfig or stack.kube_context):
             self._kubeconfig = cluster.kubeconfig
-        apart = _administrator(stack, cluster)
-        self._is_one = apart is None
-        self.administrator = apart or self._of_jobs()
+        self._has_two = True
+        if cluster and settings.kube_context:
+            self.administrator = self._provider("administrator", cluster.kubeconfig, None)
+        elif settings.agent and settings.agent.administrator_context:
+            context = settings.agent.administrator_context
+            self.administrator = self._provider("administrator", stack.kubeconfig, context)
+        else:
+            self._has_two = False
+            self.administrator = self._provider("cluster", self._kubeconfig, stack.kube_context)
 
     def models(self, *, after: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
         """For the gateway and the models.
 
         Args:
-            after: what the way leads through, made before and deleted after whatever goes this way.
+            after: the agent: created before, and deleted after, whatever is reached through it.
         """
-        return self.administrator if self._is_one else self._of_jobs(after)
+        if not self._has_two:
+            return self.administrator
+        return self._provider("cluster", self._kubeconfig, self._stack.kube_context, after)
 
     @property
     def kubectl(self) -> list[str]:
-        """The command that finds the models' cluster as their provider does; empty if there is none here.
+        """Command for the models' cluster; empty without kubectl, or if the platform creates the kubeconfig.
 
-        A kubeconfig that the platform makes is no file, and none is made of it: it would outlive a program that is
-        killed.
+        That one is not written to a file, which would outlive a program that is killed.
         """
         if not isinstance(self._kubeconfig, str) or not shutil.which("kubectl"):
             return []
         given = {"kubeconfig": self._kubeconfig, "context": self._stack.kube_context}
         return ["kubectl", *(f"--{option}={value}" for option, value in given.items() if value)]
 
-    def _of_jobs(self, after: Sequence[pulumi.Resource] = ()) -> pulumi.ResourceOptions:
-        return _options("cluster", self._stack.settings, self._kubeconfig, self._stack.kube_context, after)
-
-
-def _administrator(stack: Inputs, cluster: Cluster | None) -> pulumi.ResourceOptions | None:
-    settings = stack.settings
-    if cluster and settings.kube_context:
-        return _options("administrator", settings, cluster.kubeconfig, None)
-    if settings.agent and settings.agent.administrator_context:
-        return _options("administrator", settings, stack.kubeconfig, settings.agent.administrator_context)
-    return None
-
-
-def _options(
-    name: str,
-    settings: Settings,
-    kubeconfig: pulumi.Input[str],
-    context: str | None,
-    after: Sequence[pulumi.Resource] = (),
-) -> pulumi.ResourceOptions:
-    provider = kubernetes.Provider(
-        name,
-        # Empty and not None, for which the SDK fills in KUBECONFIG itself: the provider finds the same file by itself,
-        # and leaves no copy of it in /tmp, as it does with one that it is given.
-        kubeconfig=kubeconfig,
-        context=context,
-        # Plain and constant: a preview replaces everything in a cluster whose identity it does not know.
-        cluster_identifier=pulumi.get_stack(),
-        # In ConfigMaps, which a preview may read: beside Secrets there would be the agent's token.
-        helm_release_settings={"driver": "configmap"} if settings.agent else None,
-        opts=pulumi.ResourceOptions(depends_on=[*after]),
-    )
-    return pulumi.ResourceOptions(providers=[provider])
+    def _provider(
+        self, name: str, kubeconfig: pulumi.Input[str], context: str | None, after: Sequence[pulumi.Resource] = ()
+    ) -> pulumi.ResourceOptions:
+        provider = kubernetes.Provider(
+            name,
+            # Empty rather than None, for which the SDK fills in KUBECONFIG: the provider finds that file itself, and
+            # only copies a given one to /tmp.
+            kubeconfig=kubeconfig,
+            context=context,
+            # Plain and constant: a preview replaces everything in a cluster whose identity it does not know.
+            cluster_identifier=pulumi.get_stack(),
+            # ConfigMaps, because previews may not read Secrets, where the agent's token is.
+            helm_release_settings={"driver": "configmap"} if self._stack.settings.agent else None,
+            opts=pulumi.ResourceOptions(depends_on=[*after]),
+        )
+        return pulumi.ResourceOptions(providers=[provider])

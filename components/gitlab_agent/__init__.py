@@ -1,1 +1,1 @@
-"""The GitLab agent, through which jobs reach a cluster without credentials for it."""
+"""The GitLab agent, through which jobs reach a cluster without its credentials."""

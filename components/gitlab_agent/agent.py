@@ -1,23 +1,19 @@
-"""The GitLab agent: its parts, put together as a stack's ``agent`` section says."""
+"""The GitLab agent: the components of a stack's ``agent`` section."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from typing import Any
 
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.gitlab_agent.access import AgentAccess, AgentAccessArgs
-from components.gitlab_agent.release import AgentRelease, AgentReleaseArgs, Destination, HelmChart
-from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
-from model_serving.stack.gitlab_agent import DEPLOYER, AgentSettings, environment_of
+from components.gitlab_agent.release import AgentRelease, AgentReleaseArgs
+from components.serving.namespace import ServingNamespace
+from model_serving.stack.gitlab_agent import AgentSettings, environment_of
 from model_serving.stack.pipelines import Tier
 from model_serving.stack.settings import Settings
-
-ACCOUNT: Final = "gitlab-agent"
-TLS_PORT: Final = 443
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +21,12 @@ class AgentArgs:
     """An agent.
 
     Attributes:
-        settings: the stack's ``agent`` section, checked.
-        stack: the stack's name, which its environment in GitLab has, too, unless the section names another.
-        tier: of the environment; None if nobody says, and then it may be any.
-        serving_namespace: of the models, in which jobs deploy; its name.
-        namespace: the same once it is there.
-        tokens: name to value of those that were made elsewhere.
+        settings: the stack's ``agent`` section.
+        stack: the stack's name; also its environment in GitLab, unless the section names another.
+        serving_namespace: name of the models' namespace, to which jobs deploy.
+        namespace: the same, once it exists.
+        tier: of the environment; None allows any.
+        token: of an agent that was registered elsewhere.
     """
 
     settings: AgentSettings
@@ -38,107 +34,48 @@ class AgentArgs:
     serving_namespace: str
     namespace: Input[str]
     tier: Tier | None = None
-    tokens: Mapping[str, Input[str]] = field(default_factory=dict)
+    token: Input[str] | None = None
 
     @classmethod
-    def of(
-        cls, agent: AgentSettings, settings: Settings, *, stack: str, namespace: Input[str], token: Input[str] | None
-    ) -> AgentArgs:
-        """The agent of a stack.
-
-        Args:
-            agent: the stack's ``agent`` section.
-            settings: the whole stack's.
-            stack: its name.
-            namespace: of the models, once it is there.
-            token: made elsewhere, if one was.
-        """
-        return cls(
-            settings=agent,
-            stack=stack,
-            serving_namespace=settings.namespace,
-            namespace=namespace,
-            tier=settings.ci.tier if settings.ci else None,
-            tokens={agent.mounted_token: token} if token else {},
-        )
+    def of(cls, agent: AgentSettings, settings: Settings, **others: Any) -> AgentArgs:
+        """The agent of a stack with these settings; ``others`` are the attributes that no setting decides."""
+        tier = settings.ci.tier if settings.ci else None
+        return cls(settings=agent, serving_namespace=settings.namespace, tier=tier, **others)
 
 
 class Agent(ComponentResource):
-    """From the registration in GitLab to what a job may do in the cluster.
+    """An agent, from its registration in GitLab to the rights of jobs in the cluster.
 
-    It is made and changed by somebody who may do more than it may: it does not saw off the branch that it sits on.
+    It needs an administrator's provider: the agent never manages its own release, RBAC or tokens.
     """
 
     def __init__(self, name: str, args: AgentArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Agent", name, None, opts)
+        settings, child = args.settings, ResourceOptions(parent=self)
         tokens = self._tokens(name, args)
-        own = ServingNamespace(
-            name, ServingNamespaceArgs(namespace=args.settings.namespace), ResourceOptions(parent=self)
+        own = ServingNamespace(name, settings.namespace, child)
+        rights = AgentAccessArgs(
+            settings=settings,
+            environment=environment_of(settings, args.stack),
+            tier=args.tier,
+            namespace=own.name,
+            serving_namespace=args.namespace,
         )
-        access = self._access(name, args, own)
-        self._release(name, args, own, access, tokens)
-        self.kube_context = args.settings.kube_context
+        access = AgentAccess(name, rights, child)
+        AgentRelease(name, AgentReleaseArgs(settings=settings, namespace=own.name, access=access, tokens=tokens), child)
+        self.kube_context = settings.kube_context
         self.register_outputs({"kubeContext": self.kube_context})
 
     def _tokens(self, name: str, args: AgentArgs) -> Mapping[str, Input[str]]:
-        given = {key: Output.secret(token) for key, token in args.tokens.items()}
-        if args.settings.register_ or args.settings.configuration == "written":
-            return {**given, **self._registered(name, args)}
-        return given
+        """Token name -> value."""
+        settings, written = args.settings, args.settings.configuration == "written"
+        given = {settings.mounted_token: Output.secret(args.token)} if args.token else {}
+        if not (settings.register_ or written):
+            return given
+        # GitLab's SDK takes a second to load: only for stacks that manage something in GitLab.
+        from components.gitlab_agent.registration import AgentRegistration, AgentRegistrationArgs  # noqa: PLC0415
 
-    def _registered(self, name: str, args: AgentArgs) -> Mapping[str, Output[str]]:
-        # GitLab's SDK loads all of itself, which takes a second: only for stacks that do something in GitLab.
-        from components.gitlab_agent.registration import AgentRegistration, AgentRegistrationArgs, ConfigurationFile  # noqa: PLC0415
-
-        settings = args.settings
-        content = settings.configuration_text(args.stack, environment_of(settings, args.stack), args.serving_namespace)
-        file = ConfigurationFile(branch=settings.branch, path=settings.configuration_path, content=content)
-        registration = AgentRegistrationArgs(
-            address=settings.gitlab,
-            project_id=settings.project_id,
-            name=settings.name,
-            tokens=settings.tokens if settings.register_ else (),
-            configuration=file if settings.configuration == "written" else None,
-        )
-        return AgentRegistration(name, registration, ResourceOptions(parent=self)).tokens
-
-    def _access(self, name: str, args: AgentArgs, own: ServingNamespace) -> AgentAccess:
-        settings, environment = args.settings, environment_of(args.settings, args.stack)
-        access = AgentAccessArgs(
-            namespace=own.name,
-            serving_namespace=args.namespace,
-            account=ACCOUNT,
-            access_as=settings.access_as,
-            deployer=DEPLOYER,
-            groups_that_deploy=settings.groups_that_deploy(environment),
-            groups_sent=settings.groups_sent(environment, args.tier),
-        )
-        return AgentAccess(name, access, ResourceOptions(parent=self))
-
-    def _release(
-        self,
-        name: str,
-        args: AgentArgs,
-        own: ServingNamespace,
-        access: AgentAccess,
-        tokens: Mapping[str, Input[str]],
-    ) -> None:
-        settings, chart = args.settings, args.settings.chart
-        release = AgentReleaseArgs(
-            namespace=own.name,
-            account=access.account,
-            tokens=tokens,
-            mounted_token=settings.mounted_token,
-            chart=HelmChart(reference=chart.reference, repository=chart.address, version=chart.pinned_version),
-            kas=settings.kas,
-            destinations=[
-                Destination(ranges=settings.kas_ranges, port=urlsplit(settings.kas).port or TLS_PORT),
-                Destination(ranges=settings.api_server_ranges, port=settings.api_server_port),
-            ],
-            replicas=settings.replicas,
-            cpu=settings.cpu,
-            memory=settings.memory,
-            values=settings.values,
-            after=[access],
-        )
-        AgentRelease(name, release, ResourceOptions(parent=self))
+        environment = environment_of(settings, args.stack)
+        content = settings.configuration_text(args.stack, environment, args.serving_namespace) if written else None
+        registration = AgentRegistrationArgs(settings=settings, configuration=content)
+        return given | AgentRegistration(name, registration, ResourceOptions(parent=self)).tokens

@@ -1,4 +1,4 @@
-"""The edge: what Google has in front of the gateway, and how its load balancer treats each model server."""
+"""The edge: address, certificate and Cloud Armor of the gateway, and the load balancer's policies for each Service."""
 
 from __future__ import annotations
 
@@ -7,109 +7,93 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pulumi_gcp as gcp
-from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
+from pulumi import ComponentResource, Input, Output, ResourceOptions
 
+from components.google.network import Network
 from components.manifest import Manifest
+from model_serving.stack.google import EdgeSettings, GcpSettings
 
 GOOGLE_RANGES: Final = ("35.191.0.0/16", "130.211.0.0/22")
-"""Where health checks and Google's front ends call from, https://cloud.google.com/load-balancing/docs/firewall-rules."""
-HTTPS_PORT: Final = 443
-HTTP_PORT: Final = 80
-POLICY_VERSION: Final = "networking.gke.io/v1"
+"""Sources of health checks and Google's front ends, https://cloud.google.com/load-balancing/docs/firewall-rules."""
+REQUEST_SECONDS: Final = 30
+"""Longest time that a request may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeArgs:
-    """What is in front of the gateway.
+    """The front of a gateway; an internal one has its address in the network's subnet."""
 
-    Attributes:
-        name: what names in Google begin with.
-        subnetwork: id of the subnet in which an internal gateway has its address.
-        proxies: range of an internal gateway's proxies.
-        public: whether the gateway can be reached from the internet; needs a domain.
-        domain: name of the gateway; with it the gateway speaks HTTPS alone.
-        requests_per_minute: what one client address may ask of a public gateway.
-        allowed_ranges: client addresses that a public gateway lets in; empty is everybody.
-        after: what must be there before, though no argument names it.
-    """
-
-    project: str
-    region: str
-    name: str
-    subnetwork: Input[str]
-    proxies: str
-    public: bool = False
-    domain: str | None = None
-    requests_per_minute: int = 600
-    allowed_ranges: Sequence[str] = ()
-    after: Sequence[Resource] = ()
+    settings: GcpSettings
+    network: Network
 
 
 class Edge(ComponentResource):
-    """Address, certificate and, for a public gateway, Cloud Armor; and what the Gateway must say to use them.
+    """Address, certificate and, for a public gateway, Cloud Armor; and the settings with which a Gateway uses them.
 
-    It leaves DNS alone, which rarely is in the same hands: ``dns_records`` says what to write there.
+    It does not manage DNS, which is rarely in the same hands: ``dns_records`` lists the records to create.
     """
 
     def __init__(self, name: str, args: EdgeArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Edge", name, None, opts)
-        self.class_name: str = "gke-l7-global-external-managed" if args.public else "gke-l7-rilb"
-        self.client_ranges: tuple[str, ...] = GOOGLE_RANGES if args.public else (args.proxies, *GOOGLE_RANGES)
-        """Where a pod's requests come from: nobody else needs to be let in."""
-        self.protocol, self.port = ("HTTPS", HTTPS_PORT) if args.domain else ("HTTP", HTTP_PORT)
-        self.address_name: Output[str]
-        self.address_name, self.address = self._address(name, args)
+        settings = args.settings
+        public, domain = settings.gateway.public, settings.gateway.domain
+        self.class_name: str = "gke-l7-global-external-managed" if public else "gke-l7-rilb"
+        self.client_ranges: tuple[str, ...] = GOOGLE_RANGES if public else (settings.network.proxies, *GOOGLE_RANGES)
+        """Sources of the requests that reach a pod."""
+        self.protocol, self.port = ("HTTPS", 443) if domain else ("HTTP", 80)
+        self.endpoint: str | None = f"https://{domain}" if domain else None
+        address = self._public_address(name, args) if public else self._internal_address(name, args)
+        self.address_name: Output[str] = address.name
+        self.address: Output[str] = address.address
         self.annotations: Mapping[str, Input[str]] = {}
         self.tls_options: Mapping[str, Input[str]] = {}
         self.dns_records: Output[list[dict[str, Any]]] = Output.from_input([])
-        """What to write into the domain's zone: the gateway's address, and what proves that the domain is yours."""
-        if args.domain:
-            self._certify(name, args, args.domain)
-        self.security_policy: Output[str] | None = self._armor(name, args) if args.public else None
-        self.ssl_policy: Output[str] | None = self._ssl_policy(name, args) if args.public else None
-        self.endpoint: str | None = f"https://{args.domain}" if args.domain else None
+        """The domain's address, and the record that proves who owns the domain."""
+        if domain:
+            self._certify(name, settings, domain)
+        self.security_policy: Output[str] | None = self._armor(name, settings) if public else None
+        self.ssl_policy: Output[str] | None = self._ssl_policy(name, settings) if public else None
         self.register_outputs({"address": self.address})
 
-    def _address(self, name: str, args: EdgeArgs) -> tuple[Output[str], Output[str]]:
-        child = ResourceOptions(parent=self, depends_on=[*args.after])
-        if args.public:
-            anywhere = gcp.compute.GlobalAddress(name, name=args.name, project=args.project, opts=child)
-            return anywhere.name, anywhere.address
-        inside = gcp.compute.Address(
+    def _public_address(self, name: str, args: EdgeArgs) -> gcp.compute.GlobalAddress:
+        settings, child = args.settings, ResourceOptions(parent=self, depends_on=[*args.network.ready])
+        return gcp.compute.GlobalAddress(name, name=settings.name, project=settings.project, opts=child)
+
+    def _internal_address(self, name: str, args: EdgeArgs) -> gcp.compute.Address:
+        return gcp.compute.Address(
             name,
-            name=args.name,
-            project=args.project,
-            region=args.region,
+            name=args.settings.name,
+            project=args.settings.project,
+            region=args.settings.region,
             address_type="INTERNAL",
             purpose="SHARED_LOADBALANCER_VIP",
-            subnetwork=args.subnetwork,
-            opts=child,
+            subnetwork=args.network.subnetwork,
+            opts=ResourceOptions(parent=self, depends_on=[*args.network.ready]),
         )
-        return inside.name, inside.address
 
-    def _certify(self, name: str, args: EdgeArgs, domain: str) -> None:
-        child = ResourceOptions(parent=self)
-        # A regional gateway takes regional certificates alone, a global one takes them through a map.
-        location = None if args.public else args.region
+    def _certify(self, name: str, settings: GcpSettings, domain: str) -> None:
+        child, public = ResourceOptions(parent=self), settings.gateway.public
+        # A regional gateway only takes regional certificates, a global one takes them from a map.
+        location = None if public else settings.region
         proof = gcp.certificatemanager.DnsAuthorization(
             name,
-            name=args.name,
-            project=args.project,
+            name=settings.name,
+            project=settings.project,
             location=location,
             domain=domain,
-            type="FIXED_RECORD" if args.public else "PER_PROJECT_RECORD",
+            type="FIXED_RECORD" if public else "PER_PROJECT_RECORD",
             opts=child,
         )
         certificate = gcp.certificatemanager.Certificate(
             name,
-            name=args.name,
-            project=args.project,
+            name=settings.name,
+            project=settings.project,
             location=location,
             managed={"domains": [domain], "dns_authorizations": [proof.id]},
             opts=child,
         )
-        if args.public:
-            self.annotations = {"networking.gke.io/certmap": self._map(name, args, domain, certificate)}
+        if public:
+            self.annotations = {"networking.gke.io/certmap": self._map(name, settings, domain, certificate.id)}
         else:
             self.tls_options = {"networking.gke.io/cert-manager-certs": certificate.name}
         self.dns_records = Output.all(self.address, proof.dns_resource_records).apply(
@@ -119,58 +103,56 @@ class Edge(ComponentResource):
             ]
         )
 
-    def _map(
-        self, name: str, args: EdgeArgs, domain: str, certificate: gcp.certificatemanager.Certificate
-    ) -> Output[str]:
-        child = ResourceOptions(parent=self)
-        certificates = gcp.certificatemanager.CertificateMap(name, name=args.name, project=args.project, opts=child)
+    def _map(self, name: str, settings: GcpSettings, domain: str, certificate: Input[str]) -> Output[str]:
+        project, child = settings.project, ResourceOptions(parent=self)
+        certificates = gcp.certificatemanager.CertificateMap(name, name=settings.name, project=project, opts=child)
         entry = gcp.certificatemanager.CertificateMapEntry(
             name,
-            name=args.name,
-            project=args.project,
+            name=settings.name,
+            project=project,
             map=certificates.name,
             hostname=domain,
-            certificates=[certificate.id],
+            certificates=[certificate],
             opts=child,
         )
-        # Through the entry: a gateway with an empty map has no certificate to offer.
+        # Through the entry: a gateway with an empty map has no certificate.
         return Output.all(certificates.name, entry.id).apply(lambda values: str(values[0]))
 
-    def _armor(self, name: str, args: EdgeArgs) -> Output[str]:
+    def _armor(self, name: str, settings: GcpSettings) -> Output[str]:
         return gcp.compute.SecurityPolicy(
             name,
-            name=args.name,
-            project=args.project,
+            name=settings.name,
+            project=settings.project,
             description="Who may ask the models, and how often",
-            rules=_rules(args),
+            rules=_rules(settings.gateway),
             opts=ResourceOptions(parent=self),
         ).name
 
-    def _ssl_policy(self, name: str, args: EdgeArgs) -> Output[str]:
+    def _ssl_policy(self, name: str, settings: GcpSettings) -> Output[str]:
         return gcp.compute.SSLPolicy(
             name,
-            name=args.name,
-            project=args.project,
+            name=settings.name,
+            project=settings.project,
             min_tls_version="TLS_1_2",
             profile="MODERN",
             opts=ResourceOptions(parent=self),
         ).name
 
 
-def _rules(args: EdgeArgs) -> list[gcp.compute.SecurityPolicyRuleArgsDict]:
+def _rules(gateway: EdgeSettings) -> list[gcp.compute.SecurityPolicyRuleArgsDict]:
     throttle: gcp.compute.SecurityPolicyRuleArgsDict = {
         "priority": 1000,
         "description": "So many requests a minute for each client",
         "action": "throttle",
-        "match": _from(args.allowed_ranges or ["*"]),
+        "match": _from(gateway.allowed_ranges or ["*"]),
         "rate_limit_options": {
             "conform_action": "allow",
             "exceed_action": "deny(429)",
             "enforce_on_key": "IP",
-            "rate_limit_threshold": {"count": args.requests_per_minute, "interval_sec": 60},
+            "rate_limit_threshold": {"count": gateway.requests_per_minute, "interval_sec": 60},
         },
     }
-    # The rule of last resort, which every policy must have under this number.
+    # The default rule, which every policy must have under this number.
     rest: gcp.compute.SecurityPolicyRuleArgsDict = {
         "priority": 2147483647,
         "description": "Everybody else",
@@ -186,11 +168,10 @@ def _from(ranges: Sequence[str]) -> gcp.compute.SecurityPolicyRuleMatchArgsDict:
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayPolicyArgs:
-    """What the load balancer of one Gateway does.
+    """A TLS policy.
 
     Attributes:
-        namespace: of the Gateway.
-        gateway: its name.
+        gateway: name of the Gateway.
         ssl_policy: name of the SSL policy.
     """
 
@@ -200,7 +181,7 @@ class GatewayPolicyArgs:
 
 
 class GatewayPolicy(ComponentResource):
-    """Tells Google's load balancer which TLS a Gateway speaks."""
+    """The TLS versions that Google's load balancer accepts for a Gateway."""
 
     def __init__(self, name: str, args: GatewayPolicyArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:GatewayPolicy", name, None, opts)
@@ -211,13 +192,12 @@ class GatewayPolicy(ComponentResource):
 
 @dataclass(frozen=True, kw_only=True)
 class ServicePoliciesArgs:
-    """How the load balancer treats one Service.
+    """Policies of one Service.
 
     Attributes:
-        service: its name. Plain: the policies are there before the server is ready, and long before its route.
-        ready_path: what answers 200 exactly when the server can serve.
-        drain_seconds: for how long a request that is under way may still take when its pod leaves.
-        timeout_seconds: for how long a request may take at all.
+        service: its name; plain, because the policies exist before the Service has ready pods.
+        ready_path: answers 200 exactly when the server can serve.
+        drain_seconds: for requests in progress when their pod shuts down.
         security_policy: name of a Cloud Armor policy; None for an internal gateway.
     """
 
@@ -225,45 +205,40 @@ class ServicePoliciesArgs:
     service: str
     ready_path: str
     drain_seconds: int
-    timeout_seconds: int = 30
     security_policy: Input[str] | None = None
 
 
 class ServicePolicies(ComponentResource):
-    """Health check, draining and Cloud Armor of one Service.
+    """Health check, connection draining and Cloud Armor of one Service.
 
-    Without its own, Google's health check asks for ``/``, which MLServer does not have, and every request gets 503.
+    Google's default health check requests ``/``, which MLServer does not have, so every request would get 503.
     """
 
     def __init__(self, name: str, args: ServicePoliciesArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ServicePolicies", name, None, opts)
         target = {"group": "", "kind": "Service", "name": args.service}
-        _policy(self, name, "HealthCheckPolicy", args.namespace, target=target, default=_health_check(args))
+        _policy(self, name, "HealthCheckPolicy", args.namespace, target=target, default=_health_check(args.ready_path))
         _policy(self, name, "GCPBackendPolicy", args.namespace, target=target, default=_backend(args))
         self.register_outputs({})
 
 
-def _health_check(args: ServicePoliciesArgs) -> dict[str, Any]:
+def _health_check(path: str) -> dict[str, Any]:
     return {
         "checkIntervalSec": 5,
         "timeoutSec": 3,
         "healthyThreshold": 1,
         "unhealthyThreshold": 2,
-        "config": {
-            "type": "HTTP",
-            "httpHealthCheck": {"portSpecification": "USE_SERVING_PORT", "requestPath": args.ready_path},
-        },
+        "config": {"type": "HTTP", "httpHealthCheck": {"portSpecification": "USE_SERVING_PORT", "requestPath": path}},
     }
 
 
 def _backend(args: ServicePoliciesArgs) -> dict[str, Any]:
-    backend: dict[str, Any] = {
-        "timeoutSec": args.timeout_seconds,
+    armor = {} if args.security_policy is None else {"securityPolicy": args.security_policy}
+    return {
+        "timeoutSec": REQUEST_SECONDS,
         "connectionDraining": {"drainingTimeoutSec": args.drain_seconds},
+        **armor,
     }
-    if args.security_policy is not None:
-        backend["securityPolicy"] = args.security_policy
-    return backend
 
 
 def _policy(
@@ -277,7 +252,7 @@ def _policy(
 ) -> None:
     Manifest(
         name,
-        POLICY_VERSION,
+        "networking.gke.io/v1",
         kind,
         metadata={"name": target["name"], "namespace": namespace},
         spec={"default": default, "targetRef": target},

@@ -9,8 +9,11 @@ from typing import Final
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
+from components.google.identity import APPLY, PLAN, TRAINING
+from model_serving.stack.google import GcpSettings, StateSettings
+
 SOFT_DELETE_SECONDS: Final = 7 * 24 * 60 * 60
-"""The least that Google takes besides 0; the block must be there, because leaving it out keeps whatever there is."""
+"""Google's minimum besides 0. Without the block Google keeps whatever the bucket has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,64 +21,52 @@ class StorageArgs:
     """The DVC remote.
 
     Attributes:
-        bucket: name, unique in all of Google.
-        location: region or multi-region.
-        noncurrent_days: for how long an overwritten or deleted object can be brought back.
-        writers: short name -> IAM member that reads, writes and deletes objects.
-        deletion_protection: whether Google's provider refuses to delete the bucket.
-        exists: whether the bucket is there already; then only the grants are declared.
+        members: duty -> IAM member.
     """
 
-    project: str
-    bucket: str
-    location: str
-    noncurrent_days: int
-    writers: Mapping[str, Input[str]]
-    deletion_protection: bool = False
-    exists: bool = False
+    settings: GcpSettings
+    members: Mapping[str, Input[str]]
 
 
 class Storage(ComponentResource):
-    """A bucket for data and models in training, and who may write to it.
+    """A bucket for training data and models, which *training* reads and writes.
 
-    It deletes no object: destroying the stack fails as long as the bucket has any.
+    It deletes no objects: destroying the stack fails while the bucket has any. An existing bucket only gets the grant.
     """
 
     def __init__(self, name: str, args: StorageArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Storage", name, None, opts)
-        bucket = Output.from_input(args.bucket) if args.exists else self._bucket(name, args).name
-        self._grant_writers(name, args, bucket)
+        settings = args.settings
+        bucket: Input[str] = settings.bucket if settings.storage.existing else self._bucket(name, settings).name
+        gcp.storage.BucketIAMMember(
+            f"{name}-writer-{TRAINING}",
+            bucket=bucket,
+            role="roles/storage.objectUser",
+            member=args.members[TRAINING],
+            opts=ResourceOptions(parent=self),
+        )
         self.url: Output[str] = Output.concat("gs://", bucket)
         self.register_outputs({"url": self.url})
 
-    def _bucket(self, name: str, args: StorageArgs) -> gcp.storage.Bucket:
+    def _bucket(self, name: str, settings: GcpSettings) -> gcp.storage.Bucket:
+        noncurrent_days = settings.storage.noncurrent_days
         return gcp.storage.Bucket(
             name,
-            name=args.bucket,
-            project=args.project,
-            location=args.location,
+            name=settings.bucket,
+            project=settings.project,
+            location=settings.storage.location or settings.region,
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",
             versioning={"enabled": True},
             soft_delete_policy={"retention_duration_seconds": SOFT_DELETE_SECONDS},
-            deletion_policy="PREVENT" if args.deletion_protection else "DELETE",
+            deletion_policy="PREVENT" if settings.deletion_protection else "DELETE",
             lifecycle_rules=[
-                # Objects are named by their content, so only a noncurrent one is certainly not referred to.
-                {"action": {"type": "Delete"}, "condition": {"days_since_noncurrent_time": args.noncurrent_days}},
+                # Objects are named by their content, so only noncurrent ones are certain to be unused.
+                {"action": {"type": "Delete"}, "condition": {"days_since_noncurrent_time": noncurrent_days}},
                 {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}},
             ],
             opts=ResourceOptions(parent=self),
         )
-
-    def _grant_writers(self, name: str, args: StorageArgs, bucket: Input[str]) -> None:
-        for key, member in args.writers.items():
-            gcp.storage.BucketIAMMember(
-                f"{name}-writer-{key}",
-                bucket=bucket,
-                role="roles/storage.objectUser",
-                member=member,
-                opts=ResourceOptions(parent=self),
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,49 +74,40 @@ class StateAccessArgs:
     """Who may use the state of this stack.
 
     Attributes:
-        bucket: bucket of the state.
-        key: Cloud KMS key of the secrets in it, ``projects/…/cryptoKeys/…``.
-        readers: short name -> IAM member that previews.
-        writers: short name -> IAM member that updates.
+        members: duty -> IAM member.
     """
 
-    bucket: str
-    key: str
-    readers: Mapping[str, Input[str]]
-    writers: Mapping[str, Input[str]]
+    state: StateSettings
+    members: Mapping[str, Input[str]]
 
 
 class StateAccess(ComponentResource):
-    """Grants on the bucket and the key that hold this stack's state.
+    """Grants on the bucket and the key of this stack's state.
 
-    It leaves both alone: they are there before the first update, made by `make init-gcp`, and outlive the last.
-    A preview takes no lock and writes nothing, so a reader is enough for it; it must decrypt the stack's secrets.
+    It does not manage the bucket or the key: `make init-gcp` creates both before the first update, and they outlive
+    the last. A preview takes no lock and writes nothing, so *plan* only reads; it must decrypt the stack's secrets.
     """
 
     def __init__(self, name: str, args: StateAccessArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:StateAccess", name, None, opts)
-        for key, member in args.readers.items():
-            self._grant(
-                f"{name}-reader-{key}",
-                args,
-                member,
-                on_bucket="roles/storage.objectViewer",
-                on_key="roles/cloudkms.cryptoKeyDecrypter",
-            )
-        for key, member in args.writers.items():
-            self._grant(
-                f"{name}-writer-{key}",
-                args,
-                member,
-                on_bucket="roles/storage.objectUser",
-                on_key="roles/cloudkms.cryptoKeyEncrypterDecrypter",
-            )
+        self._args = args
+        self._grant(f"{name}-reader", PLAN, on_bucket="objectViewer", on_key="cryptoKeyDecrypter")
+        self._grant(f"{name}-writer", APPLY, on_bucket="objectUser", on_key="cryptoKeyEncrypterDecrypter")
         self.register_outputs({})
 
-    def _grant(self, name: str, args: StateAccessArgs, member: Input[str], *, on_bucket: str, on_key: str) -> None:
+    def _grant(self, name: str, duty: str, *, on_bucket: str, on_key: str) -> None:
+        state, member = self._args.state, self._args.members[duty]
         gcp.storage.BucketIAMMember(
-            name, bucket=args.bucket, role=on_bucket, member=member, opts=ResourceOptions(parent=self)
+            f"{name}-{duty}",
+            bucket=state.bucket,
+            role=f"roles/storage.{on_bucket}",
+            member=member,
+            opts=ResourceOptions(parent=self),
         )
         gcp.kms.CryptoKeyIAMMember(
-            name, crypto_key_id=args.key, role=on_key, member=member, opts=ResourceOptions(parent=self)
+            f"{name}-{duty}",
+            crypto_key_id=state.key,
+            role=f"roles/cloudkms.{on_key}",
+            member=member,
+            opts=ResourceOptions(parent=self),
         )

@@ -1,1 +1,1 @@
-"""What serves the models: images, servers, contract checks and routes."""
+"""Images, servers, contract checks and routes of the models."""

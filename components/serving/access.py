@@ -1,8 +1,8 @@
-"""Who reaches the model servers of a namespace."""
+"""Network access to the model servers of a namespace."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,10 @@ from components.serving.server import HTTP_PORT, METRICS_PORT, VERSION_LABEL
 
 @dataclass(frozen=True, kw_only=True)
 class ServerAccessArgs:
-    """Who may ask.
+    """Allowed sources.
 
     Attributes:
-        namespace: of the model servers.
-        client_ranges: CIDR ranges of the gateway's proxies; nobody else reaches a model.
+        client_ranges: CIDR ranges of the gateway's proxies, the only sources of requests.
         scraper_namespaces: namespaces whose pods may read the metrics.
     """
 
@@ -28,17 +27,13 @@ class ServerAccessArgs:
 
 
 class ServerAccess(ComponentResource):
-    """One NetworkPolicy for all model servers: in from the proxies and the scraper, out to nobody.
+    """One NetworkPolicy for all model servers: in from the proxies and the scraper, and nothing out.
 
-    One and not one for each server, which would say the same: with 50 versions they were an eighth of all resources.
+    A policy per server would have the same content: with 50 versions those were an eighth of all resources.
     """
 
     def __init__(self, name: str, args: ServerAccessArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ServerAccess", name, None, opts)
-        self._policy(name, args)
-        self.register_outputs({})
-
-    def _policy(self, name: str, args: ServerAccessArgs) -> None:
         Manifest(
             name,
             "networking.k8s.io/v1",
@@ -47,24 +42,19 @@ class ServerAccess(ComponentResource):
             spec={
                 "podSelector": {"matchExpressions": [{"key": VERSION_LABEL, "operator": "Exists"}]},
                 "policyTypes": ["Ingress", "Egress"],
-                "ingress": _rules(args),
+                "ingress": [*_rules(args)],
             },
             opts=ResourceOptions(parent=self),
         )
+        self.register_outputs({})
 
 
-def _rules(args: ServerAccessArgs) -> list[dict[str, Any]]:
-    """A rule for each kind of source that there is: one without sources would let everybody in."""
-    rules: list[dict[str, Any]] = []
+def _rules(args: ServerAccessArgs) -> Iterator[dict[str, Any]]:
+    """One rule per kind of source; a rule without sources would allow every source."""
     if args.client_ranges:
         sources = [{"ipBlock": {"cidr": cidr}} for cidr in args.client_ranges]
-        rules.append({"from": sources, "ports": [{"port": HTTP_PORT}]})
+        yield {"from": sources, "ports": [{"port": HTTP_PORT}]}
     if args.scraper_namespaces:
-        expression = {
-            "key": "kubernetes.io/metadata.name",
-            "operator": "In",
-            "values": [*args.scraper_namespaces],
-        }
-        scraper = {"namespaceSelector": {"matchExpressions": [expression]}}
-        rules.append({"from": [scraper], "ports": [{"port": METRICS_PORT}]})
-    return rules
+        names = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [*args.scraper_namespaces]}
+        scraper = {"namespaceSelector": {"matchExpressions": [names]}}
+        yield {"from": [scraper], "ports": [{"port": METRICS_PORT}]}

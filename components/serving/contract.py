@@ -1,4 +1,4 @@
-"""The contract check: a version is asked what its release says that it can answer, before any traffic moves to it."""
+"""The contract check: a Job that sends a version its release's example request before any traffic moves to it."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from pulumi import (
 )
 
 from components.manifest import CORE, Manifest
+from components.serving.route import pinned_path
 
 NAME: Final = "contract"
-"""Of what all checks share, in Kubernetes."""
+"""Kubernetes name of the resources that all checks share."""
 LABELS: Final = {"app.kubernetes.io/component": "contract-check"}
-"""Of the pods that ask. None of a model server's, or a Service would send them requests."""
+"""Of the checks' pods. They have no label of a model server, or a Service would send them requests."""
 FOLDER: Final = "/contract"
 LONGEST_LABEL: Final = 44
-"""Characters of a release's label in the name of its Job, which has 63 at most."""
+"""Characters of a release's label in the name of its Job, which may have 63."""
 KEPT: Final = "The contract is kept."
-"""What server/contract.py prints then. It is not imported, for the sake of all that it imports itself."""
+"""Printed by server/contract.py, which is not imported because of its own imports."""
 PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContractChecksArgs:
-    """What the checks of a stack share.
+    """Shared by the checks of a stack.
 
     Attributes:
-        script: the program that asks.
-        url: the gateway as its clients name it, with scheme and host.
-        address: where that is, if the name in the URL is not known in the cluster.
+        script: the program that queries a version.
+        url: the gateway's, as its certificate names it.
+        address: of the URL's host, if the cluster may not resolve it.
         proxy_ranges: CIDR ranges of the gateway's proxies, which may run in the cluster.
-        begins: called before the Job of a check is made.
+        begins: called before the Job of a check is created.
     """
 
     namespace: Input[str]
@@ -59,13 +60,12 @@ class CheckArgs:
 
     Attributes:
         label: name of the release in Kubernetes.
-        image: the model's image by digest; its Python runs the script, and its folder holds the contract.
-        fingerprint: hexadecimal digits that change with the release or its runtime; a Job of another is another Job.
-        path: where the gateway has this version and no other.
-        start_seconds: how long its pods may take to load the model.
-        provision_seconds: how long a pod, its own too, may wait for a node and for the image before that.
-        seconds: how long it may take to answer right after that.
-        after: what the gateway must know before it is asked.
+        image: the model's image by digest, with the Python that runs the script and the folder with the contract.
+        fingerprint: hexadecimal digits that change with the release or its runtime, and so does the Job's name.
+        start_seconds: for its pods to load the model.
+        provision_seconds: for a pod, also the check's, to get a node and its image before that.
+        seconds: for the right answer after that.
+        after: the gateway's configuration for the version.
     """
 
     label: str
@@ -73,7 +73,6 @@ class CheckArgs:
     version: str
     image: Input[str]
     fingerprint: str
-    path: str
     seconds: int
     start_seconds: int = 120
     provision_seconds: int = 300
@@ -90,10 +89,10 @@ class CheckArgs:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A check that was declared.
+    """A declared check.
 
     Attributes:
-        job: what depends on it happens only if the version keeps its contract.
+        job: exists once the version has kept its contract.
         name: of the Job in Kubernetes, whose pod prints KEPT as soon as it does.
     """
 
@@ -102,10 +101,10 @@ class Check:
 
 
 class ContractChecks(ComponentResource):
-    """The script and what its pods may reach: the gateway and nothing else; and a Job per version that asks.
+    """The script, a NetworkPolicy that only allows the gateway, and a Job per version.
 
-    A Job stays when it is done, as the record of the check, and goes with its version: whoever runs the program again
-    finds it and asks nothing. A Job that failed is run again.
+    A finished Job stays as the record of the check until its version goes, so that later updates do not repeat it. A
+    failed one is run again.
     """
 
     def __init__(self, name: str, args: ContractChecksArgs, opts: ResourceOptions | None = None) -> None:
@@ -139,11 +138,8 @@ class ContractChecks(ComponentResource):
 
     def check(self, args: CheckArgs) -> Check:
         """Declares the check of a version."""
-        return Check(job=self._job(args), name=args.job_name)
-
-    def _job(self, args: CheckArgs) -> Resource:
         active_seconds = args.asking_seconds + args.provision_seconds
-        return Manifest(
+        job = Manifest(
             f"{args.label}-{NAME}",
             "batch/v1",
             "Job",
@@ -151,11 +147,11 @@ class ContractChecks(ComponentResource):
                 "name": args.job_name,
                 "namespace": self._args.namespace,
                 "labels": LABELS,
-                # One that failed is no record: the next update asks again.
+                # The next update repeats a failed check.
                 "annotations": {"pulumi.com/replaceUnready": "true"},
             },
             spec={
-                # The script itself asks again and again; a second pod would only hide what the first one said.
+                # The script itself retries; a second pod would only hide the first one's message.
                 "backoffLimit": 0,
                 "activeDeadlineSeconds": active_seconds,
                 "template": {"metadata": {"labels": LABELS}, "spec": self._pod(args)},
@@ -167,6 +163,7 @@ class ContractChecks(ComponentResource):
                 hooks=ResourceHookBinding(before_create=[self._args.begins]) if self._args.begins else None,
             ),
         )
+        return Check(job=job, name=args.job_name)
 
     def _pod(self, args: CheckArgs) -> dict[str, Any]:
         return {
@@ -183,7 +180,7 @@ class ContractChecks(ComponentResource):
             "model": args.model,
             "version": args.version,
             "folder": f"/models/{args.model}",
-            "path": f"{args.path}/infer",
+            "path": f"{pinned_path(args.model, args.version)}/infer",
             "seconds": str(args.asking_seconds),
         }
         arguments = [f"--{key}={value}" for key, value in options.items()]
@@ -195,7 +192,7 @@ class ContractChecks(ComponentResource):
                 lambda known: [*arguments, *(f"--{key}={value}" for key, value in known.items() if value)]
             ),
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
-            # What it prints is the reason, and Pulumi tells it to whoever waits for the Job.
+            # Its output is the reason, which Pulumi reports for a failed Job.
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "securityContext": {
                 "allowPrivilegeEscalation": False,
@@ -207,7 +204,7 @@ class ContractChecks(ComponentResource):
 
 
 def _egress(url: str, address: str | None, proxy_ranges: Sequence[str]) -> list[dict[str, Any]]:
-    """To the gateway's address, and to its proxies, which a cluster that runs them itself puts in its place."""
+    """To the gateway's address, and to its proxies, to which a cluster that runs them redirects the traffic."""
     parts = urlsplit(url)
     gateway = {"port": parts.port or PORTS[parts.scheme], "protocol": "TCP"}
     rules: list[dict[str, Any]] = []
@@ -216,7 +213,7 @@ def _egress(url: str, address: str | None, proxy_ranges: Sequence[str]) -> list[
     try:
         network = ipaddress.ip_network(address or parts.hostname or "")
     except ValueError:
-        # A name, so that its address is found out by the pod: it needs DNS, and that port wherever the name leads.
+        # The pod must resolve a name: it needs DNS, and that port at any address.
         dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
         return [*rules, {"ports": dns}, {"ports": [gateway]}]
     return [*rules, {"to": [{"ipBlock": {"cidr": str(network)}}], "ports": [gateway]}]

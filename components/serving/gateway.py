@@ -1,4 +1,4 @@
-"""The gateway: the one door through which clients reach the models."""
+"""The gateway, through which clients reach the models."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class GatewayArgs:
     """A gateway.
 
     Attributes:
-        class_name: the GatewayClass, which decides who implements it.
-        endpoint: where clients reach it, if that is not the address in its status.
-        cluster_endpoint: where pods reach it, if that is not the address in its status either.
-        protocol: HTTP, or HTTPS alone.
-        tls_options: where its class finds the certificate, if not in an annotation.
-        annotations: what its class wants to know besides.
-        address_name: name of a reserved address; without it the class chooses one.
+        class_name: the GatewayClass, which implements it.
+        endpoint: URL for clients, if not the address in its status.
+        cluster_endpoint: URL for pods, if not the address in its status.
+        protocol: HTTP or HTTPS.
+        tls_options: its class's key for the certificate, if not an annotation.
+        annotations: for its class.
+        address_name: name of a reserved address; without one the class chooses.
     """
 
     namespace: Input[str]
@@ -43,7 +43,7 @@ class GatewayArgs:
 
     @classmethod
     def of(cls, settings: Settings, namespace: Input[str], platform: Platform | None) -> GatewayArgs:
-        """The gateway of a stack: the one that its settings name, else the platform's load balancer."""
+        """The class that the settings name, else the platform's load balancer."""
         chosen = settings.gateway
         if platform is None or not settings.has_googles_gateway:
             return cls(
@@ -65,47 +65,33 @@ class GatewayArgs:
             address_name=edge.address_name,
         )
 
-    @property
-    def listener(self) -> dict[str, Any]:
-        listener: dict[str, Any] = {
-            "name": self.protocol.lower(),
-            "protocol": self.protocol,
-            "port": self.port,
-            "allowedRoutes": {"namespaces": {"from": "Same"}},
-        }
-        if self.protocol == "HTTPS":
-            listener["tls"] = {"mode": "Terminate"} | ({"options": self.tls_options} if self.tls_options else {})
-        return listener
-
-    @property
-    def addresses(self) -> list[dict[str, Any]]:
-        return [{"type": "NamedAddress", "value": self.address_name}] if self.address_name else []
-
 
 class Gateway(ComponentResource):
     """A Gateway with one listener, for routes of its own namespace.
 
-    It leaves the proxies alone: a cloud or the local cluster runs them, as its class says.
+    It does not run the proxies: its class does, in a cloud or in the cluster.
     """
 
     def __init__(self, name: str, args: GatewayArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Gateway", name, None, opts)
         gateway = self._gateway(name, args)
         self.name: Output[str] = Output.from_input(name)
-        # A domain or what the stack says is known before the Gateway is; its own address only afterwards.
+        # A domain or a setting is known before the Gateway exists; its own address only afterwards.
         address = gateway.status.apply(lambda status: str(status["addresses"][0]["value"]))
         reported = Output.concat(f"{args.protocol.lower()}://", address)
         self.endpoint: Output[str] = Output.from_input(args.endpoint or reported)
-        # A certificate is good for one name, which need not be known in the cluster; plain HTTP has no need of a name.
+        # A certificate is valid for one name, which the cluster may not resolve; plain HTTP needs no name.
         by_name = args.endpoint if args.protocol == "HTTPS" and not args.cluster_endpoint else None
         self.cluster_endpoint: Output[str] = Output.from_input(args.cluster_endpoint or by_name or reported)
-        """Where pods reach it."""
+        """URL for pods."""
         self.cluster_address: Output[str | None] = address if by_name else Output.from_input(None)
-        """Where the name in that is."""
+        """Address of the name in that URL, if the cluster may not resolve it."""
         self.register_outputs({"endpoint": self.endpoint})
 
     def _gateway(self, name: str, args: GatewayArgs) -> Manifest:
-        spec = {"gatewayClassName": args.class_name, "listeners": [args.listener]}
+        spec: dict[str, Any] = {"gatewayClassName": args.class_name, "listeners": [_listener(args)]}
+        if args.address_name:
+            spec["addresses"] = [{"type": "NamedAddress", "value": args.address_name}]
         return Manifest(
             name,
             API_VERSION,
@@ -115,7 +101,19 @@ class Gateway(ComponentResource):
                 "namespace": args.namespace,
                 "annotations": {"pulumi.com/waitFor": "condition=Programmed", **args.annotations},
             },
-            spec=spec | ({"addresses": args.addresses} if args.addresses else {}),
+            spec=spec,
             status=None,
             opts=ResourceOptions(parent=self),
         )
+
+
+def _listener(args: GatewayArgs) -> dict[str, Any]:
+    listener: dict[str, Any] = {
+        "name": args.protocol.lower(),
+        "protocol": args.protocol,
+        "port": args.port,
+        "allowedRoutes": {"namespaces": {"from": "Same"}},
+    }
+    if args.protocol == "HTTPS":
+        listener["tls"] = {"mode": "Terminate"} | ({"options": args.tls_options} if args.tls_options else {})
+    return listener

@@ -1,4 +1,4 @@
-"""How a model becomes resources: of each version an image, a server and its contract check; then the model's routes."""
+"""From a model to resources: an image, a server and a contract check per version, then the model's routes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from components.serving.contracts import Contracts
 from components.serving.gateway import Gateway
 from components.serving.image import ModelImage
 from components.serving.images import ModelImages
-from components.serving.route import Backend, ModelRoute, ModelRouteArgs, pinned_path
-from components.serving.server import IN_FLIGHT_SECONDS, Accelerators, Autoscaling, ModelServer, ModelServerArgs
+from components.serving.route import Backend, ModelRoute, ModelRouteArgs
+from components.serving.server import IN_FLIGHT_SECONDS, ModelServer, ModelServerArgs
 from model_serving.catalog import Release
 from model_serving.images import runtimes
 from model_serving.stack.live import LiveModel, LiveVersion
@@ -28,27 +28,36 @@ if TYPE_CHECKING:
     from components.google.platform import Platform
 
 CONTRACT_SCRIPT: Final = Path("server/contract.py")
-ANSWER_SECONDS: Final = 30
-CLOUD_ANSWER_SECONDS: Final = 240
-"""How long a gateway may take to find the way to a new version: a proxy of the cluster's own, Google's."""
-SETTLE_SECONDS: Final = 1
-CLOUD_SETTLE_SECONDS: Final = 60
-"""How long a gateway may take to follow when a model's traffic moves. Contour waits half a second for further changes
-at most; Google's load balancer is given a minute, which was not measured."""
-DRAIN_SECONDS: Final = 5
-CLOUD_DRAIN_SECONDS: Final = 60
-"""How long a gateway may take to forget a server that leaves: proxies in the cluster, which hear of it within a second,
-and Google's load balancer, which is given a minute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a gateway follows changes, in seconds.
+
+    Attributes:
+        learn: until it routes to a new version.
+        settle: until it follows when a model's traffic moves.
+        drain: until it stops sending requests to a server that shuts down.
+    """
+
+    learn: int
+    settle: int
+    drain: int
+
+
+IN_CLUSTER: Final = Pace(learn=30, settle=1, drain=5)
+"""Proxies in the cluster, which learn of changes within a second; Contour waits half a second for further ones."""
+GOOGLE: Final = Pace(learn=240, settle=60, drain=60)
+"""Google's load balancer: minutes for a new Service; the others were not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where models are served.
+    """The namespace, gateway and cluster in which models are served.
 
     Attributes:
         namespace: of the model servers.
         platform: Google's, if the stack has one.
-        reach: the way into the cluster.
         opts: with the provider of the cluster.
     """
 
@@ -59,15 +68,18 @@ class Place:
     reach: Reach
     opts: pulumi.ResourceOptions
 
+    @property
+    def pace(self) -> Pace:
+        return GOOGLE if self.settings.has_googles_gateway else IN_CLUSTER
+
     def drain_seconds(self, model: LiveModel) -> int:
-        """For how long a leaving server of a model goes on serving."""
-        if model.settings.drain_seconds is not None:
-            return model.settings.drain_seconds
-        return CLOUD_DRAIN_SECONDS if self.settings.has_googles_gateway else DRAIN_SECONDS
+        """For which a server of a model that shuts down keeps serving."""
+        chosen = model.settings.drain_seconds
+        return self.pace.drain if chosen is None else chosen
 
     @property
     def client_ranges(self) -> list[str]:
-        """Where requests to models come from."""
+        """Sources of requests to models."""
         return [*self.settings.gateway.client_ranges, *(self.platform.edge.client_ranges if self.platform else ())]
 
     @property
@@ -77,12 +89,11 @@ class Place:
 
 
 class Serving:
-    """Declares models in their place."""
+    """Declares the models of a stack."""
 
     def __init__(self, place: Place, images: ModelImages) -> None:
         self._place = place
         self._images = images
-        seconds = CLOUD_SETTLE_SECONDS if place.settings.has_googles_gateway else SETTLE_SECONDS
         access = ServerAccessArgs(
             namespace=place.namespace,
             client_ranges=place.client_ranges,
@@ -90,10 +101,10 @@ class Serving:
         )
         ServerAccess("model-servers", access, place.opts)
         self._contracts = Contracts(place.namespace, kubectl=place.reach.kubectl)
-        self._settled = hooks.traffic_moves_before_servers_go(seconds)
+        self._settled = hooks.traffic_moves_before_servers_go(place.pace.settle)
 
     def serve(self, model: LiveModel) -> dict[str, Any]:
-        """Declares one model; returns what the stack's outputs tell of it."""
+        """Declares one model; returns its entry in the stack's outputs."""
         place = self._place
         backends, versions = {}, {}
         for version in model.versions:
@@ -109,7 +120,7 @@ class Serving:
                 gateway=place.gateway.name,
                 backends=backends,
                 settled=self._settled,
-                # Google's load balancer is told by a policy, and has no use for it in a route.
+                # Google's load balancer takes it from a policy, not from the route.
                 answer_seconds=None if place.settings.has_googles_gateway else IN_FLIGHT_SECONDS,
             ),
             place.opts,
@@ -134,33 +145,19 @@ class Serving:
         )
 
     def _server(self, model: LiveModel, version: LiveVersion, image: ModelImage) -> ModelServer:
-        place, release, chosen = self._place, version.release, model.settings
-        bounds, gpu = chosen.autoscaling, chosen.gpu
-        return ModelServer(
-            release.label,
-            ModelServerArgs(
-                name=release.label,
-                model=model.name,
-                version=release.version,
-                namespace=place.namespace,
-                image=image.reference,
-                replicas=chosen.replicas,
-                autoscaling=Autoscaling(**bounds.model_dump()) if bounds else None,
-                cpu=version.resources.cpu,
-                memory=version.resources.memory,
-                workers=chosen.workers,
-                accelerators=Accelerators(**gpu.model_dump()) if gpu else None,
-                priority_class=chosen.priority,
-                environment=chosen.environment,
-                start_seconds=chosen.start_seconds,
-                provision_seconds=chosen.provision_seconds,
-                drain_seconds=place.drain_seconds(model),
-            ),
-            place.opts,
+        args = ModelServerArgs(
+            model=model.name,
+            version=version.release.version,
+            namespace=self._place.namespace,
+            image=image.reference,
+            settings=model.settings,
+            resources=version.resources,
+            drain_seconds=self._place.drain_seconds(model),
         )
+        return ModelServer(version.release.label, args, self._place.opts)
 
     def _policies(self, model: LiveModel, release: Release, server: ModelServer) -> list[pulumi.Resource]:
-        """What the platform's load balancer has to know of a Service before a route leads to it."""
+        """The platform's load balancer needs its policies before a route leads to the Service."""
         if self._place.platform is None:
             return []
         service = self._place.platform.equip_service(
@@ -175,8 +172,8 @@ class Serving:
     def _contract(
         self, model: LiveModel, release: Release, image: ModelImage, after: list[pulumi.Resource]
     ) -> list[Check]:
-        """What has to succeed before the version gets traffic: nothing, if there is nothing to ask."""
-        chosen, settings = model.settings.contract, self._place.settings
+        """The check that must succeed before the version gets traffic; none without a request to send."""
+        chosen = model.settings.contract
         if not (chosen.check and release.can_be_asked):
             if pulumi.runtime.is_dry_run():
                 reason = "it has no request.json and no inputs in its settings" if chosen.check else "the stack says so"
@@ -187,11 +184,10 @@ class Serving:
             model=model.name,
             version=release.version,
             image=image.reference,
-            fingerprint=runtimes.fingerprint(release, settings.images),
-            path=pinned_path(model.name, release.version),
+            fingerprint=runtimes.fingerprint(release, self._place.settings.images),
             start_seconds=model.settings.start_seconds,
             provision_seconds=model.settings.provision_seconds,
-            seconds=chosen.seconds or (CLOUD_ANSWER_SECONDS if settings.has_googles_gateway else ANSWER_SECONDS),
+            seconds=chosen.seconds or self._place.pace.learn,
             after=after,
         )
         return [self._contract_checks.check(args)]

@@ -1,9 +1,9 @@
-"""The routes of a model: one to each version by name, and one that shares the traffic among the versions."""
+"""The HTTPRoutes of a model: one per version, and one that splits the traffic by the versions' weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pulumi import ComponentResource, Input, Output, Resource, ResourceHook, ResourceHookBinding, ResourceOptions
@@ -13,9 +13,9 @@ from components.serving.gateway import API_VERSION
 from components.serving.server import HTTP_PORT
 
 PUBLIC_PREFIX: Final = "/mlapi"
-"""In front of MLServer's own paths, so that a page or another API can live beside the models."""
+"""Before MLServer's own paths, so that the host can also serve a page or another API."""
 VERSION_HEADER: Final = "x-model-version"
-"""With it a tester asks one version through the model's own address."""
+"""Header by which a tester chooses a version at the model's own URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,10 @@ class Backend:
         slug: the version as a part of a DNS label.
         service: name of its Service.
         weight: percent of the model's traffic.
-        shadow: whether it gets a copy of the model's requests, and no client its answers.
-        ready: what has to be there before its own route, besides the Service.
-        proven: what has to be there before it gets a part of the model's traffic.
-        shown: what has to be known before that; values are of no interest.
+        shadow: whether it gets a copy of the model's requests; clients never see its responses.
+        ready: must exist before its own route, besides the Service.
+        proven: must exist before it gets a part of the model's traffic.
+        shown: must be known before that; the values do not matter.
     """
 
     slug: str
@@ -47,9 +47,9 @@ class ModelRouteArgs:
 
     Attributes:
         gateway: name of the Gateway, in the same namespace.
-        backends: version -> where it is served and how much it gets.
-        answer_seconds: how long an answer may take; None leaves it to the gateway. Envoy's own default is 15 s.
-        settled: waits, after the model's traffic has moved, for the gateway to know it.
+        backends: by version.
+        answer_seconds: request timeout; None keeps the gateway's own. Envoy's default is 15 s.
+        settled: waits until the gateway follows, after the model's traffic has moved.
     """
 
     model: str
@@ -61,7 +61,7 @@ class ModelRouteArgs:
 
 
 def pinned_path(model: str, version: str) -> str:
-    """Where clients find exactly that version."""
+    """Public path of exactly that version."""
     return f"{PUBLIC_PREFIX}{_inside(model)}/versions/{version}"
 
 
@@ -72,64 +72,63 @@ def _inside(model: str) -> str:
 class ModelRoute(ComponentResource):
     """Pinned routes ``…/models/<name>/versions/<version>`` and the model's own ``…/models/<name>``.
 
-    Everything else that MLServer offers stays inside: no route leads to its repository API, which could unload a model.
+    No route leads to the rest of MLServer's API, e.g. its repository API, which can unload a model.
     """
 
     def __init__(self, name: str, args: ModelRouteArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ModelRoute", name, None, opts)
         pinned = [self._pinned(name, args, version, backend) for version, backend in args.backends.items()]
-        shared = self._shared(name, args, pinned)
-        # Known only when the traffic is where it should be: what is told of a release is told once it is done.
-        self.path: Output[str] = shared.metadata["name"].apply(lambda _: f"{PUBLIC_PREFIX}{_inside(args.model)}")
+        weighted = self._weighted(name, args, pinned)
+        # Known only when the traffic has moved, so that a release is only reported once it is done.
+        self.path: Output[str] = weighted.metadata["name"].apply(lambda _: f"{PUBLIC_PREFIX}{_inside(args.model)}")
         self.register_outputs({"path": self.path})
 
     def _pinned(self, name: str, args: ModelRouteArgs, version: str, backend: Backend) -> Manifest:
-        path = f"{_inside(args.model)}/versions/{version}"
-        rule = _rule(path, [_to(backend, weight=1)])
-        # A dot, because a name with a dash may be that of another model's route.
-        return self._route(f"{name}.{backend.slug}", args, [rule], depends_on=backend.ready)
+        rule = _rule(f"{_inside(args.model)}/versions/{version}", [_to(backend, weight=1)])
+        opts = ResourceOptions(parent=self, depends_on=[*backend.ready])
+        # With a dot, because a name with a dash may be another model's route.
+        return _route(f"{name}.{backend.slug}", args, args.gateway, [rule], opts)
 
-    def _shared(self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource]) -> Manifest:
-        """Last, so that the model's traffic moves to a version only once that one has shown what it can."""
-        path, backends = _inside(args.model), args.backends
-        answering = {version: backend for version, backend in backends.items() if not backend.shadow}
+    def _weighted(self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource]) -> Manifest:
+        """The model's traffic by weight; last, so that it only moves to versions that have proven themselves."""
+        path, backends = _inside(args.model), [*args.backends.values()]
+        answering = {version: backend for version, backend in args.backends.items() if not backend.shadow}
         copies = [
-            {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": shadow.service, "port": HTTP_PORT}}}
-            for shadow in backends.values()
-            if shadow.shadow
+            {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": backend.service, "port": HTTP_PORT}}}
+            for backend in backends
+            if backend.shadow
         ]
-        chosen = [
+        by_header = [
             _rule(path, [_to(backend, weight=1)], header=version) for version, backend in sorted(answering.items())
         ]
-        everybody = _rule(path, [_to(backend, weight=backend.weight) for backend in answering.values()], copies=copies)
-        proven = [resource for backend in backends.values() for resource in backend.proven]
-        hooks = ResourceHookBinding(after_update=[args.settled]) if args.settled else None
-        shown = [known for backend in backends.values() for known in backend.shown]
-        # A route is declared when all that it is made of is known: this says the gateway's name only when the rest is.
-        args = replace(args, gateway=Output.all(args.gateway, *shown).apply(lambda known: str(known[0])))
-        return self._route(name, args, [*chosen, everybody], depends_on=[*pinned, *proven], hooks=hooks)
-
-    def _route(
-        self,
-        name: str,
-        args: ModelRouteArgs,
-        rules: list[dict[str, Any]],
-        depends_on: Sequence[Resource],
-        hooks: ResourceHookBinding | None = None,
-    ) -> Manifest:
-        limit = {"timeouts": {"request": f"{args.answer_seconds}s"}} if args.answer_seconds else {}
-        return Manifest(
-            name,
-            API_VERSION,
-            "HTTPRoute",
-            metadata={"name": name, "namespace": args.namespace},
-            spec={"parentRefs": [{"name": args.gateway}], "rules": [{**rule, **limit} for rule in rules]},
-            opts=ResourceOptions(parent=self, depends_on=[*depends_on], hooks=hooks),
+        by_weight = _rule(path, [_to(backend, weight=backend.weight) for backend in answering.values()], copies=copies)
+        # The engine registers a route once its inputs are known: this one waits for every version's contract.
+        shown = [known for backend in backends for known in backend.shown]
+        gateway = Output.all(args.gateway, *shown).apply(lambda known: str(known[0]))
+        opts = ResourceOptions(
+            parent=self,
+            depends_on=[*pinned, *(resource for backend in backends for resource in backend.proven)],
+            hooks=ResourceHookBinding(after_update=[args.settled]) if args.settled else None,
         )
+        return _route(name, args, gateway, [*by_header, by_weight], opts)
+
+
+def _route(
+    name: str, args: ModelRouteArgs, gateway: Input[str], rules: Sequence[dict[str, Any]], opts: ResourceOptions
+) -> Manifest:
+    limit = {"timeouts": {"request": f"{args.answer_seconds}s"}} if args.answer_seconds else {}
+    return Manifest(
+        name,
+        API_VERSION,
+        "HTTPRoute",
+        metadata={"name": name, "namespace": args.namespace},
+        spec={"parentRefs": [{"name": gateway}], "rules": [{**rule, **limit} for rule in rules]},
+        opts=opts,
+    )
 
 
 def leaves_out(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a route led to a Service before to which it leads no more."""
+    """Whether a route no longer leads to a Service to which it led before."""
     return not _services(old) <= _services(new)
 
 

@@ -1,46 +1,26 @@
-"""A model server: the pods that serve one version of one model."""
+"""A model server: the pods of one version of one model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pulumi import ComponentResource, CustomTimeouts, Input, Output, Resource, ResourceOptions
 
 from components.manifest import CORE, Manifest
+from model_serving.stack.models import Autoscaling, ModelSettings
+from model_serving.stack.resources import PodResources
 
 HTTP_PORT: Final = 8080
 GRPC_PORT: Final = 8081
 METRICS_PORT: Final = 8082
 VERSION_LABEL: Final = "app.kubernetes.io/version"
-"""Of the pods of model servers, and of no others in the namespace."""
+"""Only model servers' pods have it in the namespace."""
 IN_FLIGHT_SECONDS: Final = 30
-"""How long a request that came in before the end may still take."""
+"""Time for requests in progress to finish when a pod shuts down."""
 
 SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
-"""For what is ready as soon as it exists. Awaiting a Service costs 10 s and tells what its Deployment has told."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Autoscaling:
-    """How many pods there may be, and the load in percent of the reserved cores above which there are more."""
-
-    minimum: int
-    maximum: int
-    cpu_percent: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accelerators:
-    """What a pod is given besides cores.
-
-    Attributes:
-        type: as GKE labels the nodes that have it.
-    """
-
-    type: str
-    count: int
+"""For kinds that are ready once they exist. Awaiting a Service takes 10 s and only repeats its Deployment's status."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,115 +28,80 @@ class ModelServerArgs:
     """One live version.
 
     Attributes:
-        name: name of the Deployment and the Service, unique in the namespace.
         image: reference by digest.
-        replicas: pods, if no autoscaler decides on them.
-        autoscaling: bounds of the autoscaler; None is a fixed number of pods.
-        cpu: cores reserved for a pod, as a Kubernetes quantity; not limited, because throttling costs latency.
-        memory: memory of a pod, as a Kubernetes quantity, both request and limit.
-        workers: processes that predict besides the server's own; with 0 that one predicts.
-        accelerators: what each pod needs of them.
-        priority_class: name of a PriorityClass; None is the cluster's default.
-        environment: further environment variables of the server.
-        start_seconds: how long a pod may take to load its model, before its release counts as failed.
-        provision_seconds: how long it may wait for a node and for its image before that.
-        drain_seconds: for how long a leaving pod goes on serving, until every proxy has forgotten it.
+        settings: the stack's section of the model.
+        resources: of each pod; cores are reserved, but not limited, because throttling costs latency.
+        drain_seconds: for which a pod that shuts down keeps serving, until every proxy has removed it.
     """
 
-    name: str
     model: str
     version: str
     namespace: Input[str]
     image: Input[str]
-    replicas: int = 1
-    autoscaling: Autoscaling | None = None
-    cpu: str = "100m"
-    memory: str = "512Mi"
-    workers: int = 0
-    accelerators: Accelerators | None = None
-    priority_class: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    start_seconds: int = 120
-    provision_seconds: int = 300
-    drain_seconds: int = 5
+    settings: ModelSettings
+    resources: PodResources
+    drain_seconds: int
 
     @property
     def ready_path(self) -> str:
-        # Exactly this version: MLServer calls itself ready with an empty model list, and drops a model that failed.
+        # Of exactly this version: MLServer drops a model that failed, and is ready with an empty model list.
         return f"/v2/models/{self.model}/versions/{self.version}/ready"
 
     @property
     def several(self) -> bool:
-        """Whether there can be more pods than one."""
-        return (self.autoscaling.maximum if self.autoscaling else self.replicas) > 1
+        """Whether there can be more than one pod."""
+        autoscaling = self.settings.autoscaling
+        return (autoscaling.maximum if autoscaling else self.settings.replicas) > 1
 
     @property
     def labels(self) -> dict[str, str]:
         return {"app.kubernetes.io/name": self.model, VERSION_LABEL: self.version}
 
-    @property
-    def environment_of_server(self) -> list[dict[str, str]]:
-        values = {
-            # MLServer's defaults are debug on and a pool of one process, which doubles the memory and is no faster.
-            "MLSERVER_DEBUG": "false",
-            "MLSERVER_PARALLEL_WORKERS": str(self.workers),
-            "MLSERVER_HTTP_PORT": str(HTTP_PORT),
-            "MLSERVER_GRPC_PORT": str(GRPC_PORT),
-            "MLSERVER_METRICS_PORT": str(METRICS_PORT),
-            # In the one folder that can be written, see the volume of this name. The second is made for workers alone.
-            "MLSERVER_METRICS_DIR": "/tmp/metrics",  # noqa: S108 - a volume of the pod's own
-            "MLSERVER_ENVIRONMENTS_DIR": "/tmp/environments",  # noqa: S108 - the same
-            **self.environment,
-        }
-        return [{"name": key, "value": value} for key, value in values.items()]
-
 
 class ModelServer(ComponentResource):
-    """Deployment, Service and, where there can be several pods, PodDisruptionBudget and autoscaler.
+    """Deployment, Service and, if there can be several pods, PodDisruptionBudget and autoscaler.
 
-    It leaves traffic alone: a server that nobody routes to is ready and idle. Who reaches it is ServerAccess' affair.
+    It gets no traffic until a route leads to it. ServerAccess decides who may reach it.
     """
 
     def __init__(self, name: str, args: ModelServerArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ModelServer", name, None, opts)
-        deployment = self._deployment(name, args)
+        self._metadata = {"name": name, "namespace": args.namespace, "labels": args.labels}
+        self.pods: Resource = self._deployment(name, args)
+        """Exists once the pods are ready."""
         service = self._service(name, args)
         if args.several:
             self._disruption_budget(name, args)
-        if args.autoscaling:
-            self._autoscaler(name, args, args.autoscaling)
+        if args.settings.autoscaling:
+            self._autoscaler(name, args.settings.autoscaling)
         self.service: Output[str] = service.metadata["name"]
-        """Name of the Service, whether anybody answers there yet or not."""
-        self.pods: Resource = deployment
-        """There when the pods are ready: who depends on it, depends on a server that answers."""
+        """Name of the Service, which may exist before any pod is ready."""
         self.ready_path = args.ready_path
         self.register_outputs({"service": self.service})
 
-    def _metadata(self, args: ModelServerArgs) -> dict[str, Any]:
-        return {"name": args.name, "namespace": args.namespace, "labels": args.labels}
-
     def _deployment(self, name: str, args: ModelServerArgs) -> Manifest:
-        patience = f"{args.provision_seconds + args.start_seconds}s"
-        # A fixed number of pods is taken back from whoever has set another: an autoscaler of before, a person by hand.
-        force = {} if args.autoscaling else {"annotations": {"pulumi.com/patchForce": "true"}}
+        settings, autoscaling = args.settings, args.settings.autoscaling
+        patience = f"{settings.provision_seconds + settings.start_seconds}s"
+        # Resets a number of pods that a former autoscaler or a person has set.
+        force = {} if autoscaling else {"annotations": {"pulumi.com/patchForce": "true"}}
         return Manifest(
             name,
             "apps/v1",
             "Deployment",
-            metadata={**self._metadata(args), **force},
+            metadata={**self._metadata, **force},
             spec={
-                "replicas": args.autoscaling.minimum if args.autoscaling else args.replicas,
+                "replicas": autoscaling.minimum if autoscaling else settings.replicas,
                 "selector": {"matchLabels": args.labels},
-                "progressDeadlineSeconds": args.start_seconds,
+                "progressDeadlineSeconds": settings.start_seconds,
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "template": {"metadata": {"labels": args.labels}, "spec": _pod(args)},
             },
-            # The first pods are there before the autoscaler takes a look, which is every 15 s; a version that began
-            # with one would get the whole traffic on it. From then on the number is the autoscaler's alone.
             opts=ResourceOptions(
                 parent=self,
-                ignore_changes=["spec.replicas"] if args.autoscaling else None,
-                # Pulumi's own is 10 minutes; what a pod is still allowed to take is Kubernetes' to say.
+                # Starts with the minimum, because the autoscaler only looks every 15 s and a single pod would get all
+                # traffic until then. Afterwards the autoscaler owns the number.
+                ignore_changes=["spec.replicas"] if autoscaling else None,
+                # Pulumi's default is 10 minutes; Kubernetes' own deadlines apply within this one.
                 custom_timeouts=CustomTimeouts(create=patience, update=patience),
             ),
         )
@@ -166,7 +111,7 @@ class ModelServer(ComponentResource):
             name,
             CORE,
             "Service",
-            metadata={**self._metadata(args), "annotations": SKIP_AWAIT},
+            metadata={**self._metadata, "annotations": SKIP_AWAIT},
             spec={
                 "selector": args.labels,
                 "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http"}],
@@ -179,20 +124,20 @@ class ModelServer(ComponentResource):
             name,
             "policy/v1",
             "PodDisruptionBudget",
-            metadata={**self._metadata(args), "annotations": SKIP_AWAIT},
+            metadata={**self._metadata, "annotations": SKIP_AWAIT},
             spec={"maxUnavailable": 1, "selector": {"matchLabels": args.labels}},
             opts=ResourceOptions(parent=self),
         )
 
-    def _autoscaler(self, name: str, args: ModelServerArgs, bounds: Autoscaling) -> None:
+    def _autoscaler(self, name: str, bounds: Autoscaling) -> None:
         target = {"type": "Utilization", "averageUtilization": bounds.cpu_percent}
         Manifest(
             name,
             "autoscaling/v2",
             "HorizontalPodAutoscaler",
-            metadata=self._metadata(args),
+            metadata=self._metadata,
             spec={
-                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": args.name},
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
                 "minReplicas": bounds.minimum,
                 "maxReplicas": bounds.maximum,
                 "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
@@ -202,12 +147,13 @@ class ModelServer(ComponentResource):
 
 
 def _pod(args: ModelServerArgs) -> dict[str, Any]:
+    settings = args.settings
     optional: dict[str, Any] = {}
-    if args.priority_class:
-        optional["priorityClassName"] = args.priority_class
-    if args.accelerators:
+    if settings.priority:
+        optional["priorityClassName"] = settings.priority
+    if settings.gpu:
         # https://cloud.google.com/kubernetes-engine/docs/how-to/autopilot-gpus
-        optional["nodeSelector"] = {"cloud.google.com/gke-accelerator": args.accelerators.type}
+        optional["nodeSelector"] = {"cloud.google.com/gke-accelerator": settings.gpu.type}
     return {
         **optional,
         "containers": [_container(args)],
@@ -220,30 +166,21 @@ def _pod(args: ModelServerArgs) -> dict[str, Any]:
     }
 
 
-def _resources(args: ModelServerArgs) -> dict[str, Any]:
-    # Kubernetes takes the limit of an accelerator for its request as well.
-    accelerators = {"nvidia.com/gpu": str(args.accelerators.count)} if args.accelerators else {}
-    return {
-        "requests": {"cpu": args.cpu, "memory": args.memory},
-        "limits": {"memory": args.memory, **accelerators},
-    }
-
-
 def _container(args: ModelServerArgs) -> dict[str, Any]:
     ready = {"path": args.ready_path, "port": "http"}
     return {
         "name": "mlserver",
         "image": args.image,
-        "env": args.environment_of_server,
+        "env": [{"name": key, "value": value} for key, value in _environment(args.settings).items()],
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "grpc", "containerPort": GRPC_PORT},
             {"name": "metrics", "containerPort": METRICS_PORT},
         ],
         "resources": _resources(args),
-        "startupProbe": {"httpGet": ready, "periodSeconds": 1, "failureThreshold": args.start_seconds},
+        "startupProbe": {"httpGet": ready, "periodSeconds": 1, "failureThreshold": args.settings.start_seconds},
         "readinessProbe": {"httpGet": ready, "periodSeconds": 5, "failureThreshold": 2, "timeoutSeconds": 3},
-        # More patient than readiness: a server that is merely busy must not be restarted.
+        # More patient than readiness: a busy server must not be restarted.
         "livenessProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
             "periodSeconds": 10,
@@ -260,8 +197,30 @@ def _container(args: ModelServerArgs) -> dict[str, Any]:
     }
 
 
+def _environment(settings: ModelSettings) -> dict[str, str]:
+    return {
+        # MLServer's defaults are debug mode and a pool of one process, which doubles the memory and is no faster.
+        "MLSERVER_DEBUG": "false",
+        "MLSERVER_PARALLEL_WORKERS": str(settings.workers),
+        "MLSERVER_HTTP_PORT": str(HTTP_PORT),
+        "MLSERVER_GRPC_PORT": str(GRPC_PORT),
+        "MLSERVER_METRICS_PORT": str(METRICS_PORT),
+        # In the only writable folder, the volume tmp. The second is only created for workers.
+        "MLSERVER_METRICS_DIR": "/tmp/metrics",  # noqa: S108 - a volume of the pod's own
+        "MLSERVER_ENVIRONMENTS_DIR": "/tmp/environments",  # noqa: S108 - the same
+        **settings.environment,
+    }
+
+
+def _resources(args: ModelServerArgs) -> dict[str, Any]:
+    gpu, memory = args.settings.gpu, args.resources.memory
+    # Kubernetes uses an accelerator's limit as its request.
+    accelerators = {"nvidia.com/gpu": str(gpu.count)} if gpu else {}
+    return {"requests": {"cpu": args.resources.cpu, "memory": memory}, "limits": {"memory": memory, **accelerators}}
+
+
 def _spread(args: ModelServerArgs) -> list[dict[str, Any]]:
-    """Over zones, then over nodes, as far as there are any: better crowded than not running."""
+    """Prefers different zones, then different nodes; pods share a node rather than not run."""
     return [
         {
             "maxSkew": 1,

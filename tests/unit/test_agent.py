@@ -15,7 +15,7 @@ from components.google.edge import ServicePolicies, ServicePoliciesArgs
 from components.serving.contract import CheckArgs, ContractChecks, ContractChecksArgs
 from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
-from components.serving.server import Accelerators, Autoscaling, ModelServer
+from components.serving.server import ModelServer
 from model_serving.stack.gitlab_agent import AgentSettings
 from tests.engine.provider import is_secret
 from tests.unit.conftest import Recorder, mocked
@@ -51,14 +51,14 @@ def recorder() -> Iterator[AgentRecorder]:
         yield recorder
 
 
-def declared(declare: Declare, made_elsewhere: dict[str, str] | None = None, /, **section: Any) -> Recorder:
+def declared(declare: Declare, made_elsewhere: str | None = None, /, **section: Any) -> Recorder:
     args = AgentArgs(
         settings=AgentSettings.model_validate(SECTION | section),
         stack="dev",
         serving_namespace="models",
         namespace="models",
         tier="development",
-        tokens=made_elsewhere or {},
+        token=made_elsewhere,
     )
     return declare(lambda: Agent("gitlab-agent", args) and None)
 
@@ -92,7 +92,7 @@ def test_the_program_writes_the_agents_file_only_if_told_to(declare: Declare) ->
 
 
 def test_an_existing_token_takes_nothing_from_gitlab(declare: Declare) -> None:
-    recorder = declared(declare, {"second": TOKEN}, register=False, tokens=["second"])
+    recorder = declared(declare, TOKEN, register=False, tokens=["second"])
     assert not [typ for typ, _ in recorder.made if "gitlab:" in typ]
     assert recorder.of_kind("Secret")["gitlab-agent-second"]["metadata"]["name"] == "agent-token-second"
 
@@ -201,10 +201,9 @@ def test_nobody_gets_more_than_the_models_namespace(declare: Declare, access_as:
 
 def serve_with_everything() -> None:
     """One of each kind that a stack may have in the models' namespace."""
-    bounds, gpu = Autoscaling(minimum=1, maximum=2, cpu_percent=70), Accelerators(type="nvidia-l4", count=1)
-    ModelServer("a", server_args(autoscaling=bounds, accelerators=gpu))
+    ModelServer("a", server_args(autoscaling={"maximum": 2}, gpu={"type": "nvidia-l4"}))
     checks = ContractChecks("contract", ContractChecksArgs(namespace="models", script="", url="http://10.0.0.5"))
-    checks.check(CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", path="/a", seconds=1))
+    checks.check(CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", seconds=1))
     Gateway("gateway", GatewayArgs(namespace="models", class_name="contour"))
     backend = Backend(slug="1", service="a", weight=100)
     ModelRoute("a", ModelRouteArgs(model="a", namespace="models", gateway="gateway", backends={"1": backend}))

@@ -13,24 +13,27 @@ from components.serving.access import ServerAccess, ServerAccessArgs
 from components.serving.contract import CheckArgs, ContractChecks, ContractChecksArgs
 from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
-from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
-from components.serving.route import Backend, ModelRoute, ModelRouteArgs, leaves_out, pinned_path
-from components.serving.server import Accelerators, Autoscaling, ModelServer, ModelServerArgs
+from components.serving.namespace import ServingNamespace
+from components.serving.route import Backend, ModelRoute, ModelRouteArgs, leaves_out
+from components.serving.server import ModelServer, ModelServerArgs
 from model_serving.images.builds import CONTENT_LABEL
+from model_serving.stack.models import ModelSettings
+from model_serving.stack.resources import PodResources
 from tests.unit.conftest import Recorder
 
 Declare = Callable[[Callable[[], object]], Recorder]
 
 
-def server_args(**changes: Any) -> ModelServerArgs:
-    arguments: dict[str, Any] = {
-        "name": "iris-dtc-1-0",
-        "model": "iris-dtc",
-        "version": "1.0",
-        "namespace": "models",
-        "image": "localhost:5000/iris-dtc:1.0@sha256:1234",
-    }
-    return ModelServerArgs(**(arguments | changes))
+def server_args(*, cpu: str = "100m", memory: str = "512Mi", drain_seconds: int = 5, **section: Any) -> ModelServerArgs:
+    return ModelServerArgs(
+        model="iris-dtc",
+        version="1.0",
+        namespace="models",
+        image="localhost:5000/iris-dtc:1.0@sha256:1234",
+        settings=ModelSettings.model_validate(section),
+        resources=PodResources(cpu=cpu, memory=memory),
+        drain_seconds=drain_seconds,
+    )
 
 
 def declared_server(declare: Declare, **changes: Any) -> Recorder:
@@ -43,7 +46,7 @@ def pod_of(recorder: Recorder) -> dict[str, Any]:
 
 
 def test_namespace_admits_restricted_pods_alone_and_denies_traffic_by_default(declare: Declare) -> None:
-    recorder = declare(lambda: ServingNamespace("models", ServingNamespaceArgs(namespace="models")) and None)
+    recorder = declare(lambda: ServingNamespace("models", "models") and None)
     labels = recorder.of_kind("Namespace")["models"]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     policy = recorder.of_kind("NetworkPolicy")["models-deny"]["spec"]
@@ -131,7 +134,7 @@ def test_service_is_not_awaited(declare: Declare) -> None:
 
 
 def test_an_accelerator_is_a_limit_and_chooses_the_node(declare: Declare) -> None:
-    pod = pod_of(declared_server(declare, accelerators=Accelerators(type="nvidia-l4", count=2)))
+    pod = pod_of(declared_server(declare, gpu={"type": "nvidia-l4", "count": 2}))
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
     assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
 
@@ -141,11 +144,11 @@ def test_without_accelerator_and_priority_a_pod_says_nothing_of_them(declare: De
 
 
 def test_priority_is_that_of_a_class(declare: Declare) -> None:
-    assert pod_of(declared_server(declare, priority_class="high"))["priorityClassName"] == "high"
+    assert pod_of(declared_server(declare, priority="high"))["priorityClassName"] == "high"
 
 
 def test_autoscaler_has_the_bounds_of_the_stack_and_several_pods_are_spread(declare: Declare) -> None:
-    recorder = declared_server(declare, autoscaling=Autoscaling(minimum=1, maximum=4, cpu_percent=60))
+    recorder = declared_server(declare, autoscaling={"minimum": 1, "maximum": 4, "cpuPercent": 60})
     scaler = recorder.of_kind("HorizontalPodAutoscaler")["iris-dtc-1-0"]["spec"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (1, 4)
     assert scaler["scaleTargetRef"]["name"] == "iris-dtc-1-0"
@@ -216,7 +219,6 @@ def declared_check(declare: Declare, *, url: str = "http://10.0.0.5", **changes:
                 version="1.0",
                 image="localhost:5000/iris-dtc:1.0@sha256:1234",
                 fingerprint="f00df00df00d",
-                path=pinned_path("iris-dtc", "1.0"),
                 seconds=30,
             )
         )
@@ -246,7 +248,7 @@ def test_a_check_is_sent_no_requests_by_the_service_of_its_model(declare: Declar
 
 def test_the_name_of_a_job_fits_however_long_the_releases_is() -> None:
     args = CheckArgs(
-        label=f"{'a' * 43}-{'b' * 19}", model="a", version="b", image="", fingerprint="f00df00df00d", path="", seconds=1
+        label=f"{'a' * 43}-{'b' * 19}", model="a", version="b", image="", fingerprint="f00df00df00d", seconds=1
     )
     assert len(args.job_name) <= 63
     assert args.job_name == f"{'a' * 43}-contract-f00df00d"

@@ -14,9 +14,9 @@ import pytest
 
 from components.google import observability
 from components.google.edge import GOOGLE_RANGES
-from components.google.identity import DUTIES, PROJECT_ROLES, GitHub, GitLab
+from components.google.identity import DUTIES, PROJECT_ROLES, trust_github, trust_gitlab
 from components.google.platform import Platform, PlatformArgs
-from model_serving.stack.google import GcpSettings
+from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
 from tests.engine import sdk_types
 from tests.unit.conftest import Recorder, mocked
 
@@ -286,12 +286,13 @@ def test_only_the_named_repositories_are_trusted(platform: Run) -> None:
 )
 def test_a_job_has_one_duty(provider: str, claims: dict[str, str], duty: str) -> None:
     if provider == "gitlab":
-        mapping = GitLab(issuer="https://gitlab.com", project_id=11, model_project_ids=[12]).mapping
+        trust = trust_gitlab(GitLabSettings.model_validate({"projectId": 11, "modelProjectIds": [12]}))
     else:
-        mapping = GitHub(repository_id=21, owner_id=22, model_repository_ids=[23]).mapping
+        section = {"repositoryId": 21, "ownerId": 22, "modelRepositoryIds": [23]}
+        trust = trust_github(GitHubSettings.model_validate(section))
     branch = "main" if provider == "gitlab" else "refs/heads/main"
     assertion = {"ref": branch, "ref_type": "branch", "ref_protected": "true", **claims}
-    assert _evaluate(mapping["attribute.duty"], assertion) == duty
+    assert _evaluate(trust.duty, assertion) == duty
 
 
 def _evaluate(expression: str, assertion: dict[str, str]) -> str:
@@ -506,14 +507,8 @@ def test_existing_cluster_without_a_dns_endpoint_is_refused(platform: Run, recor
 
 
 def _queries() -> list[str]:
-    args = observability.ObservabilityArgs(
-        project="p",
-        name="model-serving",
-        cluster="model-serving",
-        namespace="models",
-        emails={},
-        alerts=observability.Alerts(error_ratio=0.05, latency_seconds=1, not_ready_seconds=300),
-    )
+    settings = GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"})
+    args = observability.ObservabilityArgs(settings=settings, cluster="model-serving", namespace="models")
     tiles = observability.dashboard(args)["mosaicLayout"]["tiles"]
     charts = [
         data["timeSeriesQuery"]["prometheusQuery"] for tile in tiles for data in tile["widget"]["xyChart"]["dataSets"]

@@ -8,11 +8,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.google.cluster import ClusterAccess, ClusterAccessArgs
+from components.google.cluster import ClusterAccess
 from components.manifest import CORE, Manifest
 from components.serving.contract import CheckArgs, ContractChecks, ContractChecksArgs
-from components.serving.namespace import ServingNamespace, ServingNamespaceArgs
-from components.serving.server import Accelerators, Autoscaling, ModelServer
+from components.serving.namespace import ServingNamespace
+from components.serving.server import ModelServer
 from tests.engine import sdk_types
 from tests.unit.conftest import Recorder
 from tests.unit.test_components import server_args
@@ -22,13 +22,12 @@ Declare = Callable[[Callable[[], object]], Recorder]
 
 def test_every_key_of_a_manifest_is_one_that_kubernetes_has(declare: Declare) -> None:
     def program() -> None:
-        ServingNamespace("models", ServingNamespaceArgs(namespace="models"))
-        bounds, gpu = Autoscaling(minimum=1, maximum=2, cpu_percent=70), Accelerators(type="nvidia-l4", count=1)
-        server = server_args(autoscaling=bounds, accelerators=gpu, priority_class="high", drain_seconds=5)
+        ServingNamespace("models", "models")
+        server = server_args(autoscaling={"maximum": 2}, gpu={"type": "nvidia-l4"}, priority="high")
         ModelServer("iris-dtc-1-0", server)
         checks = ContractChecks("contract", ContractChecksArgs(namespace="models", script="", url="http://10.0.0.5"))
-        checks.check(CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", path="/a", seconds=1))
-        ClusterAccess("access", ClusterAccessArgs(viewers={"plan": "plan@example.com"}))
+        checks.check(CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", seconds=1))
+        ClusterAccess("access", "plan@example.com")
 
     made = {key: inputs for key, inputs in declare(program).made.items() if key[0].startswith("kubernetes:")}
     assert {token.rpartition(":")[2] for token, _ in made} == {
