@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
@@ -37,10 +36,18 @@ class AgentArgs:
     token: Input[str] | None = None
 
     @classmethod
-    def of(cls, agent: AgentSettings, settings: Settings, **others: Any) -> AgentArgs:
-        """The agent of a stack with these settings; ``others`` are the attributes that no setting decides."""
-        tier = settings.ci.tier if settings.ci else None
-        return cls(settings=agent, serving_namespace=settings.namespace, tier=tier, **others)
+    def of(
+        cls, agent: AgentSettings, settings: Settings, *, stack: str, namespace: Input[str], token: Input[str] | None
+    ) -> AgentArgs:
+        """The agent of a stack with these settings."""
+        return cls(
+            settings=agent,
+            stack=stack,
+            serving_namespace=settings.namespace,
+            namespace=namespace,
+            tier=settings.ci.tier if settings.ci else None,
+            token=token,
+        )
 
 
 class Agent(ComponentResource):

@@ -241,11 +241,6 @@ class GcpSettings(Section):
         """Registry of the images, known before it exists: host, project and repository, without a scheme."""
         return f"{self.region}-docker.pkg.dev/{self.project}/{self.registry.existing or self.name}"
 
-    def slug(self, *parts: str) -> str:
-        """A name in the project, e.g. ``model-serving-nodes``."""
-        return "-".join([self.name, *parts])
-
-
 def gitlab_projects_have_one_duty(gitlab: GitLabSettings) -> Iterator[Violation]:
     yield from _one_duty("modelProjectIds", gitlab.model_project_ids, "projectId", gitlab.project_id)
 
