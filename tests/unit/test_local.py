@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,8 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     made.end_all(made.names())
 
 
-def sleeper(name: str, *after: str, ready: bool = True) -> Process:
-    return Process(name=name, command=("sleep", "60"), ready=lambda: ready, after=after)
+def sleeper(name: str, *after: str) -> Process:
+    return Process(name=name, command=("sleep", "60"), ready=lambda: True, after=after)
 
 
 def test_a_second_command_says_what_it_waits_for_and_a_killed_one_frees_the_lock(tmp_path: Path) -> None:
@@ -88,9 +89,13 @@ def test_each_step_waits_for_those_before_it(processes: Processes, capsys: pytes
 
 
 def test_a_process_that_dies_while_another_starts_is_named(processes: Processes) -> None:
-    dying = Process(name="dying", command=("sh", "-c", "echo no luck; exit 3"), ready=lambda: False)
+    over = threading.Event()
+    slow = Process(name="slow", command=("sleep", "60"), ready=over.is_set)
+    dying = Process(name="dying", command=("sh", "-c", "echo no luck; exit 3"), ready=over.is_set)
     with pytest.raises(LocalError, match="dying died while the cluster started; its last log lines:\n    no luck"):
-        steps.run_steps([sleeper("slow", ready=False), dying], processes)
+        steps.run_steps([slow, dying], processes)
+    # The threads that still wait for the two end with it.
+    over.set()
     record = processes.record("dying")
     assert record
     assert record.has_died
