@@ -1,97 +1,69 @@
-"""A text out of blocks, of which the least important give way until all of it fits."""
+"""Markdown made of blocks; the least important ones lose items until the text fits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 RESERVE: Final = 2000
-"""Characters kept free for what is said of what was left out, and for a banner on top."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """A line or more.
-
-    Attributes:
-        short: what stands for it when there is little room; by default itself.
-    """
-
-    text: str
-    short: str | None = None
+"""Characters kept free for the list of what was left out and for a banner on top."""
+NAMED: Final = 6
+"""Blocks named in the list of what was left out."""
 
 
 @dataclass(kw_only=True)
 class Block:
-    """Items between a head and a foot, which go when no item is left.
+    """Items between a head and a foot; without items there is neither.
 
     Attributes:
-        what: what it holds, as it is said when some of it is left out, e.g. ``changes in the full diff of dev``.
-        importance: of the items; 0 gives way first.
-        importance_of_length: of what only their long form has.
+        what: name of the items where some are left out, e.g. ``changes in the full diff of dev``.
+        importance: the lowest loses its items first.
+        short: a shorter form of each item, if there is one. Items are shortened before any block loses one.
     """
 
     what: str
     importance: int
-    importance_of_length: int = 0
     head: str = ""
-    items: Sequence[Item] = ()
+    items: Sequence[str] = ()
+    short: Sequence[str] = ()
     foot: str = ""
-    kept: int = field(init=False)
-    shortened: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.kept = len(self.items)
+        self._kept = [*self.items]
 
     def __str__(self) -> str:
-        if not self.kept:
-            return ""
-        return f"{self.head}{''.join(self._texts())}{self.foot}"
+        return f"{self.head}{''.join(self._kept)}{self.foot}" if self._kept else ""
 
     @property
     def left_out(self) -> str:
         """What is missing, for people; empty if nothing is."""
-        missing = len(self.items) - self.kept
+        missing = len(self.items) - len(self._kept)
+        shortened = sum(kept != item for kept, item in zip(self._kept, self.items, strict=False))
         parts = [f"{missing} of {len(self.items)} {self.what}"] if missing else []
-        # Those that are gone altogether are counted already.
-        shortened = self.shortened - sum(_can_be_short(item) for item in self.items[self.kept :])
-        if shortened > 0:
-            parts.append(f"the properties of {shortened} of the {self.what}")
-        return " and ".join(parts)
+        return " and ".join([*parts, *([f"the properties of {shortened} of the {self.what}"] if shortened else [])])
 
     def shorten(self, excess: int) -> int:
-        """Makes items short, from the last on, until enough is saved; returns how many characters that is."""
+        """Shortens items, last ones first, until enough is saved; returns the number of characters saved."""
         saved = 0
-        candidates = [item for item in self.items if _can_be_short(item)]
-        while saved < excess and self.shortened < len(candidates):
-            self.shortened += 1
-            item = candidates[-self.shortened]
-            saved += len(item.text) - len(item.short or "")
+        for at in reversed(range(len(self.short))):
+            if saved >= excess:
+                break
+            saved += len(self._kept[at]) - len(self.short[at])
+            self._kept[at] = self.short[at]
         return saved
 
     def drop(self, excess: int) -> int:
-        """Leaves items out, from the last on, until enough is saved; returns how many characters that is."""
-        before = len(str(self))
-        texts = self._texts()
-        saved = 0
-        while saved < excess and self.kept:
-            self.kept -= 1
-            saved += len(texts[self.kept])
+        """Drops items, last ones first, until enough is saved; returns the number of characters saved."""
+        before, saved = len(str(self)), 0
+        while saved < excess and self._kept:
+            saved += len(self._kept.pop())
         return before - len(str(self))
-
-    def _texts(self) -> list[str]:
-        shortable = [number for number, item in enumerate(self.items) if _can_be_short(item)]
-        short = {*shortable[len(shortable) - self.shortened :]}
-        return [
-            item.short if number in short and item.short is not None else item.text
-            for number, item in enumerate(self.items[: self.kept])
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
-    """A part that stays whatever its length."""
+    """A part that always stays."""
 
     text: str
 
@@ -100,28 +72,28 @@ class Fixed:
 
 
 def fit(parts: Sequence[Block | Fixed], limit: int) -> tuple[str, list[str]]:
-    """Puts the parts together.
+    """Joins the parts.
 
     Args:
-        parts: in the order in which they are read. Of two of the same importance, the later one is kept longer.
-        limit: characters that there may be, besides RESERVE.
+        parts: in reading order. Of two with the same importance, the later one is kept longer.
+        limit: in characters; RESERVE of them stay free.
 
     Returns:
-        The text, and what is not in it, one phrase a block.
+        The text, and one phrase for each block that is not complete.
     """
     blocks = [part for part in parts if isinstance(part, Block)]
     excess = sum(len(str(part)) for part in parts) - (limit - RESERVE)
-    for _, reduce in sorted(
-        [(block.importance_of_length, block.shorten) for block in blocks]
-        + [(block.importance, block.drop) for block in blocks],
-        key=lambda step: step[0],
-    ):
-        if excess <= 0:
-            break
-        excess -= reduce(excess)
-    text = "".join(str(part) for part in parts)
-    return text, [block.left_out for block in blocks if block.left_out]
+    by_importance = sorted(blocks, key=lambda block: block.importance)
+    for save in [*(block.shorten for block in blocks), *(block.drop for block in by_importance)]:
+        if excess > 0:
+            excess -= save(excess)
+    return "".join(map(str, parts)), [block.left_out for block in blocks if block.left_out]
 
 
-def _can_be_short(item: Item) -> bool:
-    return item.short is not None and len(item.short) < len(item.text)
+def fit_note(parts: Sequence[Block | Fixed], limit: int, *, rest: str) -> str:
+    """Joins the parts and ends with a sentence about what was left out; ``rest`` says where to find that."""
+    text, left_out = fit(parts, limit)
+    if not left_out:
+        return text
+    named = "; ".join(left_out[:NAMED]) + ("; …" if len(left_out) > NAMED else "")
+    return f"{text}\nLeft out because notes are limited to {limit:,} characters: {named}. {rest}\n"

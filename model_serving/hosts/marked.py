@@ -1,7 +1,7 @@
-"""What this project writes into merge requests and issues, found again by a hidden comment in its first line.
+"""This project's notes and issues on a site, found again by a hidden comment in their first line.
 
-The second line, hidden as well, says which run wrote it and which commit it is about, so that a slow run of an older
-commit does not write over the result of a newer one. Whoever writes, the same rules hold on both sites; they are here.
+A second hidden line records the run and the commit, so that a slow run of an older commit does not overwrite a newer
+result. The rules are the same on both sites.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Final, Literal, Protocol
 from model_serving.hosts.access import Missing, Unanswered
 
 PREVIEW: Final = "<!-- model-serving: preview -->"
-"""Marks the note with the previews of a merge request's stacks."""
+"""Marker of the note with the previews of a merge request."""
 ROUNDS: Final = 4
-"""How often it is looked whether all is as it should be: two writers at once are done after two rounds."""
+"""How often the state is checked: two concurrent writers settle after two rounds."""
 LONGEST_LABEL: Final = 50
 """GitHub's limit in characters; GitLab's is 255."""
 
 Outcome = Literal["created", "updated", "unchanged", "outdated"]
-"""What became of a note; outdated is one that a newer run had written already."""
+"""What happened to a note; outdated: a newer run had written it already."""
 
 _STAMP: Final = re.compile(r"<!-- model-serving: run (\d+), commit (\w*), content (\w+) -->")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """Who wrote a text, and about what.
+    """The run that wrote a text, and its subject.
 
     Attributes:
         run: number of the pipeline; a newer pipeline has a higher one.
         commit: the commit whose result the text shows.
-        content: beginning of the body's hash: sites store a text slightly otherwise than it was sent.
+        content: start of the hash of the body; sites store texts slightly changed, so texts cannot be compared.
     """
 
     run: int
@@ -48,12 +48,7 @@ class Stamp:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A note as it was found.
-
-    Attributes:
-        body: without the hidden lines.
-        stamp: what they say.
-    """
+    """A note without its hidden lines, and their content."""
 
     body: str
     stamp: Stamp
@@ -61,7 +56,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Posted:
-    """A note of our own on a site: a comment of a merge request."""
+    """A comment of this project on a merge request."""
 
     id: int
     text: str
@@ -69,7 +64,7 @@ class Posted:
 
 @dataclass(frozen=True, kw_only=True)
 class Issue:
-    """An issue of our own on a site."""
+    """An issue of this project."""
 
     number: int
     title: str
@@ -78,7 +73,7 @@ class Issue:
 
 
 class Thread(Protocol):
-    """The notes below one merge request, as far as they are our own."""
+    """This project's notes on one merge request."""
 
     def notes(self) -> Iterable[Posted]: ...
     def create(self, text: str) -> Posted: ...
@@ -87,7 +82,7 @@ class Thread(Protocol):
 
 
 class Tracker(Protocol):
-    """The issues of a project, as far as they are our own."""
+    """This project's issues in a repository."""
 
     def issues(self, label: str) -> Iterable[Issue]: ...
     def create(self, title: str, text: str, label: str) -> None: ...
@@ -104,41 +99,36 @@ def stamped(marker: str, body: str, *, run: int, commit: str) -> str:
 
 
 def overhead(marker: str) -> int:
-    """How many characters the hidden lines take at most."""
-    longest = Stamp(run=10**20, commit="0" * 64, content="0" * 12)
-    return len(f"{marker}\n{longest}\n")
-
-
-def read(marker: str, text: str) -> Note:
-    """A note's parts. One without a stamp was changed by hand: every run is newer."""
-    bare = text.removeprefix(marker).lstrip("\r\n")
-    body = bare.removeprefix(str(_stamp(text))).lstrip("\r\n")
-    return Note(body=body, stamp=_stamp(text))
+    """Maximum length of the hidden lines, in characters."""
+    return len(f"{marker}\n{Stamp(run=10**20, commit='0' * 64, content='0' * 12)}\n")
 
 
 def find(thread: Thread, marker: str) -> Note | None:
-    """The newest of our notes with a marker; None if there is none."""
+    """The newest of this project's notes with a marker."""
     notes = _marked(thread.notes(), marker)
-    return read(marker, max(notes, key=_age).text) if notes else None
+    if not notes:
+        return None
+    text = max(notes, key=_age).text
+    stamp = _stamp(text)
+    bare = text.removeprefix(marker).lstrip("\r\n")
+    return Note(body=bare.removeprefix(str(stamp)).lstrip("\r\n"), stamp=stamp)
 
 
 def settle(thread: Thread, marker: str, text: str) -> Outcome:
-    """Brings it about that exactly one note has the marker, with the text of the newest run.
+    """Leaves exactly one note with the marker, with the text of the newest run.
 
-    Looks, writes what is missing and looks again. So it does not matter whether an unanswered request was carried
-    out, or whether another run wrote at the same time: the oldest note stays and the others go. What is left is an
-    older run that looks before and writes after the last look of a newer one; neither site can refuse that.
+    Checks, writes what is missing and checks again, so neither a lost answer nor a concurrent run does harm: the
+    oldest note stays and the others are removed. One race remains, which neither site can prevent: an older run that
+    reads before and writes after the last check of a newer one.
 
     Raises:
-        SiteError: if the site does not let it.
+        SiteError: if the site refuses.
     """
     outcome: Outcome = "unchanged"
     made: list[Posted] = []
-    problem: Exception | None = None
-    for _ in range(ROUNDS):
-        # What was made a moment ago may be missing in a list that comes from a replica.
+    for rounds_left in reversed(range(ROUNDS)):
+        # A list read from a replica may lack a note created a moment ago.
         notes, made = _marked([*made, *thread.notes()], marker), []
-        problem = None
         try:
             if not notes:
                 outcome = "created"
@@ -149,24 +139,21 @@ def settle(thread: Thread, marker: str, text: str) -> Outcome:
             if not _tidy(thread, notes, newest.text if is_outdated else text):
                 return "outdated" if is_outdated else outcome
             outcome = outcome if outcome == "created" else "updated"
-        except (Unanswered, Missing, OSError) as error:
-            # Made or not, removed by another run, an answer that broke off: the next round sees.
-            problem = error
-    if problem is not None:
-        raise problem
+        except (Unanswered, Missing, OSError):
+            # The request may have been carried out, or another run removed the note: the next round sees.
+            if not rounds_left:
+                raise
     return outcome
 
 
 def settle_issue(tracker: Tracker, marker: str, title: str, text: str) -> None:
-    """Brings it about that exactly one open issue has the marker; one that was closed is opened again.
+    """Leaves exactly one open issue with the marker; a closed one is reopened.
 
     Raises:
-        SiteError: if the site does not let it.
+        SiteError: if the site refuses.
     """
-    problem: Exception | None = None
-    for _ in range(ROUNDS):
-        issues = _issues(tracker, marker)
-        if issues:
+    for rounds_left in reversed(range(ROUNDS)):
+        if issues := _issues(tracker, marker):
             kept, *others = [issue for issue in issues if issue.is_open] or issues[-1:]
             if not (kept.is_open and kept.title == title and _stamp(kept.text).content == _stamp(text).content):
                 tracker.change(kept.number, title, text)
@@ -175,23 +162,22 @@ def settle_issue(tracker: Tracker, marker: str, title: str, text: str) -> None:
             return
         try:
             tracker.create(title, text, label_of(marker))
-        except (Unanswered, OSError) as error:
-            problem = error
+        except (Unanswered, OSError):
+            if not rounds_left:
+                raise
         else:
             return
-    if problem is not None:
-        raise problem
 
 
 def close_issues(tracker: Tracker, marker: str, comment: str) -> bool:
-    """Closes what is open with a comment; False if nothing was.
+    """Closes all open issues with the marker, with a comment; False if there was none.
 
     Raises:
-        SiteError: if the site does not let it.
+        SiteError: if the site refuses.
     """
     still_open = [issue.number for issue in _issues(tracker, marker) if issue.is_open]
     for number in still_open:
-        # It may be there nevertheless, and the closing is what counts.
+        # The comment may have arrived nevertheless, and closing matters more.
         with suppress(Unanswered, OSError):
             tracker.comment(number, comment)
         tracker.close(number)
@@ -199,13 +185,12 @@ def close_issues(tracker: Tracker, marker: str, comment: str) -> bool:
 
 
 def label_of(marker: str) -> str:
-    """Label by which an issue is found: ``drift::dev`` for the marker ``<!-- model-serving: drift dev -->``."""
-    words = re.sub(r"<!-- (?:model-serving: )?|-->", "", marker).split()
-    return "::".join(words)[:LONGEST_LABEL]
+    """Label of an issue: ``drift::dev`` for the marker ``<!-- model-serving: drift dev -->``."""
+    return "::".join(re.sub(r"<!-- (?:model-serving: )?|-->", "", marker).split())[:LONGEST_LABEL]
 
 
 def _tidy(thread: Thread, notes: list[Posted], text: str) -> bool:
-    """Leaves the oldest note alone with this text; False if it was so already."""
+    """Keeps only the oldest note, with this text; False if nothing had to change."""
     first, *others = notes
     is_other = _stamp(first.text) != _stamp(text)
     if is_other:
@@ -216,7 +201,7 @@ def _tidy(thread: Thread, notes: list[Posted], text: str) -> bool:
 
 
 def _marked(notes: Iterable[Posted], marker: str) -> list[Posted]:
-    """Oldest first. A marker further down is a quotation."""
+    """Oldest first. A marker that is not at the start is a quotation."""
     own = {note.id: note for note in notes if note.text.startswith(marker)}
     return [own[number] for number in sorted(own)]
 
@@ -231,7 +216,6 @@ def _age(note: Posted) -> tuple[int, int]:
 
 
 def _stamp(text: str) -> Stamp:
+    """The stamp of a text. One without a stamp was changed by hand: every run is newer."""
     found = _STAMP.search(text[:1000])
-    if found is None:
-        return Stamp(run=0, commit="", content="")
-    return Stamp(run=int(found[1]), commit=found[2], content=found[3])
+    return Stamp(run=int(found[1]), commit=found[2], content=found[3]) if found else Stamp(run=0, commit="", content="")

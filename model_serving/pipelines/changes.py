@@ -1,19 +1,30 @@
-"""What a preview found, as the jobs hand it on: one JSON file a stack, without a secret in it."""
+"""Result of a preview without any secret: one JSON file per stack, passed between the jobs."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from model_serving.pipelines.costs import Cost
-from model_serving.pipelines.values import Difference
-
-__all__ = ["Change", "Cost", "Difference", "ModelChange", "Operation", "Outcome", "Preview", "Server", "Violation"]
+from model_serving.pipelines.values import UNKNOWN, Difference
 
 Outcome = Literal["ok", "failed", "no-identity"]
 Operation = Literal["create", "update", "replace", "delete", "import", "forget"]
-"""What becomes of a resource; to forget it leaves it where it is."""
+"""What happens to a resource; ``forget`` only removes it from the state."""
+
+SIGNS: Final[Mapping[Operation, str]] = {
+    "replace": "-",
+    "delete": "-",
+    "forget": "-",
+    "update": "!",
+    "import": "+",
+    "create": "+",
+}
+"""Most important first; with the first character of a line of a diff, which sets its colour."""
+COLUMNS: Final[Sequence[Sequence[Operation]]] = (("create", "import"), ("update",), ("replace",), ("delete", "forget"))
+"""Operations counted in the columns create, update, replace and delete of the note's tables."""
 
 
 class _Part(BaseModel):
@@ -21,15 +32,15 @@ class _Part(BaseModel):
 
 
 class Change(_Part):
-    """What becomes of one resource.
+    """Change of one resource.
 
     Attributes:
         kind: last part of its type, e.g. ``Deployment``.
         token: its whole type, e.g. ``kubernetes:apps/v1:Deployment``.
         name: in the program.
-        component: kind of the component that it is part of, e.g. ``ModelServer``; empty if it is in none.
-        differences: of its properties; of a new resource all, of one that goes none.
-        omitted: how many differences are not among them.
+        component: kind of the component it belongs to, e.g. ``ModelServer``; empty if none.
+        differences: of its properties; all of them if it is created, none if it is deleted.
+        omitted: number of differences that were left out.
     """
 
     operation: Operation
@@ -42,21 +53,42 @@ class Change(_Part):
 
     @property
     def is_destructive(self) -> bool:
-        """Whether something that is there ceases to be."""
         return self.operation in ("replace", "delete")
 
     @property
     def forced_by(self) -> tuple[Difference, ...]:
-        """What takes another resource; nothing if that is only because of another resource that is replaced."""
+        """Differences that need a new resource; none if it is replaced only because another one is."""
         return tuple(each for each in self.differences if each.forces)
+
+    @property
+    def title(self) -> str:
+        """First line of its diff."""
+        place = f" ({self.component})" if self.component else ""
+        return f"{SIGNS[self.operation]} {self.operation} {self.kind} {self.name}{place}"
+
+    def lines(self) -> Iterator[str]:
+        """The other lines of its diff."""
+        if self.operation == "update" and not self.differences:
+            yield f"    changes, if any, are {UNKNOWN}"
+        for each in self.differences:
+            forced = "  (forces replacement)" if each.forces else ""
+            if each.old is not None and each.new == UNKNOWN:
+                yield f"!   {each.path}: {each.old} → {UNKNOWN}{forced}"
+            elif each.old is None and each.new is None:
+                yield f"!   {each.path}: {UNKNOWN}{forced}"
+            else:
+                sides = (("-", each.old), ("+", each.new))
+                yield from (f"{sign}   {each.path}: {value}{forced}" for sign, value in sides if value is not None)
+        if self.omitted:
+            yield f"    … and {self.omitted} more"
 
 
 class Share(_Part):
-    """A live version of a model.
+    """Traffic of a live version of a model.
 
     Attributes:
-        percent: of the requests that go to the model as such.
-        shadow: whether it gets a copy of them, and no client its answers.
+        percent: of the requests to the model that do not name a version.
+        shadow: whether it only gets copies of them, and its answers are dropped.
     """
 
     version: str
@@ -65,19 +97,19 @@ class Share(_Part):
 
 
 class Server(_Part):
-    """What changes in the pods of a version that stays."""
+    """Changes of the pods of a version that stays live."""
 
     version: str
     differences: tuple[Difference, ...]
 
 
 class ModelChange(_Part):
-    """What happens to one model.
+    """Change of one model.
 
     Attributes:
-        before: its live versions, from the oldest to the newest; none if it is new.
-        after: none if it goes.
-        servers: what else changes in those that stay.
+        before: its live versions, oldest first; none if it is new.
+        after: none if it is removed.
+        servers: further changes of versions that stay live.
     """
 
     name: str
@@ -91,10 +123,10 @@ class ModelChange(_Part):
 
 
 class Violation(_Part):
-    """What a policy says of a resource.
+    """A policy violation.
 
     Attributes:
-        resource: type and name; empty if it is about the whole stack.
+        resource: type and name; empty if it concerns the whole stack.
     """
 
     policy: str
@@ -105,19 +137,19 @@ class Violation(_Part):
 
 
 class Preview(_Part):
-    """What an update of a stack would do.
+    """Changes that an update of a stack would make.
 
     Attributes:
-        commit: the commit that was looked at, whole.
-        order: place among the stacks, as they are deployed.
-        why: why there is nothing, or not all; empty if the outcome is ok.
-        changes: in the engine's order; components, providers and the stack itself left out.
-        unchanged: number of resources that stay as they are.
-        models: those to which something happens.
+        commit: the full hash of the previewed commit.
+        order: position in the order of deployments.
+        why: reason of any outcome but ok.
+        changes: in the engine's order; without components, providers and the stack itself.
+        unchanged: number of unchanged resources.
+        models: only those that change.
         unchanged_models: number of the others.
         costs: kinds of resources whose costs change.
-        without_figure: kinds among the changed that cost something nobody can tell from a preview.
-        errors: what the program, a provider or the engine said.
+        without_figure: changed kinds whose costs cannot be estimated.
+        errors: of the program, the providers and the engine.
     """
 
     stack: str
@@ -134,21 +166,26 @@ class Preview(_Part):
     violations: tuple[Violation, ...] = ()
     errors: tuple[str, ...] = ()
 
-    def count(self, operation: Operation) -> int:
-        return sum(change.operation == operation for change in self.changes)
+    def count(self, *operations: Operation) -> int:
+        return sum(change.operation in operations for change in self.changes)
+
+    @property
+    def sorted_changes(self) -> list[Change]:
+        """Most important first."""
+        order = [*SIGNS]
+        return sorted(self.changes, key=lambda change: order.index(change.operation))
 
     @property
     def monthly(self) -> float:
-        """What the costs change by, in US dollars a month, as far as there are figures."""
+        """Change of the estimated costs in US dollars per month."""
         return sum(cost.after - cost.before for cost in self.costs)
 
 
 def terraform_report(preview: Preview) -> dict[str, int]:
-    """GitLab's report for the merge request's widget, which knows no replacement: it counts as both."""
+    """GitLab's report for the merge request widget; a replacement counts as creation and deletion."""
     # https://docs.gitlab.com/ci/yaml/artifacts_reports/#artifactsreportsterraform
-    replaced = preview.count("replace")
     return {
-        "create": preview.count("create") + replaced,
-        "update": preview.count("update") + preview.count("import"),
-        "delete": preview.count("delete") + preview.count("forget") + replaced,
+        "create": preview.count("create", "replace"),
+        "update": preview.count("update", "import"),
+        "delete": preview.count("delete", "forget", "replace"),
     }

@@ -1,8 +1,8 @@
-"""What a change costs a month, as far as the kind of a resource alone tells.
+"""Estimate of the monthly costs of a change, from the resources' arguments.
 
-US dollars for a month of 730 hours in europe-west1, without discounts and taxes, by the public price lists of 2026: the
-figures of docs/gcp.md. Other regions differ, by up to a third. What is paid by use, such as storage, traffic and
-metrics, has no figure here: a preview does not know the use.
+US dollars for 730 hours in europe-west1 at the public list prices of 2026, without discounts and taxes, as in
+docs/gcp.md. Other regions differ by up to a third. Usage-based charges such as storage, traffic and metrics have no
+figure here.
 """
 
 from __future__ import annotations
@@ -11,24 +11,18 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
+
+from model_serving.pipelines.values import Inputs, Resource
 
 HOURS: Final = 730
 REGION: Final = "europe-west1"
 
-Inputs = Mapping[str, Any]
-
 
 class Cost(BaseModel):
-    """What one kind of resource costs, all of a stack together.
-
-    Attributes:
-        before: US dollars a month.
-        after: US dollars a month.
-        basis: how the figure comes about.
-    """
+    """Costs of all resources of one kind in a stack, in US dollars per month; ``basis`` explains the figures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,23 +33,8 @@ class Cost(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resource:
-    """A resource of a stack, changed or not; None where it is not there."""
-
-    token: str
-    old: Inputs | None
-    new: Inputs | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Price:
-    """How the price of a kind of resource is found.
-
-    Attributes:
-        monthly: its arguments -> US dollars a month.
-        basis: the figures, for people.
-        source: Google's list, where they can be looked up.
-    """
+    """Price of a kind of resource: its arguments -> US dollars per month; ``source`` is Google's price list."""
 
     what: str
     monthly: Callable[[Inputs], float]
@@ -86,7 +65,7 @@ _GIB: Final = 1024.0**3
 
 
 def quantity(text: object) -> float:
-    """A Kubernetes quantity as a number; 0 if it is none or not known yet."""
+    """A Kubernetes quantity as a number; 0 if it is invalid or not known yet."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(m|[KMGT]i?)?", str(text))
     return float(found[1]) * _UNITS[found[2] or ""] if found else 0.0
 
@@ -113,56 +92,56 @@ PRICES: Final[Mapping[str, Price]] = {
     "gcp:container/cluster:Cluster": Price(
         what="clusters",
         monthly=lambda inputs: CLUSTER_HOUR * HOURS,
-        basis=f"{CLUSTER_HOUR:.2f} an hour; Google gives 74.40 a month back, once per billing account",
+        basis=f"{CLUSTER_HOUR:.2f} per hour; Google credits 74.40 per month and billing account",
         source="https://cloud.google.com/kubernetes-engine/pricing",
     ),
     DEPLOYMENT: Price(
         what="pods on Autopilot",
         monthly=_pods,
-        basis=f"{POD_CPU_HOUR} an hour for a vCPU and {POD_GIB_HOUR} for a GiB that pods reserve",
+        basis=f"{POD_CPU_HOUR} per hour and requested vCPU, {POD_GIB_HOUR} per GiB",
         source="https://cloud.google.com/kubernetes-engine/pricing",
     ),
     "kubernetes:gateway.networking.k8s.io/v1:Gateway": Price(
         what="load balancers",
         monthly=_gateway,
-        basis=f"{BALANCER_HOUR} an hour for the first rules, the same for one proxy of a regional one; besides traffic",
+        basis=f"{BALANCER_HOUR} per hour for the first rules, the same for a regional proxy; plus traffic",
         source="https://cloud.google.com/vpc/network-pricing",
     ),
     "gcp:compute/routerNat:RouterNat": Price(
         what="Cloud NAT",
         monthly=lambda inputs: (NAT_ADDRESS_HOUR + NAT_NODE_HOUR) * HOURS,
-        basis=f"{NAT_ADDRESS_HOUR} an hour for an address, {NAT_NODE_HOUR} for one node; besides traffic",
+        basis=f"{NAT_ADDRESS_HOUR} per hour and address, {NAT_NODE_HOUR} for one node; plus traffic",
         source="https://cloud.google.com/nat/pricing",
     ),
     "gcp:compute/securityPolicy:SecurityPolicy": Price(
         what="Cloud Armor",
         monthly=lambda inputs: ARMOR_POLICY + ARMOR_RULE * len(inputs.get("rules", ())),
-        basis=f"{ARMOR_POLICY:.0f} for a policy, {ARMOR_RULE:.0f} for a rule; besides requests",
+        basis=f"{ARMOR_POLICY:.0f} per policy, {ARMOR_RULE:.0f} per rule; plus requests",
         source="https://cloud.google.com/armor/pricing",
     ),
     "gcp:monitoring/alertPolicy:AlertPolicy": Price(
         what="alerts",
         monthly=lambda inputs: ALERT_CONDITION * len(inputs.get("conditions", ())),
-        basis=f"{ALERT_CONDITION:.2f} for a condition; besides the series that it returns",
+        basis=f"{ALERT_CONDITION:.2f} per condition; plus the time series it returns",
         source="https://cloud.google.com/stackdriver/pricing",
     ),
 }
-"""Type of a resource -> its price. A kind that is not here is free or has no figure."""
+"""Type of a resource -> its price; other types are free or in NO_FIGURE."""
 
 NO_FIGURE: Final[Mapping[str, str]] = {
     "gcp:container/nodePool:NodePool": "node pools (by machine)",
-    "gcp:storage/bucket:Bucket": "buckets (by use)",
-    "gcp:artifactregistry/repository:Repository": "registries (by use)",
-    "kubernetes:monitoring.googleapis.com/v1:PodMonitoring": "metrics (by use)",
+    "gcp:storage/bucket:Bucket": "buckets (by usage)",
+    "gcp:artifactregistry/repository:Repository": "registries (by usage)",
+    "kubernetes:monitoring.googleapis.com/v1:PodMonitoring": "metrics (by usage)",
 }
-"""Kinds that cost something which a preview cannot tell."""
+"""Types whose costs cannot be estimated."""
 
 
 def estimate(resources: Iterable[Resource]) -> tuple[Cost, ...]:
-    """What changes in a stack's costs; nothing for a stack without a cloud.
+    """The costs that change.
 
     Args:
-        resources: all of the stack, those that stay as they are, too: their price may depend on another's mode.
+        resources: of the whole stack: the price of an unchanged one may depend on the mode of the cluster.
     """
     known = [*resources]
     before, after = _totals((each.token, each.old) for each in known), _totals((each.token, each.new) for each in known)
@@ -174,13 +153,13 @@ def estimate(resources: Iterable[Resource]) -> tuple[Cost, ...]:
 
 
 def without_figure(resources: Iterable[Resource]) -> tuple[str, ...]:
-    """The kinds among these that cost something nobody can tell from a preview."""
+    """The kinds of resources among these whose costs cannot be estimated."""
     return tuple(sorted({NO_FIGURE[each.token] for each in resources if each.token in NO_FIGURE}))
 
 
 def _totals(resources: Iterable[tuple[str, Inputs | None]]) -> Mapping[str, float]:
     there = [(token, inputs) for token, inputs in resources if inputs is not None]
-    # Elsewhere pods cost nothing by themselves: the nodes do, which are there anyway.
+    # Only Autopilot bills pods; elsewhere the nodes are paid for.
     pays_for_pods = any(token.endswith(":Cluster") and inputs.get("enableAutopilot") for token, inputs in there)
     totals: defaultdict[str, float] = defaultdict(float)
     for token, inputs in there:

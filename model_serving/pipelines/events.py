@@ -1,24 +1,24 @@
-"""Takes down the engine's events and makes a preview of them, with every secret taken out."""
+"""Turns the engine's events into a preview without secrets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
 from model_serving.pipelines import costs, traffic
-from model_serving.pipelines.changes import Change, ModelChange, Operation, Outcome, Preview, Server, Violation
+from model_serving.pipelines.changes import Change, ModelChange, Operation, Outcome, Preview, Violation
 from model_serving.pipelines.redact import Redactor
-from model_serving.pipelines.values import Comparison, Difference
+from model_serving.pipelines.values import Comparison, Inputs, Resource
 
 COMPONENT: Final = "model-serving:index:"
 PLATFORM: Final = "Platform"
-"""It only holds the others together."""
+"""It only groups the other components."""
 MOST_DIFFERENCES: Final = 200
-"""Of one resource; a longer list is no help to anybody, and a generated document can have thousands."""
+"""Of one resource; a generated document can have thousands."""
 MOST_ERRORS: Final = 50
 _SAYS_NOTHING: Final = ("preview failed", "update failed")
-"""What Pulumi says at last, behind what went wrong."""
+"""Pulumi's last message, after the actual errors."""
 NO_CHANGES_EXPECTED: Final = 7
 """Exit code of ``--expect-no-changes`` when there are some."""
 
@@ -31,7 +31,7 @@ _OPERATIONS: Final[Mapping[str, Operation]] = {
     "import-replacement": "replace",
     "discard": "forget",
 }
-"""The engine's operations -> what becomes of a resource. A replacement's own steps are said by ``replace``."""
+"""The engine's operations; the steps of a replacement are left out, because ``replace`` covers them."""
 
 Metadata = Mapping[str, Any]
 
@@ -41,9 +41,9 @@ class Recorder:
 
     Args:
         stack: its name.
-        commit: what is looked at.
-        redactor: goes over every text before it is shortened and kept.
-        order: place among the stacks.
+        commit: the previewed commit.
+        redactor: gets every text before it is shortened and kept.
+        order: position of the stack in the order of deployments.
     """
 
     def __init__(self, *, stack: str, commit: str, redactor: Redactor, order: int = 0) -> None:
@@ -56,31 +56,29 @@ class Recorder:
         self._errors: dict[str, None] = {}
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Takes one event, as ci.engine hands it out."""
+        """Takes an event of `engine.run`."""
         if metadata := event.get("resourcePreEvent", {}).get("metadata"):
             self._take(metadata)
         elif violation := event.get("policyEvent"):
             self._violations.append(self._violation(violation))
         elif (diagnostic := event.get("diagnosticEvent")) and diagnostic["severity"] == "error":
-            name = diagnostic.get("urn", "").rpartition("::")[2]
+            name = _name(diagnostic.get("urn", ""))
             self._error(f"{name}: {diagnostic['message']}" if name else diagnostic["message"])
 
     def text(self, line: str) -> None:
-        """Takes a line that is no event: a mistake from before the engine ran."""
+        """Takes a line that is not an event: an error from before the engine ran."""
         if line.startswith("error:"):
             self._error(line.removeprefix("error:"))
 
     def preview(self, code: int) -> Preview:
-        """What was found.
-
-        Args:
-            code: how Pulumi ended.
-        """
-        models, unchanged_models = self._models()
+        """The result of a run that ended with an exit code, or with a negated signal."""
+        changes = tuple(self._change(metadata) for metadata in self._steps.values())
         resources = [
-            costs.Resource(token=each["type"], old=_inputs(each, "old"), new=_inputs(each, "new"))
+            Resource(token=each["type"], old=_inputs(each.get("old")), new=_inputs(each.get("new")))
             for each in [*self._steps.values(), *self._same.values()]
         ]
+        changed = resources[: len(changes)]
+        models, unchanged_models = traffic.models(resources, zip(changed, changes, strict=True))
         outcome, why = self._outcome(code)
         return Preview(
             stack=self._stack,
@@ -88,13 +86,13 @@ class Recorder:
             order=self._order,
             outcome=outcome,
             why=why,
-            changes=tuple(self._change(metadata) for metadata in self._steps.values()),
+            changes=changes,
             unchanged=len(self._same),
-            models=models,
+            models=tuple(self._redacted(each) for each in models),
             unchanged_models=unchanged_models,
-            # What was not reached before a failure would look as if it were to go.
+            # After a failure, resources that were not reached would count as deleted.
             costs=costs.estimate(resources) if outcome == "ok" else (),
-            without_figure=costs.without_figure(resources[: len(self._steps)]),
+            without_figure=costs.without_figure(changed),
             violations=tuple(self._violations),
             errors=tuple(islice(self._errors, MOST_ERRORS)),
         )
@@ -107,7 +105,7 @@ class Recorder:
         if metadata["op"] == "same":
             self._same.setdefault(urn, metadata)
         elif metadata["op"] in _OPERATIONS:
-            # What waits to be deleted since an earlier update has the URN of what took its place.
+            # A deletion pending from an earlier update has the URN of the resource that replaced it.
             key = f"{urn}::old" if urn in self._steps and metadata["op"] == "delete" else urn
             self._steps[key] = metadata
             self._same.pop(urn, None)
@@ -116,22 +114,20 @@ class Recorder:
         operation = _OPERATIONS[metadata["op"]]
         if operation == "delete" and (metadata.get("old") or {}).get("retainOnDelete"):
             operation = "forget"
-        differences = [*self._differences(metadata)]
-        # First what decides, so that it is not what is left out.
+        differences = []
+        if metadata["op"] not in ("delete", "discard"):
+            differences = [*Comparison(metadata["type"], self._redact).differences(metadata)]
+        # The decisive ones first, so that they are not left out.
         differences.sort(key=lambda each: not each.forces)
         return Change(
             operation=operation,
-            kind=metadata["type"].rpartition(":")[2],
+            kind=_kind(metadata["type"]),
             token=metadata["type"],
-            name=self._redact(metadata["urn"].rpartition("::")[2]),
+            name=self._redact(_name(metadata["urn"])),
             component=self._component(metadata["urn"]),
             differences=tuple(differences[:MOST_DIFFERENCES]),
             omitted=max(0, len(differences) - MOST_DIFFERENCES),
         )
-
-    def _differences(self, metadata: Metadata) -> Iterator[Difference]:
-        if metadata["op"] not in ("delete", "discard"):
-            yield from Comparison(metadata["type"], self._redact).differences(metadata)
 
     def _component(self, urn: str) -> str:
         while urn in self._parents:
@@ -142,63 +138,47 @@ class Recorder:
             urn = parent
         return ""
 
-    def _models(self) -> tuple[tuple[ModelChange, ...], int]:
-        known = [*self._steps.values(), *self._same.values()]
-        routes = [
-            traffic.Route(old=_inputs(each, "old"), new=_inputs(each, "new"))
-            for each in known
-            if traffic.HTTP_ROUTE.fullmatch(each["type"])
-        ]
-        servers = [
-            traffic.ServerChange(change=self._change(each), labels=_labels(each))
-            for each in self._steps.values()
-            if each["type"] == costs.DEPLOYMENT
-        ]
-        found, unchanged = traffic.models(routes, servers)
-        return tuple(self._redacted(each) for each in found), unchanged
-
     def _redacted(self, model: ModelChange) -> ModelChange:
-        shares = [
-            tuple(share.model_copy(update={"version": self._redact(share.version)}) for share in each)
-            for each in (model.before, model.after)
-        ]
-        servers = tuple(
-            Server(version=self._redact(each.version), differences=each.differences) for each in model.servers
-        )
-        return ModelChange(name=self._redact(model.name), before=shares[0], after=shares[1], servers=servers)
+        parts = {
+            part: tuple(
+                each.model_copy(update={"version": self._redact(each.version)}) for each in getattr(model, part)
+            )
+            for part in ("before", "after", "servers")
+        }
+        return model.model_copy(update={"name": self._redact(model.name), **parts})
 
     def _violation(self, event: Mapping[str, Any]) -> Violation:
         urn = event.get("resourceUrn", "")
-        token, name = urn.rpartition("::")[0].rpartition("::")[2].rpartition("$")[2], urn.rpartition("::")[2]
+        token = urn.rpartition("::")[0].rpartition("::")[2].rpartition("$")[2]
         return Violation(
             policy=self._redact(event["policyName"]),
             pack=self._redact(event.get("policyPackName", "")),
             level=event["enforcementLevel"],
             message=self._redact(event["message"].strip()),
-            resource=self._redact(f"{token.rpartition(':')[2]} {name}") if urn else "",
+            resource=self._redact(f"{_kind(token)} {_name(urn)}") if urn else "",
         )
 
     def _error(self, message: str) -> None:
-        if message.strip() in _SAYS_NOTHING:
-            return
-        self._errors.setdefault(self._redact(message.strip()), None)
+        if message.strip() not in _SAYS_NOTHING:
+            self._errors.setdefault(self._redact(message.strip()), None)
 
     def _outcome(self, code: int) -> tuple[Outcome, str]:
         if code in (0, NO_CHANGES_EXPECTED):
             return "ok", ""
         if any(each.level == "mandatory" for each in self._violations):
-            return "failed", "A mandatory policy is violated; a deployment would stop at it."
+            return "failed", "A mandatory policy is violated, so a deployment would fail."
         if code < 0:
-            return "failed", f"Pulumi was ended by signal {-code} before it was done."
-        return "failed", f"Pulumi ended with code {code}."
+            return "failed", f"Pulumi was stopped by signal {-code}."
+        return "failed", f"Pulumi exited with code {code}."
 
 
-def _inputs(metadata: Metadata, side: str) -> Mapping[str, Any] | None:
-    state = metadata.get(side)
+def _kind(token: str) -> str:
+    return token.rpartition(":")[2]
+
+
+def _name(urn: str) -> str:
+    return urn.rpartition("::")[2]
+
+
+def _inputs(state: Mapping[str, Any] | None) -> Inputs | None:
     return None if state is None else state.get("inputs") or {}
-
-
-def _labels(metadata: Metadata) -> Mapping[str, str]:
-    inputs = _inputs(metadata, "new") or _inputs(metadata, "old") or {}
-    labels: Mapping[str, str] = inputs.get("metadata", {}).get("labels", {})
-    return labels

@@ -1,6 +1,6 @@
-"""The note of a merge request: what an update of every stack would do, as one Markdown text.
+"""The command ``note``: combines the previews of all stacks into one Markdown note for a merge request.
 
-It reads the previews that the jobs left and asks nobody anything. `ci post` puts it where people see it.
+It only reads the files of the preview jobs; `post` writes the note into the merge request.
 """
 
 from __future__ import annotations
@@ -15,33 +15,31 @@ from typing import Final
 from pydantic import ValidationError
 
 from model_serving import hosts
-from model_serving.hosts.blocks import Block, Fixed, fit
+from model_serving.hosts.blocks import Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.runs import Run
-from model_serving.pipelines.changes import Preview
+from model_serving.pipelines.changes import COLUMNS, Preview
 from model_serving.pipelines.stack_note import parts_of, signed
 from model_serving.problems import Failure
 
 NAME: Final = "note"
-HELP: Final = "write one Markdown note from the previews of all stacks"
+HELP: Final = "combine the previews of all stacks into one Markdown note"
 LIMIT: Final = 1_000_000
-"""Characters, where no site says another limit: GitLab's."""
+"""Characters of a note outside of a job: GitLab's limit."""
 REPORT: Final = ".terraform.json"
 COMMIT_CHARACTERS: Final = 12
-FEW: Final = 6
-"""Of what was left out."""
 
 _STALE: Final = re.compile(r"\A<!-- outdated -->\s.*?\s<!-- /outdated -->\s+", re.DOTALL)
 
 
 class Unreadable(Failure):
-    """A folder with no preview in it, or with one of another version of this project."""
+    """A folder without previews, or with one of another version of this project."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="where `preview --out` wrote")
-    parser.add_argument("--out", type=Path, help="file to write; standard output by default")
-    parser.add_argument("--limit", type=int, help="characters, instead of what GitLab or GitHub take")
+    parser.add_argument("folder", type=Path, help="folder that `preview --out` wrote")
+    parser.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    parser.add_argument("--limit", type=int, help="maximum number of characters (default: the limit of the site)")
     parser.epilog = "Example: python -m model_serving note .state/ci/preview --out .state/ci/note.md"
 
 
@@ -59,10 +57,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read(folder: Path) -> list[Preview]:
-    """The previews in a folder, in the order in which the stacks are deployed.
+    """The previews in a folder, in the order of deployment.
 
     Raises:
-        Unreadable: if there is none, or one is no preview.
+        Unreadable: if there is none, or a file is not a preview.
     """
     previews = []
     for path in sorted(folder.glob("*.json")):
@@ -72,14 +70,14 @@ def read(folder: Path) -> list[Preview]:
             previews.append(Preview.model_validate_json(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             raise Unreadable(
-                f"{path} is no preview: {error.error_count()} mistakes, e.g. {error.errors()[0]['msg']}.\n"
-                "  A note without it would say that the stack does not change.\n"
-                "  Remove it, and run `python -m model_serving preview` of this commit again."
+                f"{path} is not a preview: {error.error_count()} errors, e.g. {error.errors()[0]['msg']}.\n"
+                "  Without it, the note would not show this stack's changes.\n"
+                "  Remove it, and run `python -m model_serving preview` for this commit again."
             ) from None
     if not previews:
         raise Unreadable(
-            f"{folder} has no preview in it.\n"
-            "  There is nothing to tell.\n"
+            f"{folder} contains no previews.\n"
+            "  There is nothing to write a note about.\n"
             f"  Run `python -m model_serving preview --stack STACK --out {folder}` first."
         )
     return sorted(previews, key=lambda preview: (preview.order, preview.stack))
@@ -89,59 +87,50 @@ def render(previews: Sequence[Preview], *, run: Run | None = None, limit: int = 
     """The note.
 
     Args:
-        previews: in the order in which they are to be read.
-        run: where their logs are.
-        limit: characters that it may have; some are left for a banner.
+        previews: in reading order.
+        run: the job that has their logs.
+        limit: maximum number of characters, including a banner.
     """
     parts: list[Block | Fixed] = [Fixed(text=_head(previews, run))]
     for preview in previews:
         parts += parts_of(preview)
-    text, left_out = fit(parts, limit)
-    if left_out:
-        rest = "; ".join(left_out[:FEW]) + ("; …" if len(left_out) > FEW else "")
-        text += f"\nLeft out, because a note may have {limit:,} characters: {rest}. The job's log and files have it.\n"
-    return text
+    return fit_note(parts, limit, rest="See the log and the files of the job.")
 
 
 def stale(body: str, commit: str, run: Run | None = None) -> str:
-    """A note with a banner that a newer commit is being looked at."""
+    """A note under a banner that says a newer commit is being previewed."""
     where = f", {link(run.name, run.url)}" if run else ""
     return (
         "<!-- outdated -->\n"
         f"> **Out of date.** {code(commit[:COMMIT_CHARACTERS])} is being previewed{where}. "
-        "What follows is about an earlier commit.\n"
+        "The results below are for an earlier commit.\n"
         f"<!-- /outdated -->\n\n{fresh(body)}"
     )
 
 
 def fresh(body: str) -> str:
-    """A note without that banner."""
+    """A note without the banner."""
     return _STALE.sub("", body, count=1)
 
 
 def _head(previews: Sequence[Preview], run: Run | None) -> str:
     commits = dict.fromkeys(preview.commit[:COMMIT_CHARACTERS] for preview in previews)
-    told = [f"Commit {' and '.join(code(commit) for commit in commits)}"]
-    if run:
-        told.append(link(run.name, run.url))
+    told = f"Commit {' and '.join(code(commit) for commit in commits)}"
     rows = [
-        "| stack | models | create | update | replace | delete | USD a month |",
+        "| stack | models | create | update | replace | delete | USD per month |",
         "|---|---|--:|--:|--:|--:|--:|",
         *(_overview(preview) for preview in previews),
     ]
-    return "\n".join(["## What this would change", "", " · ".join(told), "", *rows, ""])
+    where = f" · {link(run.name, run.url)}" if run else ""
+    return "\n".join(["## What this would change", "", f"{told}{where}", "", *rows, ""])
 
 
 def _overview(preview: Preview) -> str:
     if preview.outcome != "ok":
         what = {"failed": "**preview failed**", "no-identity": "not previewed"}[preview.outcome]
         return f"| {cell(preview.stack)} | {what} | | | | | |"
-    counts = [preview.count("create") + preview.count("import"), preview.count("update"), preview.count("replace")]
-    counts.append(preview.count("delete") + preview.count("forget"))
+    counts = [preview.count(*column) for column in COLUMNS]
     cells = [f"**{count}**" if count else "0" for count in counts]
-    return f"| {cell(preview.stack)} | {len(preview.models) or 'none'} | {' | '.join(cells)} | {_monthly(preview)} |"
-
-
-def _monthly(preview: Preview) -> str:
-    told = [signed(preview.monthly)] if preview.costs or not preview.without_figure else []
-    return " + ".join([*told, *(["?"] if preview.without_figure else [])])
+    monthly = [signed(preview.monthly)] if preview.costs or not preview.without_figure else []
+    cells.append(" + ".join([*monthly, *(["?"] if preview.without_figure else [])]))
+    return f"| {cell(preview.stack)} | {len(preview.models) or 'none'} | {' | '.join(cells)} |"

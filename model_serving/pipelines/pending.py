@@ -1,7 +1,7 @@
-"""Marks the note of a merge or pull request as stale while a newer commit is being previewed.
+"""The command ``pending``: marks the note of a merge or pull request as out of date while a new commit is previewed.
 
-A note about the same commit is left as it is, and so is one that a newer pipeline wrote. A site that refuses fails no
-job.
+A note about the same commit, or one written by a newer pipeline, stays unchanged. The job does not fail if the site
+refuses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model_serving.hosts import PREVIEW, Site, SiteError, here
 from model_serving.pipelines import note
 
 NAME: Final = "pending"
-HELP: Final = "say in the note that a newer commit is being previewed; a site that refuses it fails no job"
+HELP: Final = "mark the note as out of date while a new commit is previewed; the job does not fail if the site refuses"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(_: argparse.Namespace) -> int:
     site = here(os.environ)
     if site is None:
-        print("This is no job of GitLab or GitHub: there is no note to mark.")
+        print("Not a job of GitLab or GitHub: there is no note to mark.")
         return 0
     try:
         print(f"{site.name}: {mark(site)}")
@@ -35,21 +35,18 @@ def run(_: argparse.Namespace) -> int:
 
 
 def mark(site: Site) -> str:
-    """Marks the note.
-
-    Returns:
-        What became of it, for people.
+    """Marks the note; returns the result for people.
 
     Raises:
-        SiteError: if the site does not let it.
+        SiteError: if the site refuses.
     """
     found = site.read_note(PREVIEW)
     if found is None:
         return "there is no note yet."
     if found.stamp.commit == site.commit:
-        return "the note is about this very commit."
+        return "the note is already about this commit."
     body = note.stale(found.body, site.commit, site.this_run())
-    # The commit that it shows is still the old one: the same job run again must find it stale again.
+    # The stamp keeps the old commit, so that the same job, run again, marks the note again.
     if site.upsert_note(PREVIEW, body, shows=found.stamp.commit) == "outdated":
-        return "a newer pipeline has written the note, and it stays as it is."
+        return "a newer pipeline has written the note; it stays unchanged."
     return f"the note says that {site.commit[:8]} is being previewed."

@@ -1,19 +1,18 @@
-"""Puts the note into the merge or pull request, and on GitHub into the job's summary as well."""
+"""The command ``post``: writes the note into the merge or pull request; on GitHub also into the job summary."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Final
 
-from model_serving.hosts import PREVIEW, Run, here
-from model_serving.hosts.posting import Renderer, post
+from model_serving.hosts import PREVIEW, here
+from model_serving.hosts.posting import post
 from model_serving.pipelines import note
 
 NAME: Final = "post"
-HELP: Final = "put the note into the merge or pull request; a site that refuses it fails no job"
+HELP: Final = "write the note into the merge or pull request; the job does not fail if the site refuses"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,31 +21,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path",
         type=Path,
         metavar="DIR|FILE",
-        help="folder with the previews, of which a note is made that fits the site; or a note that is posted as it is",
+        help="folder of previews, rendered as a note within the site's limit; or a note, posted unchanged",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    site = here(os.environ)
-    try:
-        render = _renderer(options.path, site.this_run() if site else None)
-    except note.Unreadable as error:
-        print(error, file=sys.stderr)
-        return 1
+    path, site = options.path, here(os.environ)
+    text = path.read_text(encoding="utf-8") if path.is_file() else None
+    previews = note.read(path) if text is None else []
     if site is None:
         print(
-            "This is no job of GitLab or GitHub: nothing was posted.\n"
+            "Not a job of GitLab or GitHub: nothing was posted.\n"
             "  There is no merge request to write into.\n"
-            "  Read the note by `python -m model_serving note DIR`."
+            "  Read the note with `python -m model_serving note DIR`."
         )
         return 0
-    post(site, PREVIEW, render)
+    job = site.this_run()
+    post(site, PREVIEW, lambda limit: note.render(previews, run=job, limit=limit) if text is None else text)
     return 0
-
-
-def _renderer(path: Path, job: Run | None) -> Renderer:
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        return lambda _: text
-    previews = note.read(path)
-    return lambda limit: note.render(previews, run=job, limit=limit)

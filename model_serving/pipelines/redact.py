@@ -1,8 +1,8 @@
-"""Takes secrets out of whatever a pipeline prints, posts or keeps.
+"""Removes secrets from everything that a pipeline prints, posts or keeps.
 
-Pulumi hides what it knows to be secret, and no more: the base64 of a secret, or a value that a provider's error message
-echoes, passes. So every text of Pulumi's goes through a Redactor first, which knows the values themselves. It cannot
-know a secret that is in no configuration, no state and no variable yet, as a literal that a program calls secret.
+Pulumi only hides values marked as secret, not the base64 of one or a value quoted in a provider's error. So all of its
+output goes through a Redactor, which knows the values themselves. It cannot know a secret that is not yet in the
+configuration, the state or the environment, such as a new literal that a program marks as secret.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 from model_serving.problems import Failure
 
 MARK: Final = "[secret]"
-"""What stands in a secret's place, as in Pulumi's own output."""
+"""Replaces a secret, as in Pulumi's own output."""
 SHORTEST: Final = 3
-"""Characters; shorter values are left alone, or nothing could be read any more. Pulumi draws the same line."""
+"""Characters; hiding shorter values would make texts unreadable. Pulumi has the same limit."""
 SHORTEST_LINE: Final = 6
-"""Letters and digits that a line of a longer secret must have: a brace or ``---`` alone says nothing."""
+"""Minimum of letters and digits in a line of a longer secret: a brace or ``---`` reveals nothing."""
 _SHORTEST_INNER_BASE64: Final = 8
 _NAMES: Final = re.compile(r"(^|_)(TOKEN|PASSWORD|PASSPHRASE|KEY|SECRET|JWT)$", re.IGNORECASE)
 _FURTHER_NAMES: Final = ("GOOGLE_CREDENTIALS", "CI_JOB_JWT_V1", "CI_JOB_JWT_V2", "DOCKER_AUTH_CONFIG")
-_PLAINTEXT: Final = "plaintext"
-_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
-"""The key by which a state marks a secret, see pulumi/pulumi sdk/go/common/resource/sig.go."""
+SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
+"""Key of Pulumi's special values, such as secrets: pulumi/pulumi sdk/go/common/resource/sig.go."""
 _LABEL_COPIES: Final = ("effectiveLabels", "pulumiLabels")
-"""Google's provider marks these outputs secret whatever is in them, "model-serving" for one, which then would be hidden
-everywhere. A label that is secret is marked under ``labels``, too."""
+"""Google's provider always marks these outputs as secret, which would hide ordinary words such as "model-serving"
+everywhere. A label that is secret is also marked under ``labels``."""
 _SAYS_NOTHING: Final = frozenset({"true", "false", "null", "none"})
 _PUBLIC_IN_SERVICE_ACCOUNT: Final = frozenset(
     {
@@ -50,35 +51,31 @@ _PUBLIC_IN_SERVICE_ACCOUNT: Final = frozenset(
         "universe_domain",
     }
 )
-"""Without this, a stack that keeps such a key would have its project's id taken out of every note."""
+"""Fields of a service account key that stay visible; otherwise the project's id would be hidden in every note."""
 
 
 class SecretsUnreadable(Failure):
-    """The values to hide could not be had; the message has three parts and no secret."""
+    """The values to hide cannot be read; the message contains no secret."""
 
 
 class Redactor:
-    """Replaces values, and what encoding and quoting make of them."""
+    """Replaces secrets, also in encoded or quoted form.
+
+    Args:
+        values: texts of any form. Of JSON, or base64 of it, every value inside is hidden as well; of several lines,
+            each line.
+    """
 
     def __init__(self, values: Iterable[str]) -> None:
-        """Takes the secrets.
-
-        Args:
-            values: texts of any form; those that are JSON, or base64 of it, count with every value inside, and those of
-                several lines with each line. Values under 3 characters are left.
-        """
         found = {each.strip() for value in values for each in _inside(value)}
         meaningful = {each for each in found if len(each) >= SHORTEST and each.lower() not in _SAYS_NOTHING}
         self._forms = tuple(sorted({form for each in meaningful for form in _forms(each) if len(form) >= SHORTEST}))
 
     def text(self, text: str) -> str:
-        """The text without secrets.
-
-        Give it whole lines or more: a secret that is cut in two is not found.
-        """
+        """The text without secrets. A secret that is cut at the start or end of the text is not found."""
         spans = sorted(span for form in self._forms if form in text for span in _places(form, text))
         shown, end = [], 0
-        # Overlapping places are one: what is left of the second secret would be told otherwise.
+        # Overlapping places count as one, or the rest of the second secret would stay.
         for start, stop in spans:
             if start >= end:
                 shown += [text[end:start], MARK]
@@ -87,27 +84,22 @@ class Redactor:
 
 
 def for_environment(environ: Mapping[str, str] = os.environ) -> Redactor:
-    """Hides the tokens that a job has in its environment, and nothing else; needs no stack and no backend."""
+    """Hides only the tokens in the environment of a job; needs no stack and no backend."""
     return Redactor(_environment_values(environ))
 
 
 def for_stack(stack: str, environ: Mapping[str, str] = os.environ) -> Redactor:
-    """Hides the secrets of a stack's configuration and state, its outputs among them, and those of the environment.
+    """Hides the secrets of a stack's configuration and state, and those of the environment.
 
     Runs Pulumi in the current folder.
 
     Raises:
-        SecretsUnreadable: if Pulumi cannot tell the secrets.
+        SecretsUnreadable: if Pulumi cannot read the secrets.
     """
-    # Both at once: each takes half a second, most of it the secrets provider's.
-    asked = [
-        _start("config", "--show-secrets", "--json", stack=stack, environ=environ),
-        _start("stack", "export", "--show-secrets", stack=stack, environ=environ),
-    ]
-    said = [process.communicate() for process in asked]
-    configuration, state = (
-        _answer(process, out, err, environ) for process, (out, err) in zip(asked, said, strict=True)
-    )
+    commands = (("config", "--show-secrets", "--json"), ("stack", "export", "--show-secrets"))
+    # In parallel: each takes half a second, mostly to decrypt.
+    with ThreadPoolExecutor() as pool:
+        configuration, state = pool.map(partial(_pulumi, stack=stack, environ=environ), commands)
     values = [entry["value"] for entry in configuration.values() if entry.get("secret") and "value" in entry]
     # The state has more secrets than the outputs: those of providers and of every resource.
     values += _plaintexts(state)
@@ -118,42 +110,32 @@ def _environment_values(environ: Mapping[str, str]) -> list[str]:
     return [value for name, value in environ.items() if _NAMES.search(name) or name in _FURTHER_NAMES]
 
 
-def _start(*arguments: str, stack: str, environ: Mapping[str, str]) -> subprocess.Popen[str]:
+def _pulumi(arguments: Iterable[str], *, stack: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON that a command of Pulumi prints."""
     command = ["pulumi", *arguments, "--stack", stack, "--non-interactive"]
     try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(environ),
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environ
         )
     except FileNotFoundError:
         raise SecretsUnreadable(
-            "pulumi is not on PATH.\n"
-            "  Nothing can be asked of the stack.\n"
-            '  Run `make tools`, then `eval "$(make env)"`.'
+            'pulumi is not on PATH.\n  The stack cannot be read.\n  Run `make tools`, then `eval "$(make env)"`.'
         ) from None
-
-
-def _answer(process: subprocess.Popen[str], out: str, err: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    if process.returncode:
-        command = shlex.join([str(each) for each in process.args])  # type: ignore[union-attr]
+    if done.returncode:
         raise SecretsUnreadable(
-            f"`{command}` failed: {for_environment(environ).text(err.strip())}\n"
-            "  What is secret is not known, so nothing that Pulumi says could be shown.\n"
+            f"`{shlex.join(command)}` failed: {for_environment(environ).text(done.stderr.strip())}\n"
+            "  Without the secrets, Pulumi's output cannot be redacted and is not shown.\n"
             "  Check that the stack exists, and that you may read its state and decrypt with its key."
         )
-    answer: dict[str, Any] = json.loads(out or "{}")
+    answer: dict[str, Any] = json.loads(done.stdout or "{}")
     return answer
 
 
 def _plaintexts(node: Any) -> Iterator[str]:
-    """The secrets of a state that was exported with ``--show-secrets``: each is JSON inside a marked object."""
+    """The secrets of a state exported with ``--show-secrets``: each is JSON inside a marked object."""
     if isinstance(node, dict):
-        if _SIGNATURE in node and _PLAINTEXT in node:
-            yield from _leaves(json.loads(node[_PLAINTEXT]))
+        if SIGNATURE in node and "plaintext" in node:
+            yield from _leaves(json.loads(node["plaintext"]))
         else:
             for key, value in node.items():
                 if key not in _LABEL_COPIES:
@@ -164,7 +146,7 @@ def _plaintexts(node: Any) -> Iterator[str]:
 
 
 def _inside(value: str) -> Iterator[str]:
-    """A value, what it contains, and its lines."""
+    """A value, the values inside, and its lines."""
     yield value
     document = _document(value)
     if document is not None:
@@ -175,7 +157,7 @@ def _inside(value: str) -> Iterator[str]:
 
 
 def _document(value: str) -> Any:
-    """The object or list that a text is in JSON or in base64 of JSON, as Google's keys are; else None."""
+    """The object or list in a text of JSON, or base64 of it as in Google's keys; else None."""
     text = value.strip()
     if not text.startswith(("{", "[")):
         try:
@@ -205,7 +187,7 @@ def _leaves(node: Any) -> Iterator[str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """What a value looks like in the texts that programs make of it."""
+    """The encoded and quoted forms of a value."""
     for text in {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}:
         yield text
         yield _as_go_writes_json(text)
@@ -223,7 +205,7 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _as_go_writes_json(text: str) -> str:
-    """Go's encoder escapes what could end a script in HTML, too."""
+    """Go's encoder also escapes characters that are special in HTML."""
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -232,10 +214,10 @@ def _as_go_writes_json(text: str) -> str:
 def _base64_forms(value: bytes) -> Iterator[str]:
     whole = base64.b64encode(value).decode()
     forms = {whole, whole.rstrip("=")}
-    # Programs that break base64 do it at 76 characters, and PEM at 64.
+    # Wrapped base64 has lines of 76 characters, PEM of 64.
     forms |= {whole[at : at + width] for width in (64, 76) for at in range(0, len(whole), width)}
-    # Inside something longer, as the password of `user:password`, it starts at any bit: the characters at its edges are
-    # its neighbours' as well, those between are its own.
+    # Inside a longer text, such as `user:password`, it starts at any of three offsets; the characters at its edges also
+    # encode its neighbours, those between only itself.
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + value).decode()
         inner = encoded[-(-before * 8 // 6) : (before + len(value)) * 8 // 6]

@@ -1,51 +1,55 @@
-"""A merge request's note, the part about one stack: from what has to be read to what can be skipped."""
+"""A stack's part of the note: what must be read first, what can be skipped last."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from model_serving.hosts.blocks import Block, Fixed, Item
-from model_serving.hosts.markdown import cell, code, fence, prose, visible
-from model_serving.pipelines import diff, picture
-from model_serving.pipelines.changes import Change, Difference, ModelChange, Preview, Share
+from model_serving.hosts.blocks import Block, Fixed
+from model_serving.hosts.markdown import cell, code, fence, label, prose, visible
+from model_serving.pipelines.changes import COLUMNS, Change, ModelChange, Preview, Share
 from model_serving.pipelines.costs import HOURS, REGION, Cost
 from model_serving.pipelines.traffic import older_first
-from model_serving.pipelines.values import UNKNOWN
+from model_serving.pipelines.values import UNKNOWN, Difference
 
 FEW: Final = 6
-"""Of differences that are named in a line; the full diff has the others."""
+"""Differences named in one line; the full diff has the others."""
+MOST_DRAWN: Final = 8
+"""Models in one flowchart."""
+MOST_CHARACTERS: Final = 1900
+"""GitLab draws a flowchart of more than 2,000 characters only on a click (its render_mermaid.js)."""
 
 _IMPORTANCE: Final = (
-    "properties",
-    "diff",
+    "changes in the full diff",
     "costs",
-    "pictures",
+    "flowcharts",
     "components",
-    "pods",
-    "advisory",
+    "changes of pods",
+    "advisory policy violations",
     "models",
-    "errors",
-    "violations",
-    "destructive",
+    "lines of errors",
+    "mandatory policy violations",
+    "replacements and deletions",
 )
-"""What gives way first, and what stays the longest."""
+"""Blocks of a stack; the first ones are left out first."""
+_NOTHING_SERVED: Final = "Everything in it is deleted as well: no model is served until the update is done."
+_NEW_ADDRESS: Final = "Clients that use this IP address must switch to the new one."
 _LOST_WITH: Final[Mapping[str, str]] = {
-    "gcp:container/cluster:Cluster": "Everything in it goes, too: no model answers until the update is done.",
-    "gcp:storage/bucket:Bucket": "Its objects go, too.",
-    "gcp:artifactregistry/repository:Repository": "Its images go, too, and with them every rollback.",
-    "gcp:compute/address:Address": "Clients that know its number have to learn a new one.",
-    "gcp:compute/globalAddress:GlobalAddress": "Clients that know its number have to learn a new one.",
-    "kubernetes:core/v1:Namespace": "Everything in it goes, too: no model answers until the update is done.",
+    "gcp:container/cluster:Cluster": _NOTHING_SERVED,
+    "gcp:storage/bucket:Bucket": "Its objects are deleted as well.",
+    "gcp:artifactregistry/repository:Repository": "Its images are deleted as well, so no rollback is possible.",
+    "gcp:compute/address:Address": _NEW_ADDRESS,
+    "gcp:compute/globalAddress:GlobalAddress": _NEW_ADDRESS,
+    "kubernetes:core/v1:Namespace": _NOTHING_SERVED,
 }
-"""What a person may not think of when a resource goes."""
+"""Type of a resource -> consequence of its deletion."""
 _OF_MODELS: Final = ("ContractChecks", "ModelServer", "ModelRoute", "ModelImage", "ServicePolicies", "RuntimeImage")
-"""Components of which something goes with every release: they are told in one line."""
+"""Components that lose resources with every release: those deletions share one line."""
 
 
 def parts_of(preview: Preview) -> Iterator[Block | Fixed]:
-    """What is said of a stack, in order."""
+    """Everything about one stack, in reading order."""
     yield Fixed(text=f"\n### {code(preview.stack)}\n")
     if preview.outcome == "no-identity":
         yield Fixed(text=f"\nNot previewed. {prose(preview.why)}\n")
@@ -53,225 +57,218 @@ def parts_of(preview: Preview) -> Iterator[Block | Fixed]:
     if preview.outcome == "failed":
         yield Fixed(text=f"\n**The preview failed.** {prose(preview.why)}\n")
     elif not preview.changes:
-        yield Fixed(text=f"\nNo changes; {_staying(preview.unchanged)}\n")
+        yield Fixed(text=f"\nNo changes. {_unchanged(preview.unchanged, 'resource')}\n")
     yield _errors(preview)
-    yield _violations(preview, mandatory=True)
+    yield _violations(preview, "mandatory")
     yield _destructive(preview)
     yield from _models(preview)
     yield _components(preview)
     yield _costs(preview)
-    yield _violations(preview, mandatory=False)
+    yield _violations(preview, "advisory")
     yield _full_diff(preview)
+
+
+def _block(
+    preview: Preview, what: str, items: Sequence[str], *, head: str = "", foot: str = "", short: Sequence[str] = ()
+) -> Block:
+    importance = _IMPORTANCE.index(what)
+    return Block(
+        what=f"{what} of {code(preview.stack)}", importance=importance, head=head, items=items, short=short, foot=foot
+    )
 
 
 def _errors(preview: Preview) -> Block:
     lines = [visible(line) for error in preview.errors for line in [*error.splitlines(), ""]][:-1]
     mark = fence(lines)
-    return Block(
-        what=f"lines of errors of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("errors"),
-        head=f"\n{mark}text\n",
-        items=[Item(text=f"{line}\n") for line in lines],
-        foot=f"{mark}\n",
-    )
+    items = [f"{line}\n" for line in lines]
+    return _block(preview, "lines of errors", items, head=f"\n{mark}text\n", foot=f"{mark}\n")
 
 
-def _violations(preview: Preview, *, mandatory: bool) -> Block:
-    found = [each for each in preview.violations if (each.level == "mandatory") == mandatory]
-    title = "Policies that forbid this" if mandatory else "Policies that advise against it"
-    return Block(
-        what=f"policy violations of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("violations" if mandatory else "advisory"),
-        head=f"\n**{title}**\n\n",
-        items=[
-            Item(
-                text=f"- {code(each.policy)}{f' on {code(each.resource)}' if each.resource else ''}: "
-                f"{code(each.message)}\n"
-            )
-            for each in found
-        ],
-    )
+def _violations(preview: Preview, level: str) -> Block:
+    items = [
+        f"- {code(each.policy)}{f' on {code(each.resource)}' if each.resource else ''}: {code(each.message)}\n"
+        for each in preview.violations
+        if (each.level == "mandatory") == (level == "mandatory")
+    ]
+    return _block(preview, f"{level} policy violations", items, head=f"\n**Violated {level} policies**\n\n")
 
 
 def _destructive(preview: Preview) -> Block:
-    going = [change for change in diff.in_order(preview.changes) if change.is_destructive]
-    alone = [change for change in going if change.operation == "replace" or change.component not in _OF_MODELS]
-    with_models = [change for change in going if change not in alone]
-    items = [Item(text=_going(change)) for change in alone]
-    if with_models:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in _counted(change.kind for change in with_models))
-        items.append(Item(text=f"- deleted with versions that go: {kinds}\n"))
-    title = "Replaced or deleted" if alone else "Deleted"
-    return Block(
-        what=f"replacements and deletions of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("destructive"),
-        head=f"\n**{title}**\n\n",
-        items=items,
-    )
+    changes = [change for change in preview.sorted_changes if change.is_destructive]
+    single = [change for change in changes if change.operation == "replace" or change.component not in _OF_MODELS]
+    items = [_destroyed(change) for change in single]
+    if with_models := [change for change in changes if change not in single]:
+        items.append(f"- deleted with removed versions: {_kinds(with_models)}\n")
+    title = "Replaced or deleted" if single else "Deleted"
+    return _block(preview, "replacements and deletions", items, head=f"\n**{title}**\n\n")
 
 
-def _going(change: Change) -> str:
-    named = f"{code(change.kind)} {code(change.name)}"
+def _destroyed(change: Change) -> str:
+    why = ""
+    if change.operation == "replace":
+        forced = f"forced by {_few(change.forced_by)}"
+        why = f", {forced if change.forced_by else 'because a resource that it depends on is replaced'}"
     lost = f" {_LOST_WITH[change.token]}" if change.token in _LOST_WITH else ""
-    if change.operation == "delete":
-        return f"- **delete** {named}.{lost}\n"
-    if not change.forced_by:
-        return f"- **replace** {named}, because of another resource that is replaced.{lost}\n"
-    return f"- **replace** {named}, forced by {_few(change.forced_by)}.{lost}\n"
+    return f"- **{change.operation}** {code(change.kind)} {code(change.name)}{why}.{lost}\n"
 
 
 def _models(preview: Preview) -> Iterator[Block | Fixed]:
     if not preview.models:
         return
-    drawn = picture.flowchart(preview.models)
-    rows = [Item(text=_model_row(model)) for model in preview.models]
-    yield Fixed(text=f"\n#### Models\n\n{_others(preview.unchanged_models)}")
-    if drawn:
-        yield Block(
-            what=f"pictures of {code(preview.stack)}",
-            importance=_IMPORTANCE.index("pictures"),
-            items=[Item(text=f"```mermaid\n{drawn}\n```\n\n")],
-        )
-    yield Block(
-        what=f"models of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("models"),
-        head="| model | | traffic before | traffic after |\n|---|---|---|---|\n",
-        items=rows,
-    )
-    yield Block(
-        what=f"changes of pods of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("pods"),
-        head="\n",
-        items=[
-            Item(text=f"- the pods of {code(model.name)} {code(server.version)}: {_few(server.differences)}\n")
-            for model in preview.models
-            for server in model.servers
-        ],
-    )
+    others = f"{_unchanged(preview.unchanged_models, 'other model')}\n\n" if preview.unchanged_models else ""
+    yield Fixed(text=f"\n#### Models\n\n{others}")
+    if drawn := _flowchart(preview.models):
+        yield _block(preview, "flowcharts", [f"```mermaid\n{drawn}\n```\n\n"])
+    rows = [
+        f"| {cell(model.name)} | {_happening(model)} | {_traffic(model.before)} | {_traffic(model.after)} |\n"
+        for model in preview.models
+    ]
+    yield _block(preview, "models", rows, head="| model | | traffic before | traffic after |\n|---|---|---|---|\n")
+    pods = [
+        f"- pods of {code(model.name)} {code(server.version)}: {_few(server.differences)}\n"
+        for model in preview.models
+        for server in model.servers
+    ]
+    yield _block(preview, "changes of pods", pods, head="\n")
 
 
-def _others(count: int) -> str:
-    if not count:
-        return ""
-    return f"{count} other model{'s stay as they are' if count > 1 else ' stays as it is'}.\n\n"
-
-
-def _model_row(model: ModelChange) -> str:
-    return f"| {cell(model.name)} | {happening(model)} | {_traffic(model.before)} | {_traffic(model.after)} |\n"
-
-
-def happening(model: ModelChange) -> str:
-    """What happens to a model, in a few words; in it only versions are of others' making."""
+def _happening(model: ModelChange) -> str:
+    """Summary of a model's change."""
     if not model.moves_traffic:
-        return "other settings of its pods"
+        return "pod settings change"
     if not model.before:
         return "first deployment"
     if not model.after:
         return "**removed**: requests get 404"
-    return _other_versions(*({share.version for share in shares} for shares in (model.before, model.after)))
-
-
-def _other_versions(before: set[str], after: set[str]) -> str:
+    before, after = ({share.version for share in shares} for shares in (model.before, model.after))
     if len(before) == len(after) == 1 and before != after:
         (old,), (new,) = before, after
         return f"{'rollback' if older_first(new) < older_first(old) else 'new version'}: {cell(old)} → {cell(new)}"
-    if added := sorted(after - before, key=older_first):
-        return f"{'canary' if before & after else 'new versions'}: {_cells(added)} comes"
-    if gone := sorted(before - after, key=older_first):
-        return f"{_cells(gone)} goes"
-    return "traffic moves"
+    if added := after - before:
+        return f"{'canary' if before & after else 'new versions'}: {_cells(added)} added"
+    return f"{_cells(before - after)} removed" if before - after else "traffic shifts"
 
 
 def _cells(versions: Iterable[str]) -> str:
-    return ", ".join(cell(version) for version in versions)
+    return ", ".join(cell(version) for version in sorted(versions, key=older_first))
 
 
 def _traffic(shares: Sequence[Share]) -> str:
-    return ", ".join(f"{cell(share.version)} {picture.percent(share)}" for share in shares) or "none"
+    return ", ".join(f"{cell(share.version)} {_percent(share)}" for share in shares) or "none"
+
+
+def _percent(share: Share | None) -> str:
+    if share is None:
+        return "none"
+    return "mirrored" if share.shadow else f"{share.percent:g} %"
+
+
+def _flowchart(models: Sequence[ModelChange]) -> str:
+    """Mermaid flowchart of the models whose traffic changes, as many as a small one holds; empty if there is none."""
+    text = "flowchart LR"
+    for number, model in enumerate([each for each in models if each.moves_traffic][:MOST_DRAWN]):
+        longer = "\n".join([text, *_arrows(f"m{number}", model)])
+        if len(longer) >= MOST_CHARACTERS:
+            break
+        text = longer
+    return text if "\n" in text else ""
+
+
+def _arrows(node: str, model: ModelChange) -> Iterator[str]:
+    before, after = ({share.version: share for share in shares} for shares in (model.before, model.after))
+    yield f"    {node}({label(model.name)})"
+    for number, version in enumerate(sorted({*before, *after}, key=older_first)):
+        old, new = before.get(version), after.get(version)
+        # Dotted: clients get no answers from this version.
+        line = "-->" if new and new.percent else "-.->"
+        moved = _percent(new) if old == new else f"{_percent(old)} → {_percent(new)}"
+        # Not only the version: Mermaid takes "1. x" for a list.
+        called = f"version {version}" + (", new" if old is None else ", removed" if new is None else "")
+        yield f"    {node} {line}|{label(moved)}| {node}v{number}[{label(called)}]"
 
 
 def _components(preview: Preview) -> Block:
-    groups: dict[str, list[Change]] = {}
+    groups: defaultdict[str, list[Change]] = defaultdict(list)
     for change in preview.changes:
-        groups.setdefault(change.component, []).append(change)
-    # What belongs to models comes last: they have a part of their own.
+        groups[change.component].append(change)
+    # Components of models come last: the table of models covers them.
     ordered = sorted(groups, key=lambda name: (name in _OF_MODELS, name))
-    return Block(
-        what=f"components of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("components"),
+    perhaps = sum(
+        change.operation == "update" and all(each.new == UNKNOWN for each in change.differences)
+        for change in preview.changes
+    )
+    depends = "update depends" if perhaps == 1 else "updates depend"
+    unknown = f" {perhaps} {depends} on values known only after apply." if perhaps else ""
+    return _block(
+        preview,
+        "components",
+        [_component_row(name, groups[name]) for name in ordered],
         head="\n#### Infrastructure\n\n| component | create | update | replace | delete | what |\n"
         "|---|--:|--:|--:|--:|---|\n",
-        items=[Item(text=_component_row(name, groups[name])) for name in ordered],
-        foot=f"\n{_staying(preview.unchanged)}{_perhaps(preview.changes)}\n",
+        foot=f"\n{_unchanged(preview.unchanged, 'resource')}{unknown}\n",
     )
 
 
 def _component_row(name: str, changes: Sequence[Change]) -> str:
-    counts = Counter(change.operation for change in changes)
-    numbers = [
-        counts["create"] + counts["import"],
-        counts["update"],
-        counts["replace"],
-        counts["delete"] + counts["forget"],
-    ]
-    kinds = ", ".join(f"{count} {cell(kind)}" for kind, count in _counted(change.kind for change in changes))
-    return f"| {cell(name) if name else 'outside'} | {' | '.join(str(n or '') for n in numbers)} | {kinds} |\n"
+    counts = [sum(change.operation in column for change in changes) or "" for column in COLUMNS]
+    return f"| {cell(name) if name else 'none'} | {' | '.join(map(str, counts))} | {_kinds(changes)} |\n"
 
 
-def _resources(count: int) -> str:
-    return f"{count} resource{'' if count == 1 else 's'}"
+def _kinds(changes: Iterable[Change]) -> str:
+    counted = Counter(change.kind for change in changes)
+    return ", ".join(f"{count} {cell(kind)}" for kind, count in sorted(counted.items()))
 
 
-def _staying(count: int) -> str:
-    return f"{_resources(count)} {'stays as it is' if count == 1 else 'stay as they are'}."
-
-
-def _perhaps(changes: Iterable[Change]) -> str:
-    count = sum(
-        change.operation == "update" and all(each.new == UNKNOWN for each in change.differences) for change in changes
-    )
-    if not count:
-        return ""
-    return f" Of {count} update{'s' if count > 1 else ''} it is known only later whether anything changes."
+def _unchanged(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'} unchanged."
 
 
 def _costs(preview: Preview) -> Block:
     before, after = (sum(getattr(cost, side) for cost in preview.costs) for side in ("before", "after"))
-    uncounted = f" No figure for {', '.join(preview.without_figure)}." if preview.without_figure else ""
-    return Block(
-        what=f"costs of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("costs"),
-        head="\n#### Costs\n\n| US dollars a month | before | after | change | by |\n|---|--:|--:|--:|---|\n",
-        items=[Item(text=_cost_row(cost)) for cost in preview.costs],
-        foot=f"| **together** | {money(before)} | {money(after)} | **{signed(after - before)}** | |\n\n"
-        f"An estimate for {HOURS} hours in {REGION} by the price lists of 2026, without discounts and taxes; other "
-        f"regions differ. What is paid by use is not in it.{uncounted}\n",
+    uncounted = f" No estimate for {', '.join(preview.without_figure)}." if preview.without_figure else ""
+    return _block(
+        preview,
+        "costs",
+        [_cost_row(cost) for cost in preview.costs],
+        head="\n#### Costs\n\n| USD per month | before | after | change | basis |\n|---|--:|--:|--:|---|\n",
+        foot=f"| **total** | {_money(before)} | {_money(after)} | **{signed(after - before)}** | |\n\n"
+        f"Estimate for {HOURS} hours in {REGION} at 2026 list prices, without discounts and taxes. Prices vary by "
+        f"region. Usage-based charges are not included.{uncounted}\n",
     )
 
 
 def _cost_row(cost: Cost) -> str:
-    figures = f"{money(cost.before)} | {money(cost.after)} | {signed(cost.after - cost.before)}"
+    figures = f"{_money(cost.before)} | {_money(cost.after)} | {signed(cost.after - cost.before)}"
     return f"| {cost.what} | {figures} | {cost.basis} |\n"
 
 
+def _money(amount: float) -> str:
+    """Whole dollars; amounts below one dollar with cents."""
+    return f"{amount:,.0f}" if abs(amount) >= 1 or not amount else f"{amount:.2f}"
+
+
+def signed(amount: float) -> str:
+    """An amount of money with its sign."""
+    return f"+{_money(amount)}" if amount > 0 else _money(amount)
+
+
 def _full_diff(preview: Preview) -> Block:
-    changes = diff.in_order(preview.changes)
-    items = [_diff_item(change) for change in changes]
-    mark = fence(line for item in items for line in item.text.splitlines())
-    return Block(
-        what=f"changes in the full diff of {code(preview.stack)}",
-        importance=_IMPORTANCE.index("diff"),
-        importance_of_length=_IMPORTANCE.index("properties"),
-        head=f"\n<details><summary>Full diff: {_resources(len(changes))}</summary>\n\n{mark}diff\n",
-        items=items,
+    changes = preview.sorted_changes
+    titles = [f"{visible(change.title)}\n" for change in changes]
+    items = [
+        title + "".join(f"{visible(line)}\n" for line in change.lines())
+        for title, change in zip(titles, changes, strict=True)
+    ]
+    mark = fence(items)
+    resources = f"{len(changes)} resource{'' if len(changes) == 1 else 's'}"
+    return _block(
+        preview,
+        "changes in the full diff",
+        items,
+        short=titles,
+        head=f"\n<details><summary>Full diff: {resources}</summary>\n\n{mark}diff\n",
         foot=f"{mark}\n\n</details>\n",
     )
-
-
-def _diff_item(change: Change) -> Item:
-    title = visible(diff.title(change))
-    lines = [title, *(visible(line) for line in diff.properties(change))]
-    return Item(text="".join(f"{line}\n" for line in lines), short=f"{title}\n")
 
 
 def _few(differences: Sequence[Difference]) -> str:
@@ -282,16 +279,3 @@ def _few(differences: Sequence[Difference]) -> str:
 
 def _value(value: str | None) -> str:
     return "*not set*" if value is None else f"*{UNKNOWN}*" if value == UNKNOWN else code(value)
-
-
-def _counted(kinds: Iterable[str]) -> list[tuple[str, int]]:
-    return sorted(Counter(kinds).items())
-
-
-def money(amount: float) -> str:
-    """Whole dollars; of less than one, cents."""
-    return f"{amount:,.0f}" if abs(amount) >= 1 or not amount else f"{amount:.2f}"
-
-
-def signed(amount: float) -> str:
-    return f"+{money(amount)}" if amount > 0 else money(amount)

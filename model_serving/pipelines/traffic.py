@@ -1,4 +1,4 @@
-"""Which versions of the models get how much of the traffic, read from the routes that a preview shows."""
+"""Traffic shares of the models' versions, read from the HTTPRoutes of a stack."""
 
 from __future__ import annotations
 
@@ -6,67 +6,46 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import semver
 
+from model_serving.catalog.releases import order
 from model_serving.pipelines.changes import Change, ModelChange, Server, Share
-from model_serving.pipelines.values import UNKNOWN, text_of
+from model_serving.pipelines.costs import DEPLOYMENT
+from model_serving.pipelines.values import UNKNOWN, Inputs, Resource, text_of
 
 HTTP_ROUTE: Final = re.compile(r"kubernetes:gateway\.networking\.k8s\.io/[^:]+:HTTPRoute")
 _PATH: Final = re.compile(r"/mlapi/v2/models/([^/]+)(?:/versions/([^/]+))?")
-"""The paths of components/route.py: a model's own, and that of one version."""
+"""The paths of components/route.py: of a model, and of one of its versions."""
 _MODEL_LABEL: Final = "app.kubernetes.io/name"
 _VERSION_LABEL: Final = "app.kubernetes.io/version"
-SERVER: Final = "ModelServer"
-
-Inputs = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """An HTTPRoute before and after; None where it is not there."""
-
-    old: Inputs | None
-    new: Inputs | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerChange:
-    """What becomes of the pods of one version, with the labels that say which."""
-
-    change: Change
-    labels: Mapping[str, str]
-
-
-def models(routes: Iterable[Route], servers: Iterable[ServerChange]) -> tuple[tuple[ModelChange, ...], int]:
-    """What happens to the models.
+def models(
+    resources: Sequence[Resource], changes: Iterable[tuple[Resource, Change]]
+) -> tuple[tuple[ModelChange, ...], int]:
+    """The models that change, and the number of the others.
 
     Args:
-        routes: all of the stack, those that stay as they are, too.
-        servers: changes of the Deployments.
-
-    Returns:
-        The models to which something happens, and the number of the others.
+        resources: of the whole stack, unchanged ones as well.
+        changes: of these resources.
     """
-    known = [*routes]
-    before, after = shares(each.old for each in known), shares(each.new for each in known)
-    changed = _changed_servers(servers)
-    found = [
-        ModelChange(
-            name=name,
-            before=before.get(name, ()),
-            after=after.get(name, ()),
-            servers=tuple(each for each in changed[name] if _stays(each, before.get(name, ()), after.get(name, ()))),
-        )
-        for name in sorted({*before, *after})
-    ]
+    routes = [each for each in resources if HTTP_ROUTE.fullmatch(each.token)]
+    before, after = shares(each.old for each in routes), shares(each.new for each in routes)
+    servers = _servers(changes)
+    found = []
+    for name in sorted({*before, *after}):
+        sides = before.get(name, ()), after.get(name, ())
+        old, new = ({share.version for share in side} for side in sides)
+        changed = tuple(server for server in servers[name] if server.version in old & new)
+        found.append(ModelChange(name=name, before=sides[0], after=sides[1], servers=changed))
     different = tuple(each for each in found if each.moves_traffic or each.servers)
     return different, len(found) - len(different)
 
 
 def shares(routes: Iterable[Inputs | None]) -> dict[str, tuple[Share, ...]]:
-    """Model -> its versions, from the oldest to the newest."""
+    """Model -> its versions, oldest first."""
     shared: dict[str, _Rule] = {}
     services: defaultdict[str, dict[str, str]] = defaultdict(dict)
     pinned: defaultdict[str, set[str]] = defaultdict(set)
@@ -83,22 +62,19 @@ def shares(routes: Iterable[Inputs | None]) -> dict[str, tuple[Share, ...]]:
 
 
 def older_first(version: str) -> tuple[bool, semver.Version, str]:
-    """Sorts versions as the catalogue does; one that is none stands first."""
-    try:
-        parsed = semver.Version.parse(version.removeprefix("v"), optional_minor_and_patch=True)
-    except ValueError:
-        return False, semver.Version(0), version
-    return True, parsed, version
+    """Sort key of versions; invalid ones come first."""
+    parsed = order(version)
+    return parsed is not None, parsed or semver.Version(0), version
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
-    """One rule of an HTTPRoute.
+    """A rule of an HTTPRoute.
 
     Attributes:
-        version: the one that is asked for, by path or header; None if the weights decide.
+        version: requested by path or header; None if the weights decide.
         backends: Services with their weights.
-        copies: Services that get a copy.
+        copies: Services that get copies of the requests.
     """
 
     model: str
@@ -117,23 +93,23 @@ def _rules(route: Inputs) -> Iterator[_Rule]:
                     model=found[1],
                     version=header or found[2],
                     by_header=header is not None,
-                    backends=[_backend(each) for each in rule.get("backendRefs", ())],
+                    backends=[(_name(each), float(each.get("weight", 1))) for each in rule.get("backendRefs", ())],
                     copies=[
-                        text_of(each["requestMirror"]["backendRef"].get("name", ""))
+                        _name(each["requestMirror"]["backendRef"])
                         for each in rule.get("filters", ())
                         if each.get("type") == "RequestMirror"
                     ],
                 )
 
 
-def _backend(reference: Inputs) -> tuple[str, float]:
-    return text_of(reference.get("name", "")), float(reference.get("weight", 1))
+def _name(reference: Inputs) -> str:
+    return text_of(reference.get("name", ""))
 
 
 def _shares(rule: _Rule, versions: Mapping[str, str], answering: set[str]) -> tuple[Share, ...]:
     names = [versions.get(service, service) for service, _ in rule.backends]
     if any(service == UNKNOWN for service, _ in rule.backends) and len(answering) == len(names):
-        # The program lists them from the oldest to the newest.
+        # The program lists the backends oldest first.
         names = sorted(answering, key=older_first)
     total = sum(weight for _, weight in rule.backends) or 1.0
     found = [
@@ -144,16 +120,14 @@ def _shares(rule: _Rule, versions: Mapping[str, str], answering: set[str]) -> tu
     return tuple(sorted(found, key=lambda share: older_first(share.version)))
 
 
-def _changed_servers(servers: Iterable[ServerChange]) -> defaultdict[str, list[Server]]:
+def _servers(changes: Iterable[tuple[Resource, Change]]) -> defaultdict[str, list[Server]]:
+    """Model -> changes of its pods."""
     found: defaultdict[str, list[Server]] = defaultdict(list)
-    for each in servers:
-        if each.change.component == SERVER and each.change.operation in ("update", "replace"):
-            version = each.labels.get(_VERSION_LABEL, each.change.name)
-            differences = tuple(one for one in each.change.differences if not one.path.startswith("metadata."))
-            if differences:
-                found[each.labels.get(_MODEL_LABEL, "")].append(Server(version=version, differences=differences))
+    for resource, change in changes:
+        is_server = (change.token, change.component) == (DEPLOYMENT, "ModelServer")
+        differences = tuple(each for each in change.differences if not each.path.startswith("metadata."))
+        if is_server and change.operation in ("update", "replace") and differences:
+            labels = (resource.new or resource.old or {}).get("metadata", {}).get("labels", {})
+            version = labels.get(_VERSION_LABEL, change.name)
+            found[labels.get(_MODEL_LABEL, "")].append(Server(version=version, differences=differences))
     return found
-
-
-def _stays(server: Server, before: tuple[Share, ...], after: tuple[Share, ...]) -> bool:
-    return all(server.version in {share.version for share in shares} for shares in (before, after))

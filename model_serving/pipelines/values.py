@@ -1,25 +1,25 @@
-"""What differs between two states of a resource, in texts that a person can read and that tell no secret."""
+"""Differences between two states of a resource, as readable texts without secrets."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from model_serving.pipelines.redact import MARK
+from model_serving.pipelines.redact import MARK, SIGNATURE
 
 LONGEST: Final = 160
-"""Characters of a value that are shown; what is meant to be compared is seldom longer."""
+"""Characters shown of a value."""
 _CONTEXT: Final = 24
-"""Characters before the first difference of two long values that are shown of both."""
-UNKNOWN: Final = "known after the update"
+"""Characters shown before the first difference of two long values."""
+UNKNOWN: Final = "known after apply"
 FILE: Final = "file"
 
-_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker, pulumi/pulumi sdk/go/common/resource/sig
 _UNKNOWNS: Final = frozenset(
     {
@@ -32,13 +32,23 @@ _UNKNOWNS: Final = frozenset(
         "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",  # object
     }
 )
-"""What stands for a value that is not known yet, by its type: pulumi/pulumi sdk/go/common/resource/plugin/rpc.go."""
+"""Placeholders of values not known yet, by type: pulumi/pulumi sdk/go/common/resource/plugin/rpc.go."""
 _HIDDEN: Final = frozenset({"kubectl.kubernetes.io/last-applied-configuration"})
-"""Keys under which kubectl writes all of a resource once more."""
+"""Annotations in which kubectl repeats the whole resource."""
 _HIDDEN_IN_SECRETS: Final = _HIDDEN | {"data", "stringData", "binaryData", "annotations"}
-"""Fields of a Kubernetes Secret, whatever the program calls secret."""
+"""Fields of a Kubernetes Secret, hidden even if the program does not mark them as secret."""
 
 Path = tuple[str, ...]
+Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """Arguments of a resource before and after the update; None where it does not exist."""
+
+    token: str
+    old: Inputs | None
+    new: Inputs | None
 
 
 class _ItemName(str):
@@ -48,13 +58,13 @@ class _ItemName(str):
 
 
 class Difference(BaseModel):
-    """One property that changes.
+    """A property that changes.
 
     Attributes:
-        path: from the resource down, e.g. ``spec.replicas`` or ``spec.containers[mlserver].image``.
-        old: None if it is not there before.
-        new: None if it is not there afterwards.
-        forces: whether this change takes another resource.
+        path: e.g. ``spec.replicas`` or ``spec.containers[mlserver].image``.
+        old: None if it is added.
+        new: None if it is removed.
+        forces: whether this change needs a new resource.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,11 +76,11 @@ class Difference(BaseModel):
 
 
 class Comparison:
-    """Compares what the engine says of one resource.
+    """Compares the states of one resource.
 
     Args:
         token: the resource's type.
-        redact: takes out what may not be shown; it gets whole values, before they are shortened.
+        redact: removes secrets; it gets whole values, before they are shortened.
     """
 
     def __init__(self, token: str, redact: Callable[[str], str]) -> None:
@@ -79,9 +89,9 @@ class Comparison:
         self._redact = redact
 
     def differences(self, metadata: Mapping[str, Any]) -> Iterator[Difference]:
-        """What changes, from the metadata of a step, every place once.
+        """The differences in the metadata of a step, each path once.
 
-        A provider may say itself where; what it does not say is found by comparing the arguments.
+        The paths are the provider's; if it names none, the arguments are compared.
         """
         old, new = metadata.get("old") or {}, metadata.get("new") or {}
         before, after = old.get("inputs") or {}, new.get("inputs") or {}
@@ -89,46 +99,41 @@ class Comparison:
         for place, detail in (metadata.get("detailedDiff") or {}).items():
             path, forces = parsed(place), detail["diffKind"].endswith("-replace")
             source = before if detail.get("inputDiff") else old.get("outputs") or {}
-            for found in self._below(path, _at(source, path), _at(after, path), forces=forces, named=True):
+            sides = _at(source, path), _at(after, path)
+            # Two secrets look the same, and so do values that only the provider computes.
+            for leaf in [*_leaves(path, *sides)] or [(path, *sides)]:
+                found = self._difference(*leaf, forces=forces)
                 if found.path not in seen:
                     seen.add(found.path)
                     yield found
         if not metadata.get("detailedDiff") and new:
-            yield from self._below((), before, after, forces=False)
+            yield from (self._difference(*leaf) for leaf in _leaves((), before, after))
 
-    def _below(self, path: Path, old: Any, new: Any, *, forces: bool, named: bool = False) -> Iterator[Difference]:
-        """The leaves that differ; ``named`` is a place that the provider names, which is shown in any case."""
-        found = list(_leaves(path, old, new))
-        if not found and named:
-            # Two secrets look the same, and so do values that only the provider computes.
-            found = [(path, old, new)]
-        for place, before, after in found:
-            shown = self._shown(place, before), self._shown(place, after)
-            yield Difference(
-                path=self._redact(written(place)), old=shortened(*shown), new=shortened(*reversed(shown)), forces=forces
-            )
+    def _difference(self, path: Path, old: Any, new: Any, *, forces: bool = False) -> Difference:
+        before, after = self._shown(path, old), self._shown(path, new)
+        return Difference(
+            path=self._redact(written(path)), old=shortened(before, after), new=shortened(after, before), forces=forces
+        )
 
     def _shown(self, path: Path, value: Any) -> str | None:
         if value is None:
             return None
-        if not self._hidden.isdisjoint(path):
-            return MARK
-        return self._redact(text_of(value))
+        return self._redact(text_of(value)) if self._hidden.isdisjoint(path) else MARK
 
 
 def text_of(value: Any) -> str:
-    """A value as text; nothing of a secret."""
+    """A value as text; secrets become a mark."""
     if isinstance(value, str):
         if value in _UNKNOWNS:
             return UNKNOWN
-        # Settings of a provider are JSON in a string, with the secrets in it marked.
-        return MARK if _SIGNATURE in value else value
+        # A provider's settings are JSON in a string, with marked secrets.
+        return MARK if SIGNATURE in value else value
     opened = _open(value)
     return opened if isinstance(opened, str) else json.dumps(opened, ensure_ascii=False, sort_keys=True)
 
 
 def shortened(text: str | None, other: str | None) -> str | None:
-    """A long text around the place where it differs from the other one."""
+    """The part of a long text around its first difference from another one."""
     if text is None or len(text) <= LONGEST:
         return text
     same = next((at for at, pair in enumerate(zip(text, other or "", strict=False)) if len({*pair}) > 1), 0)
@@ -144,7 +149,7 @@ def parsed(place: str) -> Path:
 
 
 def written(path: Path) -> str:
-    """A path as a person writes it."""
+    """A path as people write it."""
     text = ""
     for part in path:
         if part.isdecimal() or isinstance(part, _ItemName):
@@ -157,65 +162,51 @@ def written(path: Path) -> str:
 
 
 def _leaves(path: Path, old: Any, new: Any) -> Iterator[tuple[Path, Any, Any]]:
-    """The deepest places at which two values differ."""
-    if _is_opaque(old) or _is_opaque(new):
-        children: Mapping[str, tuple[Any, Any]] = {}
-    else:
-        children = _children(old, new)
-    if children:
-        for key, (before, after) in children.items():
-            yield from _leaves((*path, key), before, after)
+    """The deepest paths at which two values differ, with both values."""
+    if children := _children(old, new):
+        for key, sides in children.items():
+            yield from _leaves((*path, key), *sides)
     elif old != new:
         yield path, old, new
 
 
 def _children(old: Any, new: Any) -> Mapping[str, tuple[Any, Any]]:
-    """What is one level deeper on both sides; nothing if there is no level that they share."""
-    if _is(dict, old, new):
+    """The values one level deeper on both sides; none if the two are not both mappings or both lists."""
+    sides = [side for side in (old, new) if side is not None]
+    if any(_is_opaque(side) for side in sides):
+        return {}
+    if all(isinstance(side, dict) for side in sides):
         before, after = old or {}, new or {}
         keys = [key for key in sorted({*before, *after}) if not key.startswith("__")]
-        return {key: (before.get(key), after.get(key)) for key in keys}
-    if _is(list, old, new):
-        # In and out of a list, an item has a name for whoever reads, and a number that shifts.
-        before, after = _named(old), _named(new)
-        if before is not None and after is not None:
-            keys = list(dict.fromkeys([*before, *after]))
-            return {key: (before.get(key), after.get(key)) for key in keys}
-        pairs = zip_longest(_items(old), _items(new))
-        return {str(index): pair for index, pair in enumerate(pairs)}
-    return {}
+    elif all(isinstance(side, list) for side in sides):
+        before, after = _named(old or []), _named(new or [])
+        if before is None or after is None:
+            return {str(index): pair for index, pair in enumerate(zip_longest(old or [], new or []))}
+        keys = [*dict.fromkeys([*before, *after])]
+    else:
+        return {}
+    return {key: (before.get(key), after.get(key)) for key in keys}
 
 
-def _is(kind: type, old: Any, new: Any) -> bool:
-    """Whether both are of a kind, or one is and the other is not there."""
-    sides = [side for side in (old, new) if side is not None]
-    return bool(sides) and all(isinstance(side, kind) for side in sides)
-
-
-def _items(value: Any) -> Sequence[Any]:
-    return value or []
-
-
-def _named(value: Any) -> dict[str, Any] | None:
-    """Items by their names; None if one has no name or two have the same."""
-    items = _items(value)
+def _named(items: list[Any]) -> dict[str, Any] | None:
+    """Items by name, which is stable where the index is not; None if a name is missing or not unique."""
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if not all(isinstance(name, str) and name not in _UNKNOWNS for name in names) or len({*names}) != len(names):
         return None
-    # The place says the name already.
+    # The path has the name.
     bare = [{key: value for key, value in item.items() if key != "name"} or item for item in items]
     return {_ItemName(name): item for name, item in zip(names, bare, strict=True)}
 
 
 def _is_opaque(value: Any) -> bool:
-    return isinstance(value, dict) and _SIGNATURE in value
+    return isinstance(value, dict) and SIGNATURE in value
 
 
 def _open(value: Any) -> Any:
-    """A tree without the engine's own marks."""
+    """A tree without the engine's marks."""
     if isinstance(value, dict):
-        if _SIGNATURE in value:
-            return MARK if value[_SIGNATURE] == _SECRET else FILE
+        if SIGNATURE in value:
+            return MARK if value[SIGNATURE] == _SECRET else FILE
         return {key: _open(item) for key, item in value.items() if not key.startswith("__")}
     if isinstance(value, list):
         return [_open(item) for item in value]
@@ -223,7 +214,7 @@ def _open(value: Any) -> Any:
 
 
 def _at(tree: Any, path: Path) -> Any:
-    """What is there; None, as for an explicit null, if nothing is. Within a secret, the secret."""
+    """The value at a path; None if there is none. Within a secret, the secret."""
     for part in path:
         if _is_opaque(tree):
             return tree

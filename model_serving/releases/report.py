@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from model_serving import hosts
 from model_serving.git import Git
-from model_serving.hosts.blocks import Block, Fixed, Item, fit
+from model_serving.hosts.blocks import Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.posting import post
 from model_serving.hosts.runs import Run
@@ -41,8 +41,6 @@ HELP: Final = "compare params, metrics and plots with the branch that a merge re
 LIMIT: Final = 1_000_000
 """Characters, where no site says another limit: GitLab's."""
 COMMIT_CHARACTERS: Final = 12
-FEW: Final = 6
-"""Of what was left out."""
 EXAMPLE: Final = """\
 examples:
   python -m model_serving report --base origin/main                 on a laptop, after training
@@ -174,11 +172,7 @@ def render(compared: Compared, *, run: Run | None = None, limit: int = LIMIT) ->
         _values("Metrics", compared.metrics, compared, importance=5),
         *(report_plots.block(plot, pair, compared.base) for plot, pair in compared.plots),
     ]
-    text, left_out = fit(parts, limit)
-    if left_out:
-        rest = "; ".join(left_out[:FEW]) + ("; …" if len(left_out) > FEW else "")
-        text += f"\nLeft out, because a note may have {limit:,} characters: {rest}. The files have it.\n"
-    return text
+    return fit_note(parts, limit, rest="See the files.")
 
 
 def _unshowable(plots: Sequence[tuple[project.Plot, Pair[Table]]], base: str) -> Sequence[Problem]:
@@ -247,14 +241,14 @@ def _values(title: str, pairs: Sequence[Pair[Values]], compared: Compared, *, im
     is_compared = any(pair.base is not None for pair in pairs)
     same = [key for key, here, before in rows if is_compared and here == before] if title == "Parameters" else []
     items = [
-        Item(text=_row(key, here, before, compared.better.get(key), is_compared=is_compared))
+        _row(key, here, before, compared.better.get(key), is_compared=is_compared)
         for key, here, before in rows
         if key not in same
     ]
     what = title.lower()
     if not items:
         text = f"None of the {len(same)} changes.\n" if same else "There are none.\n"
-        return Block(what=what, importance=importance, head=f"\n### {title}\n\n", items=[Item(text=text)])
+        return Block(what=what, importance=importance, head=f"\n### {title}\n\n", items=[text])
     base = f" {code(compared.base)} | this branch | change |" if is_compared else " this branch |"
     rule = "--:|--:|---|" if is_compared else "--:|"
     return Block(

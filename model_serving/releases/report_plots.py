@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
-from model_serving.hosts.blocks import Block, Item
+from model_serving.hosts.blocks import Block
 from model_serving.hosts.markdown import cell, code, label, prose
 from model_serving.releases.project import Plot
 from model_serving.releases.report_files import Pair, Table, Unreadable
@@ -57,7 +57,7 @@ def _head(plot: Plot) -> str:
 def _lines(plot: Plot, tables: Pair[Table], base: str) -> Block:
     names = [name for name in tables.here.columns if name != plot.x]
     tables.here.column(plot.x)
-    items = [Item(text=_line(plot.x, name, tables, base)) for name in names]
+    items = [_line(plot.x, name, tables, base) for name in names]
     return Block(what=f"lines of {plot.file}", importance=2, head=_head(plot), items=items)
 
 
@@ -142,7 +142,7 @@ def _confusion(plot: Plot, tables: Pair[Table], base: str) -> Block:
     classes = sorted({name for pair in (*here, *(before or ())) for name in pair})
     if len(classes) > CLASSES:
         text = f"{len(classes)} classes, of which {CLASSES} could be shown: not shown.\n"
-        return Block(what=f"classes of {plot.file}", importance=3, head=_head(plot), items=[Item(text=text)])
+        return Block(what=f"classes of {plot.file}", importance=3, head=_head(plot), items=[text])
     head = [
         f"| actual ↓ predicted → | {' | '.join(cell(name) for name in classes)} |",
         f"|---|{'--:|' * len(classes)}",
@@ -159,7 +159,7 @@ def _confusion(plot: Plot, tables: Pair[Table], base: str) -> Block:
         what=f"rows of the matrix of {plot.file}",
         importance=3,
         head=_head(plot) + "\n".join(head) + "\n",
-        items=[Item(text=row) for row in rows],
+        items=rows,
         foot=foot,
     )
 
@@ -190,7 +190,7 @@ def _preview(plot: Plot, tables: Pair[Table], base: str) -> Block:
         what=f"rows of {plot.file}",
         importance=1,
         head=_head(plot) + head,
-        items=[Item(text=row) for row in rows],
+        items=rows,
         foot=f"\n{_told(plot, tables, base)}\n",
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from model_serving.pipelines import costs
-from model_serving.pipelines.costs import Resource
+from model_serving.pipelines.values import Resource
 
 pytestmark = pytest.mark.documents
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "gcp.md").read_text()
@@ -72,4 +72,4 @@ def test_a_new_platform_costs_what_the_documents_say() -> None:
 def test_every_price_names_its_list_and_every_kind_without_one_is_told() -> None:
     assert all(price.source.startswith("https://cloud.google.com/") for price in costs.PRICES.values())
     bucket = Resource(token=BUCKET, old=None, new={})
-    assert costs.without_figure([bucket, AUTOPILOT]) == ("buckets (by use)",)
+    assert costs.without_figure([bucket, AUTOPILOT]) == ("buckets (by usage)",)

@@ -57,7 +57,7 @@ def test_what_the_engine_marks_is_shown_for_what_it_is() -> None:
     assert text_of({"a": {signature: "1b47061264138c4ac30d75fd1eb44270", "plaintext": '"x"'}}) == '{"a": "[secret]"}'
     assert text_of({signature: "c44067f5952c0a294b673a41bacd8c17", "hash": "1"}) == "file"
     assert text_of(f'{{"kubeconfig": {{"{signature}": "1b47061264138c4ac30d75fd1eb44270"}}}}') == "[secret]"
-    assert text_of("04da6b54-80e4-46f7-96ec-b56ff0331ba9") == "known after the update"
+    assert text_of("04da6b54-80e4-46f7-96ec-b56ff0331ba9") == "known after apply"
 
 
 def test_long_values_are_shown_where_they_differ() -> None:

@@ -24,7 +24,7 @@ REFUSED = Preview(
     stack="staging",
     commit=COMMIT,
     outcome="failed",
-    why="A mandatory policy is violated; a deployment would stop at it.",
+    why="A mandatory policy is violated, so a deployment would fail.",
     changes=(Change(operation="delete", kind="Bucket", token=BUCKET, name="data", component="Storage"),),
     violations=(
         Violation(
@@ -112,7 +112,7 @@ def test_a_picture_is_small_and_simple(case: str) -> None:
 def test_a_note_of_everything_stays_within_its_limit_and_says_what_it_left_out(limit: int) -> None:
     text = rendered("first-deployment", limit)
     assert len(note.stale(text, "b" * 40, RUN)) <= limit
-    assert "Left out, because a note may have" in text
+    assert "Left out because notes are limited to" in text
     assert "full diff" in text.rpartition("Left out")[2]
     assert text.count("<details>") == text.count("</details>") == len(_diffs(text))
     assert text.count("```") % 2 == 0
@@ -183,6 +183,6 @@ def test_what_happens_to_a_model_is_said_in_a_few_words() -> None:
     assert happening({"1.0": 100}, {}) == "**removed**: requests get 404"
     assert happening({"1.9": 100}, {"1.10": 100}) == "new version: `1.9` → `1.10`"
     assert happening({"1.10": 100}, {"1.9": 100}) == "rollback: `1.10` → `1.9`"
-    assert happening({"1.0": 100}, {"1.0": 90, "1.1": 10}) == "canary: `1.1` comes"
-    assert happening({"1.0": 90, "1.1": 10}, {"1.0": 50, "1.1": 50}) == "traffic moves"
-    assert happening({"1.0": 50, "1.1": 50}, {"1.1": 100}) == "`1.0` goes"
+    assert happening({"1.0": 100}, {"1.0": 90, "1.1": 10}) == "canary: `1.1` added"
+    assert happening({"1.0": 90, "1.1": 10}, {"1.0": 50, "1.1": 50}) == "traffic shifts"
+    assert happening({"1.0": 50, "1.1": 50}, {"1.1": 100}) == "`1.0` removed"

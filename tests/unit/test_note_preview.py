@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from model_serving.pipelines import preview
-from model_serving.pipelines.changes import Change, Difference, Preview, Violation
+from model_serving.pipelines.changes import Change, Preview, Violation
+from model_serving.pipelines.values import Difference
 
 PROJECT = Path(__file__).resolve().parents[2]
 FORKED = {

@@ -79,7 +79,7 @@ def test_an_older_pipeline_marks_nothing(place: Place) -> None:
 
 
 def test_the_same_commit_again_marks_nothing(place: Place) -> None:
-    assert "this very commit" in pending.mark(place.make(101, OLD))
+    assert "already about this commit" in pending.mark(place.make(101, OLD))
     assert not place.server.calls(place.change)
 
 
@@ -124,4 +124,4 @@ def test_a_laptop_has_no_note(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     for name in ("CI_API_V4_URL", "GITHUB_API_URL"):
         monkeypatch.delenv(name, raising=False)
     assert pending.run(argparse.Namespace()) == 0
-    assert "no job of GitLab or GitHub" in capsys.readouterr().out
+    assert "Not a job of GitLab or GitHub" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model_serving import __main__ as command_line
 from model_serving.hosts import PREVIEW, Site
 from model_serving.hosts.access import Patience
 from model_serving.hosts.posting import post
@@ -151,7 +152,7 @@ def test_a_folder_becomes_a_note_that_fits(place: Place, tmp_path: Path, monkeyp
 
 
 def test_a_path_that_leads_nowhere_is_the_callers_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.run(argparse.Namespace(path=tmp_path / "missing")) == 1
+    assert command_line.main(["post", str(tmp_path / "missing")]) == 1
     assert "preview --stack STACK --out" in capsys.readouterr().err
 
 

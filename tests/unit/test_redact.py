@@ -16,7 +16,7 @@ from model_serving.pipelines.redact import MARK, Redactor, SecretsUnreadable
 
 SECRET = "pä'ss \"w<o>rd&/+1?"  # noqa: S105 - it is planted
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nEFAASCBKcwggSjAgEA\n-----END PRIVATE KEY-----\n"
-MARKED = {redact._SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
+MARKED = {redact.SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
 
 
 @pytest.mark.parametrize(
