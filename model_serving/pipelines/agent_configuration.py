@@ -1,40 +1,46 @@
-"""Writes what the GitLab agent may be used for into its file: ``python -m model_serving agent --stack dev``."""
+"""The command ``agent``: writes the GitLab agent's configuration file from a stack's agent section."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Final
 
 from model_serving.pipelines import stacks
-from model_serving.stack import gitlab_agent
+from model_serving.problems import InvalidInput, Problem
+from model_serving.stack import gitlab_agent, settings
 
 NAME: Final = "agent"
-HELP: Final = "write .gitlab/agents/<name>/config.yaml as the stack's agent section says"
+HELP: Final = "write .gitlab/agents/<name>/config.yaml from the stack's agent section"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stack", required=True, help="e.g. dev, whose settings are in stacks/Pulumi.dev.yaml")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file says otherwise")
+    parser.add_argument("--stack", required=True, help="name of the stack, e.g. dev for stacks/Pulumi.dev.yaml")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is out of date")
     parser.epilog = "Example: python -m model_serving agent --stack dev"
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = stacks.read(options.stack)
-    chosen = settings.agent
-    if chosen is None:
-        print(f"stacks/Pulumi.{options.stack}.yaml has no agent section: see docs/agent.md.", file=sys.stderr)
-        return 1
+    stack, chosen = options.stack, stacks.read(options.stack)
+    if chosen.agent is None:
+        raise InvalidInput(
+            [
+                Problem(
+                    file=settings.file_of(stack),
+                    what="model-serving:agent is missing",
+                    consequence="The stack has no GitLab agent to configure.",
+                    remedy="Add the section as described in docs/agent.md.",
+                )
+            ]
+        )
     if options.check:
-        found = [
-            *gitlab_agent.configuration_problems(chosen, stack=options.stack, serving_namespace=settings.namespace)
-        ]
-        print("\n\n".join(map(str, found)), file=sys.stderr, end="\n" if found else "")
-        return int(bool(found))
-    environment = gitlab_agent.environment_of(chosen, options.stack)
-    path = Path(chosen.configuration_path)
+        found = gitlab_agent.configuration_problems(chosen.agent, stack=stack, serving_namespace=chosen.namespace)
+        if problems := [*found]:
+            raise InvalidInput(problems)
+        return 0
+    environment = gitlab_agent.environment_of(chosen.agent, stack)
+    path = Path(chosen.agent.configuration_path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(chosen.configuration_text(options.stack, environment, settings.namespace))
-    print(f"Wrote {path}. GitLab reads it from the default branch of {chosen.project}: commit it there.")
+    path.write_text(chosen.agent.configuration_text(stack, environment, chosen.namespace))
+    print(f"Wrote {path}. GitLab reads it from the default branch of {chosen.agent.project}: commit it there.")
     return 0

@@ -1,8 +1,8 @@
-"""The command ``credentials``: runs a command as the identity that a stack gives to the jobs of a pipeline.
+"""The command ``credentials``: runs a command with the cloud identity of a stack's pipeline jobs.
 
-No key is stored anywhere. GitLab and GitHub sign a token that says which job this is; Google exchanges it for one of a
-service account. Both go through a credential file of Google's own format, which every client of Google reads:
-https://google.aip.dev/auth/4117. On a laptop nothing is changed but the backend: the command runs as who is logged in.
+No key is stored. GitLab and GitHub sign a token that identifies the job, and Google exchanges it for one of a service
+account, through a credential file that all of Google's clients read: https://google.aip.dev/auth/4117. On a laptop only
+the backend is set, and the command runs as the user who is logged in.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,36 +25,36 @@ from model_serving.stack.google import GcpSettings
 from model_serving.stack.settings import Settings
 
 NAME: Final = "credentials"
-HELP: Final = "run a command with the identity and the backend that a stack gives to its jobs"
+HELP: Final = "run a command with the cloud identity and the backend of a stack's jobs"
 EXAMPLE: Final = """\
 example:
   python -m model_serving credentials --stack dev --duty plan -- python -m model_serving preview --stack dev
 
-The stack's gcp and ci sections say which project, provider and backend; --duty says which of the two accounts.
+The gcp and ci sections of the stack set project, provider and backend; --duty selects the service account.
 """
 DUTIES: Final = ("plan", "apply")
 GITLAB_TOKEN: Final = "GOOGLE_ID_TOKEN"  # noqa: S105 - the variable's name
-"""Variable in which a GitLab job finds its token; .gitlab/environments.yml asks for it under this name."""
+"""Variable with the token of a GitLab job, requested in .gitlab/environments.yml."""
 GITHUB_URL: Final = "ACTIONS_ID_TOKEN_REQUEST_URL"
 GITHUB_TOKEN: Final = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - the variable's name
-"""Where a GitHub job with the permission ``id-token: write`` gets a token, and what it shows there."""
+"""Variables with which a GitHub job with the permission ``id-token: write`` requests a token."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("--stack", required=True, help="whose identity")
-    parser.add_argument("--duty", required=True, choices=DUTIES, help="plan reads, apply changes")
-    parser.add_argument("words", nargs="+", metavar="COMMAND", help="what to run, after --")
+    parser.add_argument("--stack", required=True, help="name of the stack")
+    parser.add_argument("--duty", required=True, choices=DUTIES, help="plan may read, apply may change")
+    parser.add_argument("words", nargs="+", metavar="COMMAND", help="command to run, after --")
 
 
 def run(options: argparse.Namespace) -> int:
     environment = environment_of(stacks.read(options.stack), stack=options.stack, duty=options.duty, environ=os.environ)
-    # In place of this process: signals reach the command itself, once.
-    os.execvpe(options.words[0], options.words, os.environ | environment)  # noqa: S606 - it is what was asked for
+    # Replaces this process, so that signals reach the command once.
+    os.execvpe(options.words[0], options.words, os.environ | environment)  # noqa: S606 - the user's own command
 
 
 def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What a command needs besides the environment of the job; files go into a folder that ends with the job.
+    """Variables that a command needs in addition to those of the job; their files go with the job.
 
     Args:
         chosen: the stack's settings.
@@ -64,45 +65,47 @@ def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[
     Raises:
         InvalidInput: with everything that the stack file lacks.
     """
-    here = hosts.here(environ)
+    here, site = hosts.here(environ), _site(environ)
     if here and here.is_fork:
-        # Its jobs run what its author wrote; the preview says that there is none.
+        # Its jobs run code of its author; the preview reports the missing identity.
         return {}
-    if problems := _missing(chosen, stack=stack, environ=environ):
+    if site and (problems := [*_missing(chosen, site, stack=stack, environ=environ)]):
         raise InvalidInput(problems)
     environment = {"PULUMI_BACKEND_URL": backend} if (backend := backend_of(chosen)) else {}
-    if chosen.gcp is None or not (site := _site(environ)):
+    if chosen.gcp is None or not site:
         return environment
     folder = _folder(environ)
-    file = folder / "google.json"
-    file.touch(mode=0o600)
-    content = credential_file(
-        audience=provider_of(chosen, site),
-        account=f"{chosen.gcp.name}-{duty}@{chosen.gcp.project}.iam.gserviceaccount.com",
-        source=_source(chosen, site, environ, folder),
-    )
-    file.write_text(json.dumps(content))
+    account = f"{chosen.gcp.name}-{duty}@{chosen.gcp.project}.iam.gserviceaccount.com"
+    impersonation = f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
+    content = {
+        "type": "external_account",
+        "audience": provider_of(chosen, site),
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": "https://sts.googleapis.com/v1/token",
+        "service_account_impersonation_url": impersonation,
+        "credential_source": _source(chosen, site, environ, folder),
+    }
     return environment | {
-        "GOOGLE_APPLICATION_CREDENTIALS": str(file),
-        # Without it Google's client asks the metadata server of a machine that is not Google's.
+        "GOOGLE_APPLICATION_CREDENTIALS": _private(folder / "google.json", json.dumps(content)),
+        # Without it, Google's client asks a metadata server that does not exist on other clouds.
         "GOOGLE_CLOUD_PROJECT": chosen.gcp.project,
         "DOCKER_CONFIG": _docker(chosen.gcp, folder),
     }
 
 
 def backend_of(chosen: Settings) -> str:
-    """PULUMI_BACKEND_URL of the stack's jobs; empty if the stack does not say."""
+    """PULUMI_BACKEND_URL of the stack's jobs; empty if it is not set."""
     if chosen.ci and chosen.ci.backend:
         return chosen.ci.backend
     return f"gs://{chosen.gcp.state.bucket}" if chosen.gcp and chosen.gcp.state else ""
 
 
 def provider_of(chosen: Settings, site: str) -> str:
-    """Full name of the identity provider, which is the audience of a job's token; empty if the stack lacks it.
+    """Full name of the identity provider, the audience of a job's token; empty if the stack lacks its parts.
 
     Args:
         chosen: the stack's settings.
-        site: gitlab or github, which is the provider's id as well, see components/google/identity.py.
+        site: gitlab or github, also the provider's id in components/google/identity.py.
     """
     if not chosen.gcp or not chosen.ci or not chosen.ci.project_number:
         return ""
@@ -113,85 +116,50 @@ def provider_of(chosen: Settings, site: str) -> str:
     )
 
 
-def credential_file(*, audience: str, account: str, source: Mapping[str, Any]) -> dict[str, Any]:
-    """What a client of Google reads.
-
-    Args:
-        audience: name of the identity provider.
-        account: email of the service account that is acted as.
-        source: where the client finds the token of the job.
-    """
-    return {
-        "type": "external_account",
-        "audience": audience,
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": "https://sts.googleapis.com/v1/token",
-        "service_account_impersonation_url": (
-            f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
-        ),
-        "credential_source": dict(source),
-    }
-
-
 def _site(environ: Mapping[str, str]) -> str:
     if environ.get("GITLAB_CI"):
         return "gitlab"
     return "github" if environ.get("GITHUB_ACTIONS") else ""
 
 
-def _missing(chosen: Settings, *, stack: str, environ: Mapping[str, str]) -> list[Problem]:
-    """What the stack does not say, and the job needs."""
-    site = _site(environ)
-    if not site:
-        return []
-    gaps: list[tuple[str, str, str]] = []
+def _missing(chosen: Settings, site: str, *, stack: str, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Settings that a job needs and the stack lacks."""
+    problem = partial(Problem, file=settings.file_of(stack))
     if not backend_of(chosen):
-        gaps.append(
-            (
-                "model-serving:ci.backend is missing, and so is model-serving:gcp.state",
-                "The job does not know where the state is.",
-                "Write the two lines under gcp.state that `make init-gcp` prints, or a backend under ci.",
-            )
+        yield problem(
+            what="model-serving:ci.backend is missing, and so is model-serving:gcp.state",
+            consequence="The job cannot find the state.",
+            remedy="Add the two lines under gcp.state that `make init-gcp` prints, or set a backend under ci.",
         )
-    if chosen.gcp and not getattr(chosen.gcp.identity, site):
-        gaps.append(
-            (
-                f"model-serving:gcp.identity.{site} is missing",
-                "Google trusts no job of this repository.",
-                f"Write the repository's numbers under gcp.identity.{site} and run `pulumi up --stack {stack}` once.",
-            )
+    if not chosen.gcp:
+        return
+    is_known = bool(getattr(chosen.gcp.identity, site))
+    if not is_known:
+        yield problem(
+            what=f"model-serving:gcp.identity.{site} is missing",
+            consequence="Google trusts no job of this repository.",
+            remedy=f"Add the repository's ids under gcp.identity.{site} and run `pulumi up --stack {stack}` once.",
         )
-    if chosen.gcp and not provider_of(chosen, site):
-        gaps.append(
-            (
-                "model-serving:ci.projectNumber is missing",
-                "The job cannot say to Google for which project its token is.",
-                f"Write what `gcloud projects describe {chosen.gcp.project} --format='value(projectNumber)'` prints, "
-                "then run `make pipelines`.",
-            )
+    if not provider_of(chosen, site):
+        yield problem(
+            what="model-serving:ci.projectNumber is missing",
+            consequence="The job cannot request a token for the Google project.",
+            remedy=f"Set it to the output of `gcloud projects describe {chosen.gcp.project} "
+            "--format='value(projectNumber)'`, then run `make pipelines`.",
         )
     needed = {"gitlab": GITLAB_TOKEN, "github": GITHUB_URL}[site]
-    if chosen.gcp and not gaps and not environ.get(needed):
-        gaps.append(
-            (
-                f"the job has no {needed}",
-                "It has nothing to show to Google.",
-                "Run `make pipelines` and commit what it writes; on GitHub the job needs `id-token: write`.",
-            )
+    if is_known and backend_of(chosen) and provider_of(chosen, site) and not environ.get(needed):
+        yield problem(
+            what=f"the job has no {needed}",
+            consequence="It cannot authenticate to Google.",
+            remedy="Run `make pipelines` and commit its changes; on GitHub the job also needs `id-token: write`.",
         )
-    return [
-        Problem(file=settings.file_of(stack), what=what, consequence=consequence, remedy=remedy)
-        for what, consequence, remedy in gaps
-    ]
 
 
 def _source(chosen: Settings, site: str, environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """Where a client finds the token of the job, anew each time that Google's has run out."""
+    """Source of the job's token, read again whenever Google's token expires."""
     if site == "gitlab":
-        file = folder / "token"
-        file.touch(mode=0o600)
-        file.write_text(environ[GITLAB_TOKEN])
-        return {"file": str(file)}
+        return {"file": _private(folder / "token", environ[GITLAB_TOKEN])}
     return {
         "url": f"{environ[GITHUB_URL]}&audience={quote(provider_of(chosen, site), safe='')}",
         "headers": {"Authorization": f"Bearer {environ[GITHUB_TOKEN]}"},
@@ -199,8 +167,15 @@ def _source(chosen: Settings, site: str, environ: Mapping[str, str], folder: Pat
     }
 
 
+def _private(file: Path, text: str) -> str:
+    """Writes a file that only this user can read; returns its path."""
+    file.touch(mode=0o600)
+    file.write_text(text)
+    return str(file)
+
+
 def _docker(google: GcpSettings, folder: Path) -> str:
-    """A Docker configuration that asks google_token.py, under a helper's name, for the registry's password."""
+    """A Docker configuration with google_token.py as the credential helper of the registry."""
     configuration = folder / "docker"
     configuration.mkdir()
     helpers = {f"{google.region}-docker.pkg.dev": "model-serving"}
@@ -209,7 +184,7 @@ def _docker(google: GcpSettings, folder: Path) -> str:
 
 
 def _folder(environ: Mapping[str, str]) -> Path:
-    """A folder that the runner removes: on GitHub its own, on GitLab the one beside the checkout."""
+    """A folder that the runner removes: on GitHub its own, on GitLab the one next to the checkout."""
     beside = f"{environ['CI_PROJECT_DIR']}.tmp" if environ.get("CI_PROJECT_DIR") else ""
     places = [place for place in (environ.get("RUNNER_TEMP"), beside) if place and Path(place).is_dir()]
     return Path(tempfile.mkdtemp(prefix="identity-", dir=places[0] if places else None))

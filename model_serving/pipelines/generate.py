@@ -1,8 +1,7 @@
-"""The command ``pipelines``: writes what the pipelines of GitLab and GitHub have once per environment.
+"""The command ``pipelines``: generates the jobs that the pipelines of GitLab and GitHub need per environment.
 
-Everything else in them is written by hand. Generated and not discovered by a running pipeline: static jobs are reviewed
-like any other change, and a child pipeline would be in the way of GitLab's one deployment at a time. docs/ci.md has
-the whole comparison.
+The rest of the pipelines is written by hand. Static jobs are reviewed like any other change, and a child pipeline would
+bypass GitLab's limit of one deployment at a time; docs/ci.md compares both.
 """
 
 from __future__ import annotations
@@ -10,24 +9,26 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Final
 
 import yaml
 
 from model_serving.pipelines import credentials, stacks
-from model_serving.problems import InvalidInput, Problem
+from model_serving.problems import Failure, InvalidInput, Problem
+from model_serving.stack.pipelines import CiSettings
 
 NAME: Final = "pipelines"
-HELP: Final = "write the pipelines' jobs for each stack that has a ci section"
+HELP: Final = "generate the pipeline jobs of each stack with a ci section"
 EXAMPLE: Final = """\
 example:
   python -m model_serving pipelines
 
-Each stack's `ci` section says its place in the order, its tier and whether a person approves.
+The `ci` section of a stack sets its order, its tier and whether deployments need approval.
 """
 GITLAB: Final = Path(".gitlab/environments.yml")
 GITHUB: Final = (Path(".github/workflows/mlops.yml"), Path(".github/workflows/mlops-tools.yml"))
@@ -44,75 +45,66 @@ IMAGE_INPUTS: Final = (
     "local/tools/pulumi-resource-docker-build/**/*",
     "local/tools/pulumi-resource-kubernetes/**/*",
 )
-"""What the tool image is made of, as local/tools/ci.Dockerfile.dockerignore lets it through."""
+"""Files in the tool image, as in local/tools/ci.Dockerfile.dockerignore."""
 HEAD: Final = "# Written by `make pipelines` from stacks/Pulumi.*.yaml. Do not edit.\n"
-REGION: Final = r"(?P<begin>^ *# begin {name}:.*\n)(?:.*\n)*?(?P<end>^ *# end {name}\n)"
-"""A part of a workflow between two comments, because GitHub's workflows cannot include a file."""
+REGION: Final = r"(?P<begin>^(?P<indent> *)# begin {name}:.*\n)(?:.*\n)*?(?P<end>^ *# end {name}\n)"
+"""Generated part of a workflow, between two comments: GitHub's workflows cannot include files."""
+
+
+class OutOfDate(Failure):
+    """A generated file that does not match this commit; nothing was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """A stack as the pipelines see it.
+    """A stack that the pipelines deploy, to the environment of the same name.
 
     Attributes:
-        name: of the stack and of its environment.
-        order: place in the sequence of deployments.
-        tier: GitLab's word for what it is.
-        approval: whether a person approves each deployment.
-        audience: whom GitLab's token is for; empty without a Google project, or as long as its number is not known.
-        builder: what builds images; None stands for Docker, which the job then brings along.
+        audience: of GitLab's token; empty without a Google project, or if its number is not set.
+        builder: builds images; None stands for Docker, which then runs as a service of the job.
     """
 
     name: str
-    order: int
-    tier: str
-    approval: bool
+    ci: CiSettings
     audience: str
     builder: str | None
 
     @property
     def is_guarded(self) -> bool:
-        """Whether tests and a preview of main come first: what is merged has passed them, main as a whole perhaps not.
-
-        A deployment for development begins at once.
-        """
-        return self.tier != "development" or self.approval
+        """Whether tests and a preview of main run first: a merge request has passed both, but main may not have."""
+        return self.ci.tier != "development" or self.ci.approval
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if something is out of step")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
 
 
 def run(options: argparse.Namespace) -> int:
     found = environments(stacks.FOLDER)
-    stale = {
-        path: text
-        for path, text in wanted(stacks.PROJECT, found).items()
-        if not path.exists() or path.read_text() != text
-    }
+    files = wanted(stacks.PROJECT, found)
+    stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}
     names = ", ".join(str(path.relative_to(stacks.PROJECT)) for path in stale)
-    if options.check and stale:
-        print(
-            f"{names}: out of step with the stack files or the tool image\n"
-            "  Pipelines would leave out an environment, or use an image that is not what this commit says.\n"
-            "  Run `make pipelines` and commit what it writes.",
-            file=sys.stderr,
-        )
-        return 1
+    if options.check:
+        if stale:
+            raise OutOfDate(
+                f"{names}: out of date with the stack files or the tool image.\n"
+                "  Pipelines would miss an environment, or use another commit's tool image.\n"
+                "  Run `make pipelines` and commit the files that it writes."
+            )
+        return 0
     for path, text in stale.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    if not options.check:
-        print(f"{', '.join(each.name for each in found) or 'no environment'}: {names or 'nothing to change'}")
+    print(f"{', '.join(each.name for each in found) or 'no environment'}: {names or 'nothing to change'}")
     return 0
 
 
 def environments(folder: Path) -> list[Environment]:
-    """The stacks that have a ``ci`` section, in the order of their deployment.
+    """The stacks with a ``ci`` section, in the order of deployment.
 
     Raises:
-        InvalidInput: with every mistake of every stack.
+        InvalidInput: with every error of every stack.
     """
     problems: list[Problem] = []
     found = []
@@ -123,32 +115,22 @@ def environments(folder: Path) -> list[Environment]:
             problems += error.problems
             continue
         if chosen.ci:
-            found.append(
-                Environment(
-                    name=stack,
-                    order=chosen.ci.order,
-                    tier=chosen.ci.tier,
-                    approval=chosen.ci.approval,
-                    audience=credentials.provider_of(chosen, "gitlab"),
-                    builder=chosen.images.builder,
-                )
-            )
+            audience = credentials.provider_of(chosen, "gitlab")
+            found.append(Environment(name=stack, ci=chosen.ci, audience=audience, builder=chosen.images.builder))
     if problems:
         raise InvalidInput(problems)
-    return sorted(found, key=lambda each: (each.order, each.name))
+    return sorted(found, key=lambda each: (each.ci.order, each.name))
 
 
 def wanted(project: Path, found: Sequence[Environment]) -> dict[Path, str]:
-    """Every file that this command writes -> what has to be in it."""
+    """Every generated file -> its text."""
     tag = image_tag(project)
-    texts = {project / GITLAB: gitlab(found, tag)}
-    for path in GITHUB:
-        texts[project / path] = github((project / path).read_text(), found, tag)
-    return texts
+    workflows = {project / path: github((project / path).read_text(), found, tag) for path in GITHUB}
+    return {project / GITLAB: gitlab(found, tag)} | workflows
 
 
 def image_tag(project: Path) -> str:
-    """Hash of everything that the tool image is made of."""
+    """Hash of the files in the tool image."""
     digest = hashlib.sha256()
     paths = {path for pattern in IMAGE_INPUTS for path in project.glob(pattern) if path.is_file()}
     for path in sorted(paths):
@@ -159,7 +141,7 @@ def image_tag(project: Path) -> str:
 
 
 def gitlab(found: Sequence[Environment], tag: str) -> str:
-    """What .gitlab-ci.yml includes: jobs that extend its templates."""
+    """The file that .gitlab-ci.yml includes: jobs that extend its templates."""
     content: dict[str, Any] = {"variables": {"TOOL_TAG": tag}}
     for each in found:
         content[f"preview {each.name}"] = _gitlab_job(
@@ -172,12 +154,12 @@ def gitlab(found: Sequence[Environment], tag: str) -> str:
     for each in found:
         before = [f"deploy {name}" for name in _before(each, found)]
         guards = ["test", f"preview {each.name}"] if each.is_guarded else []
-        templates = [".deploy by hand" if each.approval else ".deploy", *([] if each.builder else [".docker"])]
+        templates = [".deploy by hand" if each.ci.approval else ".deploy", *([] if each.builder else [".docker"])]
         content[f"deploy {each.name}"] = _gitlab_job(
             each,
             *templates,
             resource_group=each.name,
-            environment={"name": each.name, "deployment_tier": each.tier},
+            environment={"name": each.name, "deployment_tier": each.ci.tier},
             needs=["tools", *guards, *before],
             variables={"STACK": each.name} | ({"PREVIEWED": "previews"} if each.is_guarded else {}),
         )
@@ -185,9 +167,9 @@ def gitlab(found: Sequence[Environment], tag: str) -> str:
         content[f"drift {each.name}"] = _gitlab_job(
             each,
             ".drift",
-            # With deployments: a half-made one would be taken for drift.
+            # Shared with deployments: an unfinished one would look like drift.
             resource_group=each.name,
-            environment={"name": each.name, "deployment_tier": each.tier, "action": "verify"},
+            environment={"name": each.name, "deployment_tier": each.ci.tier, "action": "verify"},
         )
     return HEAD + yaml.dump(content, sort_keys=False, width=120)
 
@@ -200,16 +182,16 @@ def _gitlab_job(each: Environment, *templates: str, **further: Any) -> dict[str,
 
 
 def _before(each: Environment, found: Sequence[Environment]) -> list[str]:
-    """The environments of the next lower order, which have waited for those below them."""
-    lower = [other.order for other in found if other.order < each.order]
-    return [other.name for other in found if lower and other.order == max(lower)]
+    """The environments of the next lower order."""
+    lower = [other.ci.order for other in found if other.ci.order < each.ci.order]
+    return [other.name for other in found if lower and other.ci.order == max(lower)]
 
 
 def github(text: str, found: Sequence[Environment], tag: str) -> str:
-    """A workflow with its regions written anew.
+    """A workflow with new content in its regions.
 
     Raises:
-        ValueError: if a region lacks its end.
+        ValueError: if a region has no end.
     """
     regions = {
         "tool image": f"TOOL_TAG: {tag}\n",
@@ -217,23 +199,16 @@ def github(text: str, found: Sequence[Environment], tag: str) -> str:
         "deployments": "\n".join(_github_deploy(each, found) for each in found),
     }
     for name, content in regions.items():
-        text = _replaced(text, name, content)
+        begun = len(re.findall(rf"^ *# begin {name}:", text, re.MULTILINE))
+        text, filled = re.subn(REGION.format(name=name), partial(_filled, content), text, flags=re.MULTILINE)
+        if begun != filled:
+            raise ValueError(f"a region {name!r} has no line `# end {name}`")
     return text
 
 
-def _replaced(text: str, name: str, content: str) -> str:
-    """The regions of a name with other content, which is moved to where the comment before it stands."""
-
-    def fill(match: re.Match[str]) -> str:
-        indent = match["begin"][: len(match["begin"]) - len(match["begin"].lstrip())]
-        lines = (f"{indent}{line}" if line.strip() else line for line in content.splitlines(keepends=True))
-        return match["begin"] + "".join(lines) + match["end"]
-
-    begun = len(re.findall(rf"^ *# begin {name}:", text, re.MULTILINE))
-    text, filled = re.subn(REGION.format(name=name), fill, text, flags=re.MULTILINE)
-    if begun != filled:
-        raise ValueError(f"a region {name!r} has no line `# end {name}`")
-    return text
+def _filled(content: str, region: re.Match[str]) -> str:
+    """A region with new content, indented like the comment before it."""
+    return region["begin"] + indent(content, region["indent"]) + region["end"]
 
 
 def _github_deploy(each: Environment, found: Sequence[Environment]) -> str:

@@ -1,6 +1,6 @@
-"""Makes what must be in a Google Cloud project before the first ``pulumi up``: a home for state and its secrets' key.
+"""The command ``init-gcp``: creates the bucket for Pulumi's state and the key for its secrets in a Google project.
 
-Everything else is the program's. These two cannot be, because the program needs them to remember anything at all.
+The program creates everything else; it cannot create these two, because it needs them to store its state.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Final
 from model_serving.problems import Failure
 
 NAME: Final = "init-gcp"
-HELP: Final = "make the bucket and the key in a Google Cloud project that a stack's state needs"
+HELP: Final = "create the bucket and the key for a stack's state in a Google Cloud project"
 APIS: Final = ("cloudkms", "cloudresourcemanager", "iam", "serviceusage", "storage")
-"""What this command uses, and what the program needs to enable the rest by itself."""
+"""Used by this command, or by the program to enable the others."""
 KEY_RING: Final = "pulumi"
 KEY: Final = "stack-secrets"
 ROTATION_DAYS: Final = 90
@@ -29,36 +29,28 @@ LIFECYCLE: Final = Path(__file__).with_name("state_lifecycle.json")
 
 
 class InitError(Failure):
-    """It cannot go on; the message ends with what to type."""
+    """The project cannot be prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gcloud:
-    """gcloud, which says what it does before it does it."""
+    """Runs gcloud for a project, and prints each command first."""
 
     project: str
 
     def run(self, *arguments: str) -> str:
-        """Runs a command.
-
-        Raises:
-            InitError: if it fails.
-        """
+        """Runs a command and returns its output."""
         done = self._call(arguments)
         if done.returncode:
             raise InitError(
                 f"gcloud failed: {done.stderr.strip()}\n"
-                "  What was made before it stays, and is found when this is run again.\n"
-                "  Cure what it says, then run the same command again."
+                "  Everything created so far is kept, and a second run skips it.\n"
+                "  Fix the error, then run the same command again."
             )
         return done.stdout
 
     def find(self, *arguments: str) -> Any:
-        """Describes something; None if it is not there.
-
-        Raises:
-            InitError: if Google says anything else than that it is not there.
-        """
+        """Describes a resource; None if it does not exist."""
         done = self._call((*arguments, "--format=json"))
         if not done.returncode:
             return json.loads(done.stdout)
@@ -66,8 +58,8 @@ class Gcloud:
             return None
         raise InitError(
             f"gcloud failed: {done.stderr.strip()}\n"
-            "  Whether it is there could not be seen, and nothing was made.\n"
-            f"  Ask for the role Owner of {self.project}, or have somebody run this who has it."
+            "  It is not known whether the resource exists, so it was not created.\n"
+            f"  Ask for the role Owner of {self.project}, or let someone with that role run this command."
         )
 
     def _call(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -77,17 +69,10 @@ class Gcloud:
 
 
 def init(*, project: str, region: str) -> str:
-    """Makes what is missing.
-
-    Args:
-        project: id of a project that exists and has billing.
-        region: where state and key are.
-
-    Returns:
-        What to do next.
+    """Creates what is missing in an existing project with billing, and returns the next steps.
 
     Raises:
-        InitError: if it cannot go on.
+        InitError: if a step fails.
     """
     gcloud = Gcloud(project=project)
     _check_login(gcloud)
@@ -95,9 +80,9 @@ def init(*, project: str, region: str) -> str:
     bucket = _bucket(gcloud, region)
     key = _key(gcloud, region)
     return (
-        "Done. In the stack file, under model-serving:gcp:\n\n"
+        "Done. Add to the stack file, under model-serving:gcp:\n\n"
         f"    state:\n      bucket: {bucket}\n      key: {key}\n\n"
-        "Then, with STACK one of dev, staging and production:\n\n"
+        "Then run, for STACK dev, staging or production:\n\n"
         f"    export PULUMI_BACKEND_URL=gs://{bucket}\n"
         f"    pulumi stack init STACK --secrets-provider=gcpkms://{key}\n"
         "    pulumi up --stack STACK\n"
@@ -108,20 +93,20 @@ def _check_login(gcloud: Gcloud) -> None:
     if shutil.which("gcloud") is None:
         raise InitError(
             "gcloud is not on PATH.\n"
-            "  Nothing can be made in Google Cloud without it.\n"
-            "  Install it, see https://cloud.google.com/sdk/docs/install, then run this again."
+            "  Nothing can be created in Google Cloud without it.\n"
+            "  Install it (https://cloud.google.com/sdk/docs/install), then run this command again."
         )
     if not gcloud.run("auth", "list", "--filter=status:ACTIVE", "--format=value(account)").strip():
         raise InitError(
-            "nobody is logged in to gcloud.\n"
-            "  Google would refuse everything.\n"
+            "you are not logged in to gcloud.\n"
+            "  Google would refuse every request.\n"
             "  Run `gcloud auth login`, and for Pulumi `gcloud auth application-default login`."
         )
     if gcloud.find("projects", "describe", gcloud.project) is None:
         raise InitError(
             f"the project {gcloud.project} does not exist.\n"
-            "  There is nothing to make anything in.\n"
-            f"  Run `gcloud projects create {gcloud.project}` and link a billing account, or write another id."
+            "  Nothing was created.\n"
+            f"  Run `gcloud projects create {gcloud.project}` and link a billing account, or pass another id."
         )
 
 
@@ -139,19 +124,11 @@ def _bucket(gcloud: Gcloud, region: str) -> str:
     if found is None:
         gcloud.run("storage", "buckets", "create", url, f"--location={region}", "--uniform-bucket-level-access")
         found = {}
-    # Versions, so that a state that was lost or damaged can be had back.
+    # Versions, so that lost or damaged state can be restored.
     wanted = {"versioning_enabled": True, "uniform_bucket_level_access": True, "public_access_prevention": "enforced"}
     if any(found.get(key) != value for key, value in wanted.items()):
-        gcloud.run(
-            "storage",
-            "buckets",
-            "update",
-            url,
-            "--versioning",
-            "--uniform-bucket-level-access",
-            "--public-access-prevention",
-            f"--lifecycle-file={LIFECYCLE}",
-        )
+        flags = ("--versioning", "--uniform-bucket-level-access", "--public-access-prevention")
+        gcloud.run("storage", "buckets", "update", url, *flags, f"--lifecycle-file={LIFECYCLE}")
     return name
 
 
@@ -161,25 +138,17 @@ def _key(gcloud: Gcloud, region: str) -> str:
         gcloud.run("kms", "keyrings", "create", KEY_RING, ring[0])
     if gcloud.find("kms", "keys", "describe", KEY, *ring) is None:
         next_rotation = datetime.now(UTC) + timedelta(days=ROTATION_DAYS)
-        gcloud.run(
-            "kms",
-            "keys",
-            "create",
-            KEY,
-            *ring,
-            "--purpose=encryption",
-            f"--rotation-period={ROTATION_DAYS}d",
-            f"--next-rotation-time={next_rotation:%Y-%m-%dT%H:%M:%SZ}",
-        )
+        rotation = (f"--rotation-period={ROTATION_DAYS}d", f"--next-rotation-time={next_rotation:%Y-%m-%dT%H:%M:%SZ}")
+        gcloud.run("kms", "keys", "create", KEY, *ring, "--purpose=encryption", *rotation)
     return f"projects/{gcloud.project}/locations/{region}/keyRings/{KEY_RING}/cryptoKeys/{KEY}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", required=True, help="id of a project with billing; gcp.project in the stack file")
-    parser.add_argument("--region", required=True, help="where the state is kept; gcp.region in the stack file")
+    parser.add_argument("--region", required=True, help="location of bucket and key; gcp.region in the stack file")
     parser.epilog = (
         "Example: python -m model_serving init-gcp --project my-models-dev --region europe-west1\n"
-        "May be run any number of times."
+        "A second run only creates what is missing."
     )
 
 

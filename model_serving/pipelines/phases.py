@@ -1,4 +1,4 @@
-"""Where a deployment's time goes: what is ours, and what is Pulumi's, the images' and the rollout's."""
+"""Duration of a deployment by phase: own overhead, locks, Pulumi's start, images and rollout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 Phase = Literal["own", "waiting", "start", "images", "rollout"]
-_IMAGE: Final = "docker-build:"
 _NAMES: Final[Mapping[Phase, str]] = {
     "own": "own overhead",
     "waiting": "waiting for locks",
@@ -19,11 +18,7 @@ _NAMES: Final[Mapping[Phase, str]] = {
 
 
 class Phases:
-    """A stopwatch that is always in one phase.
-
-    Args:
-        clock: seconds, from any start.
-    """
+    """A stopwatch that is always in one phase; the clock returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -34,7 +29,7 @@ class Phases:
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
-        """What happens in the block counts for a phase; afterwards the one before goes on."""
+        """Counts the block for a phase, then continues the previous one."""
         before = self._phase
         self._turn(phase)
         try:
@@ -44,11 +39,11 @@ class Phases:
             self._turn(before)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Takes one of the engine's: its start ends with the program's first resource; a build counts as images."""
+        """Takes an event of the engine: its start ends with the program's first resource; builds count as images."""
         if metadata := event.get("resourcePreEvent", {}).get("metadata"):
-            if metadata["type"].startswith("pulumi:"):  # the stack itself: the program is not even loaded
+            if metadata["type"].startswith("pulumi:"):  # the stack itself; the program is not loaded yet
                 return
-            if metadata["type"].startswith(_IMAGE) and metadata["op"] not in ("same", "delete", "discard"):
+            if metadata["type"].startswith("docker-build:") and metadata["op"] not in ("same", "delete", "discard"):
                 self._building.add(metadata["urn"])
         elif metadata := (event.get("resOutputsEvent") or event.get("resOpFailedEvent") or {}).get("metadata"):
             self._building.discard(metadata["urn"])

@@ -1,4 +1,4 @@
-"""What Pulumi is doing, a line at a time: for logs that nobody can scroll back in and that have no cursor."""
+"""Pulumi's progress as plain lines, for job logs without a cursor."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 QUIET_SECONDS: Final = 15
-"""After so long without a line, one says what is still under way: a silent job looks like a hanging one."""
+"""Silence after which a line names the operations still running, so that the job does not seem to hang."""
 _DONE: Final[Mapping[str, tuple[str, str]]] = {
     "create": ("creating", "created"),
     "update": ("updating", "updated"),
     "delete": ("deleting", "deleted"),
     "replace": ("replacing", "replaced"),
-    "create-replacement": ("creating anew", "created anew"),
-    "delete-replaced": ("deleting the old", "deleted the old"),
+    "create-replacement": ("creating replacement", "created replacement"),
+    "delete-replaced": ("deleting replaced", "deleted replaced"),
     "import": ("importing", "imported"),
-    "import-replacement": ("importing anew", "imported anew"),
+    "import-replacement": ("importing replacement", "imported replacement"),
     "read": ("reading", "read"),
-    "read-replacement": ("reading anew", "read anew"),
+    "read-replacement": ("reading replacement", "read replacement"),
     "refresh": ("refreshing", "refreshed"),
     "discard": ("forgetting", "forgot"),
-    "discard-replaced": ("forgetting the old", "forgot the old"),
-    "remove-pending-replace": ("forgetting the old", "forgot the old"),
+    "discard-replaced": ("forgetting replaced", "forgot replaced"),
+    "remove-pending-replace": ("forgetting replaced", "forgot replaced"),
 }
-"""Operation of the engine -> what it is doing, what it has done. Those that are not here change nothing."""
+"""Operation of the engine -> its name while it runs and once it is done; other operations change nothing."""
 _SHOWN: Final = ("info", "info#err", "warning", "error")
 
 
@@ -34,9 +34,9 @@ class Progress:
 
     Args:
         write: prints one line.
-        redact: takes out what may not be shown; gets whole texts, because a secret may have several lines.
-        expected: how many resources will be changed, if that is known.
-        clock: seconds, from any start.
+        redact: removes secrets; it gets whole texts, because a secret may have several lines.
+        expected: number of resources that will change, if known.
+        clock: in seconds.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Progress:
             self._say(", ".join(counts) or "nothing to do")
 
     def text(self, text: str) -> None:
-        """What Pulumi or a program says, each line marked as that; once, though some comes as text and as an event."""
+        """Output of Pulumi or a program, each line marked; repeated texts are printed once."""
         if text.strip() in self._told:
             return
         self._told.add(text.strip())
@@ -82,7 +82,7 @@ class Progress:
                 self._said = self._clock()
 
     def tick(self) -> None:
-        """Is to be called now and then; it speaks when nothing else has for QUIET_SECONDS."""
+        """Call it regularly: it prints a line after QUIET_SECONDS of silence."""
         now = self._clock()
         if now - self._said < QUIET_SECONDS:
             return
@@ -90,7 +90,7 @@ class Progress:
         still = [f"{what} ({_duration(now - since)})" for what, since in longest]
         if len(self._running) > len(longest):
             still.append(f"{len(self._running) - len(longest)} more")
-        self._say(f"still {', '.join(still)}" if still else f"still at it, {len(self._compared)} resources compared")
+        self._say(f"still {', '.join(still)}" if still else f"still running, {len(self._compared)} resources compared")
 
     def _begin(self, metadata: Mapping[str, Any], *, planning: bool) -> None:
         self._compared.add(metadata["urn"])
@@ -118,7 +118,7 @@ class Progress:
 
 
 def _counts(metadata: Mapping[str, Any]) -> bool:
-    """Whether it is a change of something real: a component or the stack itself is only a name for others."""
+    """Whether it changes an actual resource, not a component or the stack itself."""
     state = metadata.get("new") or metadata.get("old") or {}
     return metadata["op"] in _DONE and bool(state.get("custom")) and not metadata["type"].startswith("pulumi:")
 
@@ -133,6 +133,6 @@ def _duration(seconds: float) -> str:
 
 
 def _plain(line: str) -> str:
-    """One line that a log takes for nothing but text: no escape sequences, and no command to GitHub's runner."""
-    # https://github.com/actions/runner reads `##[command]` anywhere in a line, and `::command::` where one begins.
+    """One line without escape sequences and without commands to GitHub's runner."""
+    # https://github.com/actions/runner reads `##[command]` anywhere in a line, and `::command::` at its start.
     return re.sub(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]", "", line).replace("##[", "## [")

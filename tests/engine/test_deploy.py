@@ -292,4 +292,4 @@ def test_an_image_that_the_registry_has_lost_is_built_again(small: SmallProject)
         again = deploy(project)
     assert again.code == 0, again
     assert f"{registry}/iris:1.0 is not in the registry any more: it is built again" in again.text
-    assert "created anew Image iris-1-0" in again.text
+    assert "created replacement Image iris-1-0" in again.text

@@ -57,7 +57,7 @@ def test_a_new_stack_file_and_one_command_are_all_that_an_environment_needs(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_stack(copy / "stacks", "blue", ci={"order": 1})
-    assert generate.run(Namespace(check=True)) == 1
+    assert command_line.main(["pipelines", "--check"]) == 1
     assert "Run `make pipelines`" in capsys.readouterr().err
     assert generate.run(Namespace(check=False)) == 0
     assert generate.run(Namespace(check=True)) == 0
