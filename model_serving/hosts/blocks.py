@@ -72,11 +72,7 @@ class Fixed:
 
 
 def fit(parts: Sequence[Block | Fixed], limit: int) -> tuple[str, list[str]]:
-    """Joins the parts.
-
-    Args:
-        parts: in reading order. Of two with the same importance, the later one is kept longer.
-        limit: in characters; RESERVE of them stay free.
+    """Joins parts within a limit in characters, of which RESERVE stay free.
 
     Returns:
         The text, and one phrase for each block that is not complete.

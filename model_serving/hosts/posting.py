@@ -16,8 +16,8 @@ SHRINKING: Final = (1, 4, 16)
 SAID: Final[dict[Outcome, str]] = {
     "created": "the note is there.",
     "updated": "the note was brought up to date.",
-    "unchanged": "the note says the same already.",
-    "outdated": "a newer pipeline has written the note, and it stays as it is.",
+    "unchanged": "the note is up to date already.",
+    "outdated": "a newer pipeline has written the note; it stays unchanged.",
 }
 
 Renderer = Callable[[int], str]

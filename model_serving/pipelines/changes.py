@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from model_serving.pipelines.costs import Cost
-from model_serving.pipelines.values import UNKNOWN, Difference
+from model_serving.pipelines.values import UNKNOWN, Difference, Part
 
 Outcome = Literal["ok", "failed", "no-identity"]
 Operation = Literal["create", "update", "replace", "delete", "import", "forget"]
@@ -27,20 +25,15 @@ COLUMNS: Final[Sequence[Sequence[Operation]]] = (("create", "import"), ("update"
 """Operations counted in the columns create, update, replace and delete of the note's tables."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Change(_Part):
+class Change(Part):
     """Change of one resource.
 
     Attributes:
         kind: last part of its type, e.g. ``Deployment``.
         token: its whole type, e.g. ``kubernetes:apps/v1:Deployment``.
-        name: in the program.
         component: kind of the component it belongs to, e.g. ``ModelServer``; empty if none.
-        differences: of its properties; all of them if it is created, none if it is deleted.
-        omitted: number of differences that were left out.
+        differences: all properties if it is created, none if it is deleted.
+        omitted: number of differences left out.
     """
 
     operation: Operation
@@ -83,7 +76,7 @@ class Change(_Part):
             yield f"    … and {self.omitted} more"
 
 
-class Share(_Part):
+class Share(Part):
     """Traffic of a live version of a model.
 
     Attributes:
@@ -96,21 +89,15 @@ class Share(_Part):
     shadow: bool = False
 
 
-class Server(_Part):
+class Server(Part):
     """Changes of the pods of a version that stays live."""
 
     version: str
     differences: tuple[Difference, ...]
 
 
-class ModelChange(_Part):
-    """Change of one model.
-
-    Attributes:
-        before: its live versions, oldest first; none if it is new.
-        after: none if it is removed.
-        servers: further changes of versions that stay live.
-    """
+class ModelChange(Part):
+    """Change of one model: its live versions before and after, oldest first, and changed pods of those that stay."""
 
     name: str
     before: tuple[Share, ...]
@@ -122,12 +109,8 @@ class ModelChange(_Part):
         return self.before != self.after
 
 
-class Violation(_Part):
-    """A policy violation.
-
-    Attributes:
-        resource: type and name; empty if it concerns the whole stack.
-    """
+class Violation(Part):
+    """A policy violation; ``resource`` is type and name, or empty if it concerns the whole stack."""
 
     policy: str
     pack: str
@@ -136,7 +119,7 @@ class Violation(_Part):
     resource: str
 
 
-class Preview(_Part):
+class Preview(Part):
     """Changes that an update of a stack would make.
 
     Attributes:
@@ -144,12 +127,9 @@ class Preview(_Part):
         order: position in the order of deployments.
         why: reason of any outcome but ok.
         changes: in the engine's order; without components, providers and the stack itself.
-        unchanged: number of unchanged resources.
         models: only those that change.
-        unchanged_models: number of the others.
         costs: kinds of resources whose costs change.
         without_figure: changed kinds whose costs cannot be estimated.
-        errors: of the program, the providers and the engine.
     """
 
     stack: str

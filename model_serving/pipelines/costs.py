@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
-from model_serving.pipelines.values import Inputs, Resource
+from model_serving.pipelines.values import Inputs, Part, Resource
 
 HOURS: Final = 730
 REGION: Final = "europe-west1"
 
 
-class Cost(BaseModel):
+class Cost(Part):
     """Costs of all resources of one kind in a stack, in US dollars per month; ``basis`` explains the figures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     what: str
     before: float
@@ -55,11 +51,10 @@ ALERT_CONDITION: Final = 0.10
 
 DEPLOYMENT: Final = "kubernetes:apps/v1:Deployment"
 
-_UNITS: Final[Mapping[str, float]] = {
-    "": 1,
-    "m": 1e-3,
-    **{unit: 1000.0**power for power, unit in enumerate("KMGT", start=1)},
-    **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGT", start=1)},
+_UNITS: Final[Mapping[str, float]] = {"": 1, "m": 1e-3} | {
+    f"{unit}{suffix}": base**power
+    for suffix, base in (("", 1000.0), ("i", 1024.0))
+    for power, unit in enumerate("KMGT", start=1)
 }
 _GIB: Final = 1024.0**3
 
@@ -137,14 +132,10 @@ NO_FIGURE: Final[Mapping[str, str]] = {
 """Types whose costs cannot be estimated."""
 
 
-def estimate(resources: Iterable[Resource]) -> tuple[Cost, ...]:
-    """The costs that change.
-
-    Args:
-        resources: of the whole stack: the price of an unchanged one may depend on the mode of the cluster.
-    """
-    known = [*resources]
-    before, after = _totals((each.token, each.old) for each in known), _totals((each.token, each.new) for each in known)
+def estimate(resources: Sequence[Resource]) -> tuple[Cost, ...]:
+    """The costs that change in a whole stack: the price of unchanged resources may depend on the cluster's mode."""
+    before = _totals((each.token, each.old) for each in resources)
+    after = _totals((each.token, each.new) for each in resources)
     return tuple(
         Cost(what=price.what, before=round(before[token], 2), after=round(after[token], 2), basis=price.basis)
         for token, price in PRICES.items()

@@ -54,13 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that a command needs in addition to those of the job; their files go with the job.
-
-    Args:
-        chosen: the stack's settings.
-        stack: its name.
-        duty: plan or apply.
-        environ: of the job.
+    """Variables that a command needs in addition to those of the job; ``duty`` is plan or apply.
 
     Raises:
         InvalidInput: with everything that the stack file lacks.
@@ -103,9 +97,7 @@ def backend_of(chosen: Settings) -> str:
 def provider_of(chosen: Settings, site: str) -> str:
     """Full name of the identity provider, the audience of a job's token; empty if the stack lacks its parts.
 
-    Args:
-        chosen: the stack's settings.
-        site: gitlab or github, also the provider's id in components/google/identity.py.
+    ``site`` is gitlab or github, also the provider's id in components/google/identity.py.
     """
     if not chosen.gcp or not chosen.ci or not chosen.ci.project_number:
         return ""

@@ -9,11 +9,11 @@ from typing import Any, Final
 from model_serving.pipelines import costs, traffic
 from model_serving.pipelines.changes import Change, ModelChange, Operation, Outcome, Preview, Violation
 from model_serving.pipelines.redact import Redactor
-from model_serving.pipelines.values import Comparison, Inputs, Resource
+from model_serving.pipelines.values import Inputs, Resource, differences
 
 COMPONENT: Final = "model-serving:index:"
 PLATFORM: Final = "Platform"
-"""It only groups the other components."""
+"""Component that only groups the others."""
 MOST_DIFFERENCES: Final = 200
 """Of one resource; a generated document can have thousands."""
 MOST_ERRORS: Final = 50
@@ -37,14 +37,7 @@ Metadata = Mapping[str, Any]
 
 
 class Recorder:
-    """Collects the events of one run.
-
-    Args:
-        stack: its name.
-        commit: the previewed commit.
-        redactor: gets every text before it is shortened and kept.
-        order: position of the stack in the order of deployments.
-    """
+    """Collects the events of one run; the redactor gets every text before it is shortened and kept."""
 
     def __init__(self, *, stack: str, commit: str, redactor: Redactor, order: int = 0) -> None:
         self._stack, self._commit, self._order = stack, commit, order
@@ -114,19 +107,18 @@ class Recorder:
         operation = _OPERATIONS[metadata["op"]]
         if operation == "delete" and (metadata.get("old") or {}).get("retainOnDelete"):
             operation = "forget"
-        differences = []
-        if metadata["op"] not in ("delete", "discard"):
-            differences = [*Comparison(metadata["type"], self._redact).differences(metadata)]
+        is_gone = metadata["op"] in ("delete", "discard")
+        found = [] if is_gone else differences(metadata["type"], metadata, self._redact)
         # The decisive ones first, so that they are not left out.
-        differences.sort(key=lambda each: not each.forces)
+        found.sort(key=lambda each: not each.forces)
         return Change(
             operation=operation,
             kind=_kind(metadata["type"]),
             token=metadata["type"],
             name=self._redact(_name(metadata["urn"])),
             component=self._component(metadata["urn"]),
-            differences=tuple(differences[:MOST_DIFFERENCES]),
-            omitted=max(0, len(differences) - MOST_DIFFERENCES),
+            differences=tuple(found[:MOST_DIFFERENCES]),
+            omitted=max(0, len(found) - MOST_DIFFERENCES),
         )
 
     def _component(self, urn: str) -> str:

@@ -24,12 +24,6 @@ from model_serving.stack.pipelines import CiSettings
 
 NAME: Final = "pipelines"
 HELP: Final = "generate the pipeline jobs of each stack with a ci section"
-EXAMPLE: Final = """\
-example:
-  python -m model_serving pipelines
-
-The `ci` section of a stack sets its order, its tier and whether deployments need approval.
-"""
 GITLAB: Final = Path(".gitlab/environments.yml")
 GITHUB: Final = (Path(".github/workflows/mlops.yml"), Path(".github/workflows/mlops-tools.yml"))
 IMAGE_INPUTS: Final = (
@@ -76,15 +70,17 @@ class Environment:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
+    parser.epilog = "Example: python -m model_serving pipelines"
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
 
 
 def run(options: argparse.Namespace) -> int:
     found = environments(stacks.FOLDER)
-    files = wanted(stacks.PROJECT, found)
+    project, tag = stacks.PROJECT, image_tag(stacks.PROJECT)
+    files = {project / path: github((project / path).read_text(), found, tag) for path in GITHUB}
+    files[project / GITLAB] = gitlab(found, tag)
     stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}
-    names = ", ".join(str(path.relative_to(stacks.PROJECT)) for path in stale)
+    names = ", ".join(str(path.relative_to(project)) for path in stale)
     if options.check:
         if stale:
             raise OutOfDate(
@@ -120,13 +116,6 @@ def environments(folder: Path) -> list[Environment]:
     if problems:
         raise InvalidInput(problems)
     return sorted(found, key=lambda each: (each.ci.order, each.name))
-
-
-def wanted(project: Path, found: Sequence[Environment]) -> dict[Path, str]:
-    """Every generated file -> its text."""
-    tag = image_tag(project)
-    workflows = {project / path: github((project / path).read_text(), found, tag) for path in GITHUB}
-    return {project / GITLAB: gitlab(found, tag)} | workflows
 
 
 def image_tag(project: Path) -> str:

@@ -32,6 +32,31 @@ class InitError(Failure):
     """The project cannot be prepared."""
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--project", required=True, help="id of a project with billing; gcp.project in the stack file")
+    parser.add_argument("--region", required=True, help="location of bucket and key; gcp.region in the stack file")
+    parser.epilog = (
+        "Example: python -m model_serving init-gcp --project my-models-dev --region europe-west1\n"
+        "A second run only creates what is missing."
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    gcloud = Gcloud(project=options.project)
+    _check_login(gcloud)
+    _enable_apis(gcloud)
+    bucket, key = _bucket(gcloud, options.region), _key(gcloud, options.region)
+    print(
+        "\nDone. Add to the stack file, under model-serving:gcp:\n\n"
+        f"    state:\n      bucket: {bucket}\n      key: {key}\n\n"
+        "Then run, for STACK dev, staging or production:\n\n"
+        f"    export PULUMI_BACKEND_URL=gs://{bucket}\n"
+        f"    pulumi stack init STACK --secrets-provider=gcpkms://{key}\n"
+        "    pulumi up --stack STACK\n"
+    )
+    return 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gcloud:
     """Runs gcloud for a project, and prints each command first."""
@@ -66,27 +91,6 @@ class Gcloud:
         command = ["gcloud", *arguments, f"--project={self.project}", "--quiet"]
         print(f"$ {shlex.join(command)}", flush=True)
         return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def init(*, project: str, region: str) -> str:
-    """Creates what is missing in an existing project with billing, and returns the next steps.
-
-    Raises:
-        InitError: if a step fails.
-    """
-    gcloud = Gcloud(project=project)
-    _check_login(gcloud)
-    _enable_apis(gcloud)
-    bucket = _bucket(gcloud, region)
-    key = _key(gcloud, region)
-    return (
-        "Done. Add to the stack file, under model-serving:gcp:\n\n"
-        f"    state:\n      bucket: {bucket}\n      key: {key}\n\n"
-        "Then run, for STACK dev, staging or production:\n\n"
-        f"    export PULUMI_BACKEND_URL=gs://{bucket}\n"
-        f"    pulumi stack init STACK --secrets-provider=gcpkms://{key}\n"
-        "    pulumi up --stack STACK\n"
-    )
 
 
 def _check_login(gcloud: Gcloud) -> None:
@@ -141,17 +145,3 @@ def _key(gcloud: Gcloud, region: str) -> str:
         rotation = (f"--rotation-period={ROTATION_DAYS}d", f"--next-rotation-time={next_rotation:%Y-%m-%dT%H:%M:%SZ}")
         gcloud.run("kms", "keys", "create", KEY, *ring, "--purpose=encryption", *rotation)
     return f"projects/{gcloud.project}/locations/{region}/keyRings/{KEY_RING}/cryptoKeys/{KEY}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--project", required=True, help="id of a project with billing; gcp.project in the stack file")
-    parser.add_argument("--region", required=True, help="location of bucket and key; gcp.region in the stack file")
-    parser.epilog = (
-        "Example: python -m model_serving init-gcp --project my-models-dev --region europe-west1\n"
-        "A second run only creates what is missing."
-    )
-
-
-def run(options: argparse.Namespace) -> int:
-    print(f"\n{init(project=options.project, region=options.region)}")
-    return 0

@@ -84,13 +84,7 @@ def read(folder: Path) -> list[Preview]:
 
 
 def render(previews: Sequence[Preview], *, run: Run | None = None, limit: int = LIMIT) -> str:
-    """The note.
-
-    Args:
-        previews: in reading order.
-        run: the job that has their logs.
-        limit: maximum number of characters, including a banner.
-    """
+    """The note about previews in reading order; ``run`` is the job with their logs, ``limit`` includes a banner."""
     parts: list[Block | Fixed] = [Fixed(text=_head(previews, run))]
     for preview in previews:
         parts += parts_of(preview)

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     site = hosts.here(os.environ)
-    commit = options.commit or (site.commit if site else head())
+    commit = options.commit or (site.commit if site else _head())
     if site and site.is_fork:
         found = Preview(stack=options.stack, commit=commit, order=order(options.stack), outcome="no-identity", why=FORK)
     else:
@@ -61,17 +61,7 @@ def preview(
     policy_packs: Sequence[Path] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Preview:
-    """Runs the engine and prints its progress.
-
-    Failures are part of the result, so that the note shows them.
-
-    Args:
-        stack: its name.
-        commit: recorded in the result.
-        refresh: read the actual state from the cloud first.
-        policy_packs: folders of policy packs.
-        environ: environment of the engine.
-    """
+    """Runs the engine and prints its progress; failures are part of the result, so that the note shows them."""
     place = order(stack)
     try:
         redactor = redact.for_stack(stack, environ)
@@ -118,6 +108,6 @@ def order(stack: str) -> int:
     return section.order if section else 0
 
 
-def head() -> str:
+def _head() -> str:
     """The checked-out commit; "none" outside of a repository."""
     return Git(folder=Path.cwd()).run("rev-parse", "--verify", "--quiet", "HEAD").text or "none"

@@ -32,11 +32,8 @@ _SHOWN: Final = ("info", "info#err", "warning", "error")
 class Progress:
     """Turns events into lines.
 
-    Args:
-        write: prints one line.
-        redact: removes secrets; it gets whole texts, because a secret may have several lines.
-        expected: number of resources that will change, if known.
-        clock: in seconds.
+    ``redact`` gets whole texts, because a secret may have several lines; ``expected`` is the number of resources that
+    will change, if known; ``clock`` returns seconds.
     """
 
     def __init__(

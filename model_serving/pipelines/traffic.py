@@ -69,12 +69,9 @@ def older_first(version: str) -> tuple[bool, semver.Version, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
-    """A rule of an HTTPRoute.
+    """A rule of an HTTPRoute: Services with weights, and Services that get copies of the requests.
 
-    Attributes:
-        version: requested by path or header; None if the weights decide.
-        backends: Services with their weights.
-        copies: Services that get copies of the requests.
+    The version is the one requested by path or header; None if the weights decide.
     """
 
     model: str

@@ -18,7 +18,6 @@ LONGEST: Final = 160
 _CONTEXT: Final = 24
 """Characters shown before the first difference of two long values."""
 UNKNOWN: Final = "known after apply"
-FILE: Final = "file"
 
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker, pulumi/pulumi sdk/go/common/resource/sig
 _UNKNOWNS: Final = frozenset(
@@ -57,17 +56,19 @@ class _ItemName(str):
     __slots__ = ()
 
 
-class Difference(BaseModel):
-    """A property that changes.
+class Part(BaseModel):
+    """Base of everything in a preview."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Difference(Part):
+    """A property that changes; None stands for a property that is not set.
 
     Attributes:
         path: e.g. ``spec.replicas`` or ``spec.containers[mlserver].image``.
-        old: None if it is added.
-        new: None if it is removed.
         forces: whether this change needs a new resource.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     old: str | None
@@ -75,50 +76,41 @@ class Difference(BaseModel):
     forces: bool = False
 
 
-class Comparison:
-    """Compares the states of one resource.
+def differences(token: str, metadata: Mapping[str, Any], redact: Callable[[str], str]) -> list[Difference]:
+    """The differences in the metadata of a step, each path once.
 
-    Args:
-        token: the resource's type.
-        redact: removes secrets; it gets whole values, before they are shortened.
+    ``redact`` removes secrets; it gets whole values, before they are shortened.
     """
-
-    def __init__(self, token: str, redact: Callable[[str], str]) -> None:
-        is_secret = re.fullmatch(r"kubernetes:core/v1:Secret(Patch|List)?", token)
-        self._hidden = _HIDDEN_IN_SECRETS if is_secret else _HIDDEN
-        self._redact = redact
-
-    def differences(self, metadata: Mapping[str, Any]) -> Iterator[Difference]:
-        """The differences in the metadata of a step, each path once.
-
-        The paths are the provider's; if it names none, the arguments are compared.
-        """
-        old, new = metadata.get("old") or {}, metadata.get("new") or {}
-        before, after = old.get("inputs") or {}, new.get("inputs") or {}
-        seen: set[str] = set()
-        for place, detail in (metadata.get("detailedDiff") or {}).items():
-            path, forces = parsed(place), detail["diffKind"].endswith("-replace")
-            source = before if detail.get("inputDiff") else old.get("outputs") or {}
-            sides = _at(source, path), _at(after, path)
-            # Two secrets look the same, and so do values that only the provider computes.
-            for leaf in [*_leaves(path, *sides)] or [(path, *sides)]:
-                found = self._difference(*leaf, forces=forces)
-                if found.path not in seen:
-                    seen.add(found.path)
-                    yield found
-        if not metadata.get("detailedDiff") and new:
-            yield from (self._difference(*leaf) for leaf in _leaves((), before, after))
-
-    def _difference(self, path: Path, old: Any, new: Any, *, forces: bool = False) -> Difference:
-        before, after = self._shown(path, old), self._shown(path, new)
-        return Difference(
-            path=self._redact(written(path)), old=shortened(before, after), new=shortened(after, before), forces=forces
+    is_secret = re.fullmatch(r"kubernetes:core/v1:Secret(Patch|List)?", token)
+    hidden = _HIDDEN_IN_SECRETS if is_secret else _HIDDEN
+    found: dict[str, Difference] = {}
+    for path, old, new, forces in _changed(metadata):
+        before, after = (
+            None if side is None else redact(text_of(side)) if hidden.isdisjoint(path) else MARK for side in (old, new)
         )
+        difference = Difference(
+            path=redact(written(path)), old=shortened(before, after), new=shortened(after, before), forces=forces
+        )
+        found.setdefault(written(path), difference)
+    return [*found.values()]
 
-    def _shown(self, path: Path, value: Any) -> str | None:
-        if value is None:
-            return None
-        return self._redact(text_of(value)) if self._hidden.isdisjoint(path) else MARK
+
+def _changed(metadata: Mapping[str, Any]) -> Iterator[tuple[Path, Any, Any, bool]]:
+    """Path, old value, new value, and whether it forces a replacement.
+
+    The paths are the provider's; if it names none, the arguments are compared.
+    """
+    old, new = metadata.get("old") or {}, metadata.get("new") or {}
+    before, after = old.get("inputs") or {}, new.get("inputs") or {}
+    for place, detail in (metadata.get("detailedDiff") or {}).items():
+        path, forces = parsed(place), detail["diffKind"].endswith("-replace")
+        source = before if detail.get("inputDiff") else old.get("outputs") or {}
+        sides = _at(source, path), _at(after, path)
+        # Two secrets look the same, and so do values that only the provider computes.
+        for leaf in [*_leaves(path, *sides)] or [(path, *sides)]:
+            yield (*leaf, forces)
+    if not metadata.get("detailedDiff") and new:
+        yield from ((*leaf, False) for leaf in _leaves((), before, after))
 
 
 def text_of(value: Any) -> str:
@@ -206,7 +198,7 @@ def _open(value: Any) -> Any:
     """A tree without the engine's marks."""
     if isinstance(value, dict):
         if SIGNATURE in value:
-            return MARK if value[SIGNATURE] == _SECRET else FILE
+            return MARK if value[SIGNATURE] == _SECRET else "file"
         return {key: _open(item) for key, item in value.items() if not key.startswith("__")}
     if isinstance(value, list):
         return [_open(item) for item in value]

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from model_serving.pipelines.values import LONGEST, Comparison, parsed, shortened, text_of, written
+from model_serving.pipelines import values
+from model_serving.pipelines.values import LONGEST, parsed, shortened, text_of, written
 
 
 def differences(
     old: Any, new: Any, kind: str = "kubernetes:core/v1:ConfigMap", **metadata: Any
 ) -> list[tuple[Any, ...]]:
     states = {"old": {"inputs": old}, "new": {"inputs": new}}
-    found = Comparison(kind, lambda text: text).differences({**states, **metadata})
+    found = values.differences(kind, {**states, **metadata}, lambda text: text)
     return [(each.path, each.old, each.new) for each in found]
 
 
