@@ -1,7 +1,7 @@
-"""What the backend knows of a stack, asked through Pulumi itself: works for a folder and for a bucket alike.
+"""Pulumi's backend, asked through the CLI: the same for a folder and for a bucket.
 
-Its tags are the one place beside the state in which something can be left for other jobs: they can be written while the
-stack is locked, take any text in the backends of one's own, and need no package for the bucket.
+Deployments leave records for each other in a stack's tags. Tags can be written while the stack is locked, hold any text
+in a self-managed backend, and need no client for the bucket.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from model_serving.pipelines import redact
+from model_serving.pipelines.engine import EngineMissing
 from model_serving.problems import Failure
 
+URL: Final = "PULUMI_BACKEND_URL"
 TIMEOUT_SECONDS: Final = 120
 _RECENT: Final = 20
-"""How far back an update that names its commit is looked for; a refresh or a laptop's update may be newer."""
+"""Entries of the history to search: the newest may be a refresh, or an update without a commit."""
 
 
 class BackendError(Failure):
-    """The backend could not be asked; the message has three parts and no secret."""
+    """The backend could not be read or written; the message contains no secret."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """An update as the history has it, whether it succeeded or not.
-
-    Attributes:
-        commit: HEAD of the checkout it was started in.
-    """
+class Update(NamedTuple):
+    """An update in the stack's history, successful or not, of a commit."""
 
     commit: str
     started: datetime
@@ -42,57 +41,52 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """One stack's."""
+    """The backend of one stack. Methods raise `BackendError`, or `EngineMissing` without pulumi."""
 
     stack: str
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def state(self) -> dict[str, Any]:
-        """The deployment as it was written last; its secrets are ciphertext."""
-        deployment: dict[str, Any] = self._json("stack", "export")["deployment"]
-        return deployment
+        """The last deployment; its secrets are encrypted."""
+        return dict(self._json("stack", "export")["deployment"])
 
     def outputs(self) -> dict[str, Any]:
-        """What the last update exported; empty before the first."""
-        exported: dict[str, Any] = self._json("stack", "output", "--json")
-        return exported
+        """The outputs of the last update; empty before the first."""
+        return dict(self._json("stack", "output", "--json"))
 
     def change_state(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
-        """Writes the deployment anew; whoever calls this has made sure that nobody updates the stack."""
+        """Replaces the state; the caller makes sure that no update is running."""
         whole = self._json("stack", "export")
         self._run("stack", "import", text=json.dumps({**whole, "deployment": change(whole["deployment"])}))
 
     def stacks(self) -> list[str]:
-        """Every stack of the backend, those of other projects with the project in front."""
+        """All stacks of the backend; those of other projects with the project's name in front."""
         return [each["name"] for each in self._json("stack", "ls", "--all", "--json")]
 
     def last_update(self) -> Update | None:
-        """The newest update that tells its commit."""
+        """The newest update with a known commit."""
         for entry in self.history():
             commit = entry.get("environment", {}).get("git.head")
             if entry["kind"] == "update" and commit:
-                started = datetime.fromisoformat(entry["startTime"])
-                return Update(commit=commit, started=started, result=entry.get("result", ""))
+                return Update(commit, datetime.fromisoformat(entry["startTime"]), entry.get("result", ""))
         return None
 
     def history(self) -> list[dict[str, Any]]:
-        """The latest updates, the newest first, as Pulumi tells them."""
-        told: list[dict[str, Any]] = self._json("stack", "history", "--json", "--page-size", str(_RECENT))
-        return told
+        """The latest updates, newest first."""
+        return list(self._json("stack", "history", "--json", "--page-size", str(_RECENT)))
 
     def tags(self) -> dict[str, str]:
-        found: dict[str, str] = self._json("stack", "tag", "ls", "--json")
-        return found
+        return dict(self._json("stack", "tag", "ls", "--json"))
 
     def set_tag(self, name: str, value: str) -> None:
         self._run("stack", "tag", "set", name, value)
 
     def remove_tag(self, name: str) -> None:
-        """Removes a tag, also one that is not there."""
+        """Removes a tag, if it exists."""
         self._run("stack", "tag", "rm", name)
 
     def cancel(self) -> None:
-        """Removes every lock of the stack, living runs' too: who calls this has made sure that there is none."""
+        """Removes all locks of the stack; the caller makes sure that no update is running."""
         self._run("cancel", "--yes")
 
     def _json(self, *arguments: str) -> Any:
@@ -101,31 +95,29 @@ class Backend:
     def _run(self, *arguments: str, text: str = "") -> str:
         command = ["pulumi", *arguments, "--non-interactive", "--stack", self.stack]
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 command,
                 env=dict(self.environ),
                 input=text,
                 capture_output=True,
                 text=True,
                 timeout=TIMEOUT_SECONDS,
-                check=False,
-            )
+                check=True,
+            ).stdout
         except FileNotFoundError:
+            raise EngineMissing from None
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            why = (
+                error.stderr if isinstance(error, subprocess.CalledProcessError) else f"no answer in {error.timeout} s"
+            )
+            said = redact.for_environment(self.environ).text(f"`{shlex.join(command)}` failed: {why.strip()}")
             raise BackendError(
-                "pulumi is not on PATH.\n"
-                "  Nothing can be asked of the stack, and nothing was changed.\n"
-                '  Run `make tools`, then `eval "$(make env)"`.'
+                f"{said}\n"
+                "  The stack's data in the backend could not be read or written.\n"
+                f"  Check {URL}, that the stack exists, and that your identity has access to the backend."
             ) from None
-        except subprocess.TimeoutExpired:
-            raise self._failed(command, f"no answer in {TIMEOUT_SECONDS} s") from None
-        if done.returncode:
-            raise self._failed(command, done.stderr)
-        return done.stdout
 
-    def _failed(self, command: list[str], why: str) -> BackendError:
-        said = redact.for_environment(self.environ).text(f"`{shlex.join(command)}` failed: {why.strip()}")
-        return BackendError(
-            f"{said}\n"
-            "  What the backend knows of the stack could not be read or written.\n"
-            "  Check PULUMI_BACKEND_URL, that the stack exists, and that this identity may use the backend."
-        )
+
+def folder_of(url: str) -> Path | None:
+    """The folder of a file backend on this machine; None for any other backend."""
+    return Path(urlsplit(url).path, ".pulumi") if url.startswith("file://") else None

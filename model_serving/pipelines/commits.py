@@ -1,4 +1,4 @@
-"""Which commit is deployed: exactly the one that this job is about, and none that is older than what is live."""
+"""The commit to deploy: exactly the job's own, and not older than what is live."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Relation = Literal["same", "older", "newer", "diverged", "unknown"]
 
 
 class WrongCommit(Failure):
-    """This checkout must not be deployed; nothing was changed. The message has three parts."""
+    """This checkout must not be deployed; nothing was changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkout:
-    """The folder that is deployed, as git knows it."""
+    """The git checkout to deploy."""
 
     folder: Path = field(default_factory=Path.cwd)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
@@ -35,24 +35,19 @@ class Checkout:
         """The commit that is checked out.
 
         Raises:
-            WrongCommit: if this is no checkout of a commit.
+            WrongCommit: if there is none.
         """
         done = self._git("rev-parse", "--verify", "HEAD")
         if done.code:
             raise WrongCommit(
-                f"{self.folder} is no git checkout with a commit: {done.said}\n"
-                "  Nobody could say later what was deployed.\n"
+                f"{self.folder} is not a git checkout with a commit: {done.said}\n"
+                "  Nobody could tell later what was deployed.\n"
                 "  Run this in a clone of the repository."
             )
         return done.text
 
     def refuse_other_than_head(self, head: str, *, previewed: str | None, apart_from: Sequence[Path] = ()) -> None:
-        """Checks that what would be deployed is the job's commit, unchanged, and the one that was previewed.
-
-        Args:
-            head: the commit that is checked out.
-            previewed: the commit of the preview that was approved, if there is one.
-            apart_from: folders and files that a job brings along, such as those of the preview.
+        """Checks that HEAD is the job's commit and the previewed one, without changes in other paths than those named.
 
         Raises:
             WrongCommit: if it is not.
@@ -60,26 +55,26 @@ class Checkout:
         for name in _JOB_COMMIT:
             if self.environ.get(name, head) != head:
                 raise WrongCommit(
-                    f"HEAD is {head[:SHORT]}, and {name} says {self.environ[name][:SHORT]}.\n"
-                    "  What would be deployed is not what this job is about.\n"
-                    "  Check out the job's commit, or run this outside of a job."
+                    f"HEAD is {head[:SHORT]}, but {name} is {self.environ[name][:SHORT]}.\n"
+                    "  A commit other than the job's would be deployed.\n"
+                    "  Check out the job's commit, or run this outside a job."
                 )
         if previewed is not None and previewed != head:
             raise WrongCommit(
-                f"the preview is of commit {previewed[:SHORT]}, and HEAD is {head[:SHORT]}.\n"
-                "  What was looked at is not what would be deployed.\n"
+                f"the preview is of commit {previewed[:SHORT]}, but HEAD is {head[:SHORT]}.\n"
+                "  A commit other than the reviewed one would be deployed.\n"
                 "  Preview HEAD, then deploy."
             )
         if changed := self._changed(apart_from):
             more = f" and {len(changed) - _SHOWN_FILES} more" if len(changed) > _SHOWN_FILES else ""
             raise WrongCommit(
                 f"the checkout has changes that are in no commit: {', '.join(changed[:_SHOWN_FILES])}{more}.\n"
-                "  They would be deployed, and nobody has previewed them.\n"
-                "  Commit or remove them; `make up` deploys what is not committed."
+                "  They would be deployed without a preview.\n"
+                "  Commit or remove them; `make up` deploys uncommitted changes."
             )
 
     def relation(self, commit: str, head: str) -> Relation:
-        """What a commit is to another. Fetches what a shallow clone, or that of an old job, does not have."""
+        """How a commit relates to HEAD. Fetches it if a shallow clone or an old job's clone does not have it."""
         if commit == head:
             return "same"
         if self._leads_to(commit, head):
@@ -94,7 +89,7 @@ class Checkout:
         return not self._git("merge-base", "--is-ancestor", ancestor, commit).code
 
     def _fetch(self, commit: str) -> bool:
-        """Whether a commit and all before it are there, after fetching them if they were not."""
+        """Fetches a commit with its history if it is missing; returns whether it is there."""
         shallow = self._git("rev-parse", "--is-shallow-repository").text == "true"
         if not shallow and not self._git("cat-file", "-e", f"{commit}^{{commit}}").code:
             return True

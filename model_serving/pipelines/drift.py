@@ -1,9 +1,9 @@
-"""The command ``drift``: tells when what is there is no longer what was deployed, by one issue for each stack.
+"""The command ``drift``: detects differences between a stack and its deployed commit, and keeps one issue per stack.
 
-The exit code is 0 without drift, 2 with drift and 1 if nobody could look. Drift fails the scheduled job, because that
-is how the owner of a pipeline hears of it: the issue is for whoever mends it. A pipeline that should go on in spite of
-it lets this one code pass (GitLab: ``allow_failure: {exit_codes: 2}``) and still fails when nobody could look. The
-issue's closing or opening never decides: a site that refuses it is told in the log.
+The exit code is 0 without drift, 2 with drift and 1 if the check failed. Drift fails the scheduled job so that the
+pipeline's owner is notified; the issue is for the person who fixes it. To ignore drift but not failures, allow this one
+exit code (GitLab: ``allow_failure: {exit_codes: 2}``). If the site refuses to update the issue, the log says so and the
+exit code stays the same.
 """
 
 from __future__ import annotations
@@ -26,46 +26,43 @@ from model_serving.pipelines.stack_note import parts_of
 from model_serving.problems import Failure
 
 NAME: Final = "drift"
-HELP: Final = "look whether a stack is still as it was deployed, and keep an issue about it"
+HELP: Final = "detect drift of a stack, and keep an issue about it"
 EXAMPLE: Final = """\
 example:
   python -m model_serving drift --stack production
 
-Exit code: 0 without drift, 2 with drift, 1 if nobody could look.
+Exit code: 0 without drift, 2 with drift, 1 if the check failed.
 """
 DRIFTED: Final = 2
-FAILED: Final = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("--stack", required=True, help="what to look at")
+    parser.add_argument("--stack", required=True, help="stack to check")
 
 
 def run(options: argparse.Namespace) -> int:
-    site = here(os.environ)
-    try:
-        found, has_drifted, deployed = look(options.stack, os.environ)
-    except Failure as refusal:
-        print(f"\nwhether {options.stack} has drifted is not known: {refusal}", file=sys.stderr)
-        return FAILED
+    found, has_drifted, deployed = look(options.stack, os.environ)
     if found.outcome != "ok":
-        print(f"\nwhether {options.stack} has drifted is not known: {found.why}", file=sys.stderr)
-        return FAILED
+        raise Failure(
+            f"whether {options.stack} has drifted is not known: {found.why}\n"
+            "  The issue about it stays as it is.\n"
+            "  Fix what the log reports, then run this again."
+        )
     print(f"{options.stack}: {'has drifted' if has_drifted else 'no drift'}", flush=True)
-    if site:
+    if site := here(os.environ):
         _tell(site, found, deployed, has_drifted=has_drifted)
     return DRIFTED if has_drifted else 0
 
 
 def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
-    """Compares what is there with the program.
+    """Compares the actual resources with the program.
 
     Returns:
-        The changes that would undo the drift, whether there is any, and the commit that was deployed last.
+        The changes that would undo the drift, whether there is any, and the commit of the last deployment.
 
     Raises:
-        BackendError, EngineMissing, SecretsUnreadable, WrongCommit: if nobody can look.
+        BackendError, EngineMissing, SecretsUnreadable, WrongCommit: if this is not possible.
     """
     commit = Checkout(environ=environ).head()
     update = Backend(stack=stack, environ=environ).last_update()
@@ -82,31 +79,25 @@ def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
 
 
 def render(found: Preview, deployed: str, site: Site) -> str:
-    """The issue's text.
-
-    Args:
-        found: what would undo the drift, without secrets.
-        deployed: the commit that was deployed last.
-        site: where the issue will be, which says how long it may be.
-    """
+    """The issue's text: the changes that would undo the drift, without secrets, within the site's length limit."""
     run = site.this_run()
     seen = link(run.name, run.url) if run.url else run.name
     lines = [
-        f"What is there is no longer what {code(found.commit[:SHORT])} says. Seen by {seen}.",
+        f"The resources no longer match {code(found.commit[:SHORT])}. Detected by {seen}.",
         "",
-        "Somebody or something changed it outside of this repository. Below is what an update would change back.",
+        "They were changed outside this repository. The next update would make the changes below.",
         "",
-        f"- If it was by mistake: `python -m model_serving deploy --stack {found.stack} --refresh` undoes it.",
-        "- If it was on purpose: write it into the program or the stack file; the issue closes itself.",
+        f"- If the change was a mistake, undo it: `python -m model_serving deploy --stack {found.stack} --refresh`.",
+        "- If it was on purpose, add it to the program or the stack file; the issue then closes itself.",
     ]
     if deployed != found.commit:
         lines.append(
-            f"- {code(deployed[:SHORT])} was deployed last: what later commits bring is below as well, and no drift."
+            f"- {code(deployed[:SHORT])} was deployed last: changes of later commits are listed too, and are not drift."
         )
     if not found.changes:
-        lines += ["", "Only what the cloud reports has changed: an update would change nothing but the state."]
+        lines += ["", "Only values reported by the cloud have changed: an update would only change the state."]
     text, left_out = fit([Fixed(text="\n".join(lines) + "\n"), *parts_of(found)], site.note_limit)
-    return f"{text}\nLeft out for its length: {'; '.join(left_out)}. The job's log has it.\n" if left_out else text
+    return f"{text}\nOmitted because of its length: {'; '.join(left_out)}. See the job's log.\n" if left_out else text
 
 
 def _tell(site: Site, found: Preview, deployed: str, *, has_drifted: bool) -> None:
@@ -114,8 +105,8 @@ def _tell(site: Site, found: Preview, deployed: str, *, has_drifted: bool) -> No
     try:
         if has_drifted:
             site.upsert_issue(marker, f"{found.stack} has drifted", render(found, deployed, site))
-            print(f"{site.name}: the issue about it is up to date")
-        elif site.close_issue(marker, f"No drift any more, seen by {site.this_run().name}."):
-            print(f"{site.name}: the issue about it is closed")
+            print(f"{site.name}: updated the issue about the drift")
+        elif site.close_issue(marker, f"{site.this_run().name} found no drift."):
+            print(f"{site.name}: closed the issue about the drift")
     except SiteError as error:
         print(error, file=sys.stderr)

@@ -1,10 +1,11 @@
-"""Runs Pulumi as a child: its events to whoever asked, its progress to the log, signals on to it.
+"""Runs Pulumi's CLI as a child process: hands out its events, prints its progress, and passes signals on to it.
 
-Events are those of ``--json``, one a line. They carry everything, policy violations too, which the digest that
-``preview --json`` prints by itself leaves out. Each is a mapping with one key that says what it is
-(``resourcePreEvent``, ``diagnosticEvent``, ``summaryEvent``, …), as in apitype.EngineEvent of Pulumi 3.259.0.
+Not through the Automation API: signals must reach Pulumi in order, and a lock names Pulumi's process, whose ID that API
+does not hand out.
 
-It decides nothing: which command, on which stack and what follows from its exit code is the caller's.
+Events are those of ``--json``, one per line. Unlike the summary that ``preview --json`` prints by default, they include
+policy violations. Each is a mapping with one key that names its kind (``resourcePreEvent``, ``diagnosticEvent``,
+``summaryEvent``, …), as in apitype.EngineEvent of Pulumi 3.259.0.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,12 +33,17 @@ Event = Mapping[str, Any]
 
 TICK_SECONDS: Final = 1.0
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM)
-_END: Final = None
-"""What a reader puts into the queue when its stream has ended."""
 
 
 class EngineMissing(Failure):
     """There is no pulumi to run; nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "pulumi is not on PATH.\n"
+            "  Nothing was changed.\n"
+            '  Run `make tools`, then `eval "$(make env)"`, or use the project\'s tool image.'
+        )
 
 
 def run(
@@ -44,83 +51,53 @@ def run(
     *,
     redactor: Redactor,
     on_event: Callable[[Event], None] = lambda event: None,
-    on_text: Callable[[str], None] = lambda line: None,
-    on_start: Callable[[int], None] = lambda pid: None,
+    on_text: Callable[[str], object] = lambda line: None,
+    on_start: Callable[[int], object] = lambda pid: None,
     expected: int | None = None,
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
     out: IO[str] | None = None,
 ) -> int:
-    """Runs ``pulumi`` to its end, whatever that is.
+    """Runs ``pulumi preview``, ``up``, ``refresh`` or ``destroy`` with its options until it exits.
 
-    Args:
-        arguments: the command and its options, e.g. ``["up", "--yes", "--skip-preview", "--stack", "dev"]``: one of
-            preview, up, refresh and destroy. What makes it print events is added.
-        redactor: what may not be shown; everything printed here passes it. Events and texts are handed out as they
-            came: who prints or writes of them has to redact.
-        on_event: is called with each event, in order, by the calling thread.
-        on_text: is called with each line that is no event: what Pulumi says before its engine runs, such as that the
-            stack is locked.
-        on_start: is called with the child's process id, by which a lock names its holder.
-        expected: how many resources will be changed, if that is known, for the progress.
-        folder: of the project; the current one by default.
-        environ: instead of this process's own environment.
-        out: where progress is printed; standard output by default.
+    What is printed here is redacted, what the callbacks get is not; the calling thread calls them. ``on_text`` gets the
+    lines that are not events, such as the error that the stack is locked, and keeps a line from being printed by
+    returning something true. ``on_start`` gets the process ID, which is also in the lock. The progress shows
+    ``expected``, the number of resources that will change, if it is known.
 
     Returns:
-        Pulumi's exit code; the negated number of the signal that ended it, if one did.
+        Pulumi's exit code, or the negated number of the signal that ended it.
 
     Raises:
-        EngineMissing: if there is no pulumi on PATH.
+        EngineMissing: if pulumi is not on PATH.
     """
     stream = sys.stdout if out is None else out
     progress = Progress(lambda line: print(line, file=stream, flush=True), redact=redactor.text, expected=expected)
-    with _started(["pulumi", *_with_events(arguments)], folder, os.environ if environ is None else environ) as child:
+    with _started(arguments, folder, os.environ if environ is None else environ) as child:
         on_start(child.pid)
         for line in _lines(child, progress.tick):
             if (event := _event(line)) is not None:
                 progress.event(event)
                 on_event(event)
-            elif line.strip():
+            elif line.strip() and not on_text(line):
                 progress.text(line)
-                on_text(line)
         return child.wait()
 
 
 @contextmanager
 def _started(
-    command: Sequence[str], folder: Path | None, environ: Mapping[str, str]
+    arguments: Sequence[str], folder: Path | None, environ: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """The child, which gets the signals that this process gets until the block ends."""
-    got: list[int] = []
-    handlers = {number: signal.signal(number, lambda received, _: got.append(received)) for number in _PASSED_ON}
-    try:
-        child = _start(command, folder, environ)
-        for number in _PASSED_ON:
-            signal.signal(number, lambda received, _: child.send_signal(received))
-        for received in got:  # came while it was being started
-            child.send_signal(received)
-        try:
-            yield child
-        finally:
-            # Left early, by a mistake in a callback: it must not go on behind our back, nor leave its lock.
-            if child.poll() is None:
-                child.terminate()
-                child.wait()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _with_events(arguments: Sequence[str]) -> list[str]:
+    """The child process, which receives the signals of this process until the block ends."""
+    if shutil.which("pulumi", path=environ.get("PATH")) is None:
+        raise EngineMissing
     command, *options = arguments
-    return [command, "--json", "--non-interactive", "--color", "never", *options]
-
-
-def _start(command: Sequence[str], folder: Path | None, environ: Mapping[str, str]) -> subprocess.Popen[str]:
+    early: list[int] = []
+    pass_on: Callable[[int], None] = early.append
+    handlers = {number: signal.signal(number, lambda received, _: pass_on(received)) for number in _PASSED_ON}
     try:
-        return subprocess.Popen(
-            command,
+        child = subprocess.Popen(
+            ["pulumi", command, "--json", "--non-interactive", "--color", "never", *options],
             cwd=folder,
             env={**environ, "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true", "PULUMI_SKIP_UPDATE_CHECK": "true"},
             stdin=subprocess.DEVNULL,
@@ -129,45 +106,52 @@ def _start(command: Sequence[str], folder: Path | None, environ: Mapping[str, st
             text=True,
             encoding="utf-8",
             errors="replace",
-            # A terminal sends Ctrl-C to the whole group, and a second interrupt makes Pulumi drop everything at once.
+            # A terminal sends Ctrl-C to the whole group, and on a second interrupt Pulumi drops everything at once.
             start_new_session=True,
         )
-    except FileNotFoundError:
-        raise EngineMissing(
-            "pulumi is not on PATH.\n"
-            "  Nothing was previewed and nothing was changed.\n"
-            '  Run `make tools` and eval "$(make env)", or use the project\'s tool image.'
-        ) from None
+        pass_on = child.send_signal
+        for received in early:
+            pass_on(received)
+        try:
+            yield child
+        finally:
+            # A callback raised an error: without this, Pulumi would go on unseen, or leave its lock.
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _lines(child: subprocess.Popen[str], tick: Callable[[], None]) -> Iterator[str]:
-    """What the child prints, of both streams; meanwhile the clock ticks."""
+    """The lines of both output streams; calls ``tick`` while there are none."""
     lines: queue.Queue[str | None] = queue.Queue()
     streams = [stream for stream in (child.stdout, child.stderr) if stream]
-    readers = [threading.Thread(target=_read, args=(stream, lines), daemon=True) for stream in streams]
-    for reader in readers:
-        reader.start()
-    running = len(readers)
-    while running:
+    for stream in streams:
+        threading.Thread(target=_read, args=(stream, lines), daemon=True).start()
+    reading = len(streams)
+    while reading:
         try:
             line = lines.get(timeout=TICK_SECONDS)
         except queue.Empty:
             if child.poll() is not None:
-                # A plugin that outlived it holds the streams open; nothing more will come.
+                # A plugin that is still running holds the streams open; no more output will come.
                 return
             tick()
             continue
-        if line is _END:
-            running -= 1
+        if line is None:
+            reading -= 1
         else:
             yield line
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    """Puts the lines of a stream into the queue, then None."""
     with stream:
         for line in stream:
             lines.put(line.rstrip("\n"))
-    lines.put(_END)
+    lines.put(None)
 
 
 def _event(line: str) -> Event | None:

@@ -1,7 +1,7 @@
-"""Who holds a stack's lock: each deployment leaves a record of itself in the stack's tags, for others to find.
+"""Records of running deployments in a stack's tags, by which others identify the holder of its lock.
 
-A lock names a host and a process, which tells nothing once the job's machine is gone; the record adds the run that the
-site can be asked about. It is written before Pulumi starts, completed with Pulumi's process, and removed at the end.
+A lock names a host and a process, which is useless once the job's machine is gone; the record adds the job, which the
+site can be asked about. It is written before Pulumi starts, updated with Pulumi's process, and removed at the end.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from model_serving.pipelines.backend import Backend
 
 PREFIX: Final = "deploy-"
 KEPT: Final = timedelta(days=1)
-"""For how long the record of a killed run is kept: it says that its commit may have been deployed in part."""
+"""How long the record of a killed deployment is kept: its commit may be partly deployed."""
 _WRITES: Final = 3
-"""A tag is written by rewriting all; two writers at once may lose one, so each looks whether its own is there."""
+"""Pulumi rewrites all tags to set one. Of two writers at once, one may be lost, so each write is verified."""
 _PROC: Final = Path("/proc")
 
 
 class Machine(BaseModel):
-    """Where processes can be looked for; a host's name alone is no proof, runners give the same one to many.
+    """Identity of a machine or container. The host name is not enough: runners reuse names across machines.
 
     Attributes:
-        host: name, as a lock has it.
-        boot: id of the kernel's start; empty where there is no /proc.
-        processes: the PID namespace, which a container has for itself; empty where there is no /proc.
+        host: host name, as in a lock.
+        boot: boot ID of the kernel; empty without /proc.
+        processes: PID namespace, which each container has of its own; empty without /proc.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,7 +53,7 @@ class Machine(BaseModel):
         return cls(host=socket.gethostname(), boot=boot, processes=processes)
 
     def sees(self, other: Machine) -> bool:
-        """Whether processes of the other machine can be looked for on this one."""
+        """Whether this machine can look up processes of the other one."""
         return bool(self.boot and self.processes) and self == other
 
 
@@ -61,12 +61,12 @@ class Holder(BaseModel):
     """A deployment that has the stack's lock, or is about to take it.
 
     Attributes:
-        process: id of Pulumi's process; None before it is started.
-        started: when that process started, see `process_start`.
+        process: ID of Pulumi's process; None before it starts.
+        started: start time of that process, see `process_start`.
         began: when the record was made.
-        user: who runs it, for people.
-        commit: what it deploys.
-        run: the job; None outside of a pipeline.
+        user: name of the user, for people.
+        commit: commit that is deployed.
+        run: the job; None outside a pipeline.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -82,11 +82,15 @@ class Holder(BaseModel):
     def __str__(self) -> str:
         if self.run is None:
             return f"{self.user} on {self.machine.host}"
-        return " ".join(filter(None, [self.run.name, self.run.url]))
+        return f"{self.run.name} {self.run.url}".rstrip()
 
     @classmethod
     def this(cls, commit: str, run: Run | None) -> Holder:
-        return cls(machine=Machine.here(), began=datetime.now(UTC), user=_user(), commit=commit, run=run)
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container's user ID without a name
+            user = str(os.getuid())
+        return cls(machine=Machine.here(), began=datetime.now(UTC), user=user, commit=commit, run=run)
 
 
 class Register:
@@ -97,7 +101,7 @@ class Register:
         self._own = PREFIX + secrets.token_hex(6)
 
     def write(self, holder: Holder) -> None:
-        """Writes this deployment's record, or completes it."""
+        """Writes or updates this deployment's record."""
         text = holder.model_dump_json()
         for _ in range(_WRITES):
             self._backend.set_tag(self._own, text)
@@ -105,7 +109,7 @@ class Register:
                 return
 
     def others(self) -> dict[str, Holder]:
-        """The records of all other deployments by their tags; those that are old and of nobody are removed."""
+        """The records of all other deployments by tag; removes records older than `KEPT`."""
         found = {}
         for name, text in self._backend.tags().items():
             if not name.startswith(PREFIX) or name == self._own:
@@ -121,34 +125,26 @@ class Register:
         return found
 
     def remove(self, name: str | None = None) -> None:
-        """Removes a record, by default one's own."""
+        """Removes a record, by default this deployment's own."""
         self._backend.remove_tag(name or self._own)
 
 
 def process_start(process: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks, which tells it from a later one of its id.
+    """Start time of a process on this machine in clock ticks, which tells it from a later one with the same ID.
 
     Returns:
-        None if there is no such process any more.
+        None if the process no longer runs.
     """
     try:
-        # proc_pid_stat(5): the name may have spaces and brackets, so fields are counted from behind it.
+        # proc_pid_stat(5): the name may contain spaces and brackets, so fields are counted from its end.
         fields = (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    state, start = fields[0], fields[19]
-    return None if state in "ZX" else start
+    return None if fields[0] in "ZX" else fields[19]
 
 
 def process_name(process: int) -> str:
-    """What a process runs; empty if it is gone."""
+    """Name of a process on this machine; empty if it no longer runs."""
     with contextlib.suppress(OSError):
         return (_PROC / str(process) / "comm").read_text().strip()
     return ""
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
-        return str(os.getuid())

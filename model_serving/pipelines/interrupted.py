@@ -1,48 +1,51 @@
-"""What a killed update was in the middle of, and how the next one gets over it.
+"""Operations that a killed update left unfinished, and how the next update gets over them.
 
-The state keeps such an operation as pending, and Pulumi 3.259.0 goes on with a warning. What is right depends on it:
+The state lists them as pending, and Pulumi 3.259.0 goes on with a warning. The right cure depends on the operation:
 
-- An update, a deletion or a read may have happened or not. Refreshing just those resources makes the state true again;
-  without it, a return to the old version would find nothing to change and leave the new one half in place.
-- A creation is tried again. Kubernetes takes it, whether the object is there or not: up to 4.28 the provider applies on
-  the server's side, which overwrites. (From 4.29 on it answers that the object exists, unless the provider's
-  upsertExistingObjects is set.) An image is pushed again under its digest, which changes nothing.
-- A creation in Google Cloud is tried again as well. If the thing had been made, Google answers 409, and only a person
-  can tell whether it is ours: the log then has the command that takes it into the state.
+- An update, deletion or read may or may not have happened. Refreshing these resources corrects the state; without it, a
+  return to the old version would find nothing to change and leave the new one half in place.
+- A creation is repeated. Kubernetes accepts it even if the object exists: up to 4.28 the provider uses server-side
+  apply, which overwrites. (From 4.29 on it fails with "already exists", unless its upsertExistingObjects is set.) An
+  image is pushed again under its digest, which changes nothing.
+- A creation in Google Cloud is repeated as well. If the resource exists, Google answers 409, and only a person can tell
+  whether it is ours: the log then shows the command that imports it into the state.
 
-Records of creations go when an update has succeeded, not before: until then they say what may be lying around.
+Records of creations are removed after a successful update, and not earlier: until then they name possible leftovers.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-CREATING: Final = "creating"
-_TAKEN_AGAIN: Final = ("kubernetes:", "docker-build:")
+REFRESHED: Final = "it is refreshed before anything else"
+_REPEATABLE: Final = ("kubernetes:", "docker-build:")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interrupted:
-    """One operation that nobody knows the end of.
+class Interrupted(NamedTuple):
+    """An operation with an unknown result, as in the state.
 
     Attributes:
-        operation: creating, updating, deleting, reading or importing.
-        urn: the resource's.
-        type: its token, e.g. ``gcp:storage/bucket:Bucket``.
-        parent: URN of its parent.
-        provider: URN of its provider.
-        object: namespace and name of the Kubernetes object that it is, which is its ID; empty if it is none.
+        type: of the resource, e.g. ``gcp:storage/bucket:Bucket``.
+        object: ID of a Kubernetes object, ``<namespace>/<name>``; empty for other resources.
     """
 
-    operation: str
+    raw: Mapping[str, Any]
     urn: str
     type: str
-    parent: str
-    provider: str
-    object: str = ""
+    object: str
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Interrupted:
+        resource = raw["resource"]
+        metadata = resource.get("inputs", {}).get("metadata", {})
+        is_object = resource["type"].startswith("kubernetes:") and metadata.get("name")
+        parts = (metadata.get("namespace"), metadata["name"]) if is_object else ()
+        return cls(raw, resource["urn"], resource["type"], "/".join(filter(None, parts)))
+
+    def __str__(self) -> str:
+        return f"{self.raw['type']} {self.type} {self.name}"
 
     @property
     def name(self) -> str:
@@ -50,103 +53,91 @@ class Interrupted:
 
     @property
     def is_creation(self) -> bool:
-        return self.operation == CREATING
+        return bool(self.raw["type"] == "creating")
 
-    def __str__(self) -> str:
-        return f"{self.operation} {self.type} {self.name}"
+    @property
+    def creates_object(self) -> bool:
+        """Whether it creates a Kubernetes object with a known name."""
+        return self.is_creation and bool(self.object)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it can be created again if it exists."""
+        return self.type.startswith(_REPEATABLE)
+
+    @property
+    def cure(self) -> str:
+        """How the next update treats it, for people."""
+        if not self.is_creation:
+            return REFRESHED
+        if self.is_repeatable:
+            return "it is created again, which is safe if it exists"
+        return "it is created again; if it exists, this fails and the log says what to do"
 
     @property
     def delete_command(self) -> str:
-        """What removes the Kubernetes object, if it is there."""
+        """Command that deletes the Kubernetes object, if it exists."""
         api, kind = self.type.removeprefix("kubernetes:").split(":")
         group, _, version = api.rpartition("/")
-        # A resource is named kind.version.group; the core group has no name.
+        # Resources are named kind.version.group; the core group has no name.
         resource = kind.lower() if group == "core" else f"{kind.lower()}.{version}.{group}"
         namespace, _, name = self.object.rpartition("/")
         options = ["--namespace", namespace] if namespace else []
         return shlex.join(["kubectl", "delete", "--ignore-not-found", *options, resource, name])
 
     def import_command(self, stack: str) -> str:
-        """What takes the resource into the state if it was made; ID is for a person to write."""
-        names = [each for each in (("parent", self.parent), ("provider", self.provider)) if each[1]]
-        options = [word for kind, urn in names for word in (f"--{kind}", f"{kind}={urn}")]
+        """Command that imports the resource into the state, with the word ID in place of its ID."""
+        # The state's reference to a provider is URN::id.
+        parent = self.raw["resource"].get("parent")
+        provider = self.raw["resource"].get("provider", "").rpartition("::")[0]
+        options = ["--parent", f"parent={parent}"] if parent else []
+        options += ["--provider", f"provider={provider}"] if provider else []
         command = ["pulumi", "import", "--stack", stack, "--yes", "--protect=false", "--generate-code=false"]
         return shlex.join([*command, *options, self.type, self.name, "ID"])
 
 
 def pending(state: Mapping[str, Any]) -> list[Interrupted]:
-    """The operations that a state has as pending."""
-    return [
-        Interrupted(
-            operation=each["type"],
-            urn=each["resource"]["urn"],
-            type=each["resource"]["type"],
-            parent=each["resource"].get("parent", ""),
-            # The reference is URN::id.
-            provider=each["resource"].get("provider", "").rpartition("::")[0],
-            object=_object(each["resource"]),
-        )
-        for each in state.get("pending_operations") or []
-    ]
+    """The pending operations of a state."""
+    return [Interrupted.read(each) for each in state.get("pending_operations") or []]
 
 
-def _object(resource: Mapping[str, Any]) -> str:
-    metadata = resource.get("inputs", {}).get("metadata", {})
-    if not resource["type"].startswith("kubernetes:") or not metadata.get("name"):
-        return ""
-    return "/".join(filter(None, [metadata.get("namespace"), metadata["name"]]))
+def taken_in(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with each Kubernetes object that was being created added as a resource.
 
-
-def taken_in(deployment: Mapping[str, Any]) -> dict[str, Any]:
-    """A state in which each Kubernetes object that was being created counts as made.
-
-    It has to be refreshed then: what was not made leaves it, and what was made goes if the program no longer has it.
-    `pulumi refresh --import-pending-creates`, which is meant for this, drops them with Pulumi 3.259.0.
+    Refresh these afterwards: objects that do not exist leave the state, and the next update deletes those that the
+    program no longer has. `pulumi refresh --import-pending-creates` is meant for this, but Pulumi 3.259.0 drops them.
     """
-    resources = [*deployment.get("resources", [])]
+    resources = [*state.get("resources", [])]
     known = {each["urn"] for each in resources}
-    kept = []
-    for operation, raw in zip(pending(deployment), deployment.get("pending_operations") or [], strict=True):
-        if not (operation.is_creation and operation.object):
-            kept.append(raw)
-        elif operation.urn not in known:
-            resources.append({**raw["resource"], "id": operation.object, "outputs": raw["resource"]["inputs"]})
-    return {**deployment, "resources": resources, "pending_operations": kept}
+    added = [
+        {**each.raw["resource"], "id": each.object, "outputs": each.raw["resource"]["inputs"]}
+        for each in pending(state)
+        if each.creates_object and each.urn not in known
+    ]
+    kept = [each.raw for each in pending(state) if not each.creates_object]
+    return {**state, "resources": resources + added, "pending_operations": kept}
 
 
 def to_refresh(operations: Iterable[Interrupted]) -> list[str]:
-    """URNs of the resources that have to be looked at before the next update."""
+    """URNs of the resources to refresh before the next update."""
     return sorted({each.urn for each in operations if not each.is_creation})
 
 
-def explain(operations: Iterable[Interrupted]) -> list[str]:
-    """What will be done about each, a line each."""
-    lines = []
-    for each in operations:
-        if not each.is_creation:
-            cure = "it is looked at before anything else"
-        elif each.type.startswith(_TAKEN_AGAIN):
-            cure = "it is created again, which does no harm if it is there"
-        else:
-            cure = "it is created again; if it is there already, this fails and says what to do"
-        lines.append(f"{each}: {cure}")
-    return lines
-
-
-def orphans(operations: Iterable[Interrupted], deployment: Mapping[str, Any]) -> list[str]:
-    """After an update: the Kubernetes objects that may have been made and that the program no longer has."""
-    known = {each["urn"] for each in deployment.get("resources", [])}
+def orphans(operations: Iterable[Interrupted], state: Mapping[str, Any]) -> list[str]:
+    """After an update: the Kubernetes objects that may exist although the program no longer has them."""
+    known = {each["urn"] for each in state.get("resources", [])}
     return [
-        f"{each.name} may have been made by a run that was killed, and nothing needs it: {each.delete_command}"
+        f"a killed run may have created {each.name}, which nothing needs. To delete it: {each.delete_command}"
         for each in operations
-        if each.is_creation and each.object and each.urn not in known
+        if each.creates_object and each.urn not in known
     ]
 
 
 def left_behind(operations: Iterable[Interrupted], stack: str) -> list[str]:
-    """After a failed update: for each creation whose thing may exist, what to type."""
-    lines = []
-    for each in operations:
-        if each.is_creation and not each.type.startswith(_TAKEN_AGAIN):
-            lines += [f"{each.name} may have been made by the killed run. If it is there:", each.import_command(stack)]
-    return lines
+    """After a failed update: how to import the resources that may have been created."""
+    return [
+        line
+        for each in operations
+        if each.is_creation and not each.is_repeatable
+        for line in (f"The killed run may have created {each.name}. If it exists, run:", each.import_command(stack))
+    ]

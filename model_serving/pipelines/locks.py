@@ -1,20 +1,23 @@
-"""Locks of a stack: whose they are, and whether to wait for them or to cancel them.
+"""Locks of a stack: who holds them, and whether to wait for them or cancel them.
 
-A backend of one's own has locks that nobody releases when the run that took them is killed. A lock is dead if its
-process, on this very machine, is gone or another one now; or if the site says that its run is finished. Everything else
-is waited for: two runs that write at once are worse than a job that has to be run again.
+In a self-managed backend, nobody releases the lock of a killed run. A lock is dead if its process on this very machine
+has ended, or if the site says that its job is finished. All other locks are waited for: two concurrent updates are
+worse than a job that has to be run again.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, Protocol
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel
 
 from model_serving.hosts import SiteError
 from model_serving.hosts.runs import Run, RunState
@@ -23,30 +26,39 @@ from model_serving.pipelines.holders import Holder, Machine, Register, process_n
 from model_serving.problems import Failure
 
 WAIT_SECONDS: Final = 900
-"""How long a deployment waits for others by default: longer than a model's rollout takes."""
+"""Default maximum wait of a deployment for others: longer than a model's rollout takes."""
 POLL_SECONDS: Final = 5
 SAY_SECONDS: Final = 60
 CLAIM_SECONDS: Final = 2
-"""How long who wants to cancel looks whether somebody else does: `pulumi cancel` removes every lock, new ones too."""
+"""Wait between a claim to cancel and the cancellation: `pulumi cancel` removes all locks, including new ones."""
 _CLAIM: Final = "cancel-claim"
 _PATTERN: Final = re.compile(
-    r"^\s*(?P<url>\S+): created by (?P<user>.*)@(?P<host>\S*) \(pid (?P<pid>\d+)\) at (?P<at>\S+)"
+    r"^\s*(?P<url>\S+): created by (?P<user>.*)@(?P<host>\S*) \(pid (?P<process>\d+)\) at (?P<since>\S+)"
 )
+
+REFUSAL: Final = "error: the stack is currently locked by "
+"""Start of Pulumi's error message, which the locks follow, one per line."""
+
+State = Literal["dead", "alive", "unknown"]
+_JUDGED: Final[Mapping[RunState, tuple[State, str]]] = {
+    "finished": ("dead", "the site says that this run is finished"),
+    "running": ("alive", "the site says that this run is running"),
+    "unknown": ("unknown", "the site does not know this run"),
+}
 
 
 class Locked(Failure):
-    """The stack is locked by somebody who may be alive; nothing was changed. The message has three parts."""
+    """The stack is locked by a process that may be running; nothing was changed."""
 
 
 class RunStates(Protocol):
-    """The part of a site that knows of runs."""
+    """The part of a site that knows about runs."""
 
     def run_state(self, run: Run) -> RunState: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lock:
-    """A lock as Pulumi names it when it refuses to start."""
+class Lock(BaseModel):
+    """A lock as Pulumi reports it."""
 
     url: str
     user: str
@@ -58,60 +70,63 @@ class Lock:
         return f"{self.user}@{self.host}, process {self.process}, since {self.since:%Y-%m-%d %H:%M:%S} UTC"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What is known of a lock.
+class Verdict(NamedTuple):
+    """State of a lock: who holds it, how its state is known, and the tag of the holder's record."""
 
-    Attributes:
-        who: its holder, for people.
-        why: how that is known.
-        record: tag of the holder's record, if it left one.
-    """
-
-    state: Literal["dead", "alive", "unknown"]
     who: str
+    state: State
     why: str
     record: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.who} ({self.why})"
+
 
 def parse(lines: Iterable[str]) -> list[Lock]:
-    """The locks that a refusal of Pulumi 3.259.0 names; none if it was something else that went wrong."""
-    return [
-        Lock(
-            url=found["url"],
-            user=found["user"],
-            host=found["host"],
-            process=int(found["pid"]),
-            since=datetime.fromisoformat(found["at"]),
-        )
-        for line in lines
-        if (found := _PATTERN.match(line))
-    ]
+    """The locks in an error message of Pulumi 3.259.0; empty for any other error."""
+    return [Lock.model_validate(found.groupdict()) for line in lines if (found := _PATTERN.match(line))]
+
+
+def dead_in(folder: Path, consequence: str) -> list[Verdict]:
+    """The locks of killed updates in a folder of a file backend.
+
+    Raises:
+        Locked: if an update may be running; the caller names the consequence.
+    """
+    verdicts = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            verdict = judge(_read(path), {}, Machine.here(), None)
+        except FileNotFoundError:  # released meanwhile
+            continue
+        except (OSError, ValueError, KeyError) as error:
+            verdict = Verdict("somebody", "unknown", f"the lock {path} cannot be read: {error}")
+        if verdict.state != "dead":
+            raise Locked(
+                f"stack {path.parent.name} is being updated by {verdict}.\n"
+                f"  {consequence}\n"
+                "  Run this command again when the update has finished."
+            )
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _read(path: Path) -> Lock:
+    content = json.loads(path.read_text())
+    names = {"user": "username", "host": "hostname", "process": "pid", "since": "timestamp"}
+    return Lock.model_validate({"url": str(path)} | {name: content[key] for name, key in names.items()})
 
 
 def judge(lock: Lock, records: Mapping[str, Holder], here: Machine, site: RunStates | None) -> Verdict:
-    """Whether a lock's holder still runs.
-
-    Args:
-        lock: what is in the way.
-        records: what deployments left, by tag.
-        here: this machine.
-        site: where this job runs; None on a person's machine.
-    """
+    """Whether a lock's holder is still running, by the records of deployments, this machine and the site, if any."""
     record = _record_of(lock, records)
     if record is None:
-        return _judge_by_host(lock, here, site)
-    holder = records[record]
-    if holder.process is not None and here.sees(holder.machine):
-        if process_start(holder.process) == holder.started:
-            return Verdict(state="alive", who=str(holder), why="its process runs on this machine", record=record)
-        why = f"process {holder.process} of this machine, which was its, is gone"
-        return Verdict(state="dead", who=str(holder), why=why, record=record)
-    return _ask(holder, record, site)
+        return Verdict(str(lock), *_judge_by_host(lock, here, site))
+    return Verdict(str(records[record]), *_judge_by_record(records[record], here, site), record)
 
 
 def _record_of(lock: Lock, records: Mapping[str, Holder]) -> str | None:
-    """The tag of the holder's record: by its process, else the only one that had not yet started one."""
+    """Tag of the holder's record: the one with its process, or the only one without a process yet."""
     of_host = {
         name: holder
         for name, holder in records.items()
@@ -124,43 +139,32 @@ def _record_of(lock: Lock, records: Mapping[str, Holder]) -> str | None:
     return starting[0] if len(starting) == 1 else None
 
 
-def _judge_by_host(lock: Lock, here: Machine, site: RunStates | None) -> Verdict:
-    who = str(lock)
-    # In a pipeline the host's name proves nothing: runners give one name to the containers of different machines.
+def _judge_by_host(lock: Lock, here: Machine, site: RunStates | None) -> tuple[State, str]:
+    # In a pipeline, the host name proves nothing: runners reuse names for containers on different machines.
     if site is not None or lock.host != here.host or not here.boot:
-        return Verdict(state="unknown", who=who, why="it left no record of its run")
+        return "unknown", "its run left no record"
     if process_start(lock.process) is None:
-        return Verdict(state="dead", who=who, why="that process of this machine is gone")
+        return "dead", f"process {lock.process} is no longer running on this machine"
     if (name := process_name(lock.process)) != "pulumi":
-        return Verdict(state="dead", who=who, why=f"that process of this machine is {name} now")
-    return Verdict(state="alive", who=who, why="that process runs on this machine")
+        return "dead", f"process {lock.process} on this machine is {name} now"
+    return "alive", "its process is running on this machine"
 
 
-def _ask(holder: Holder, record: str, site: RunStates | None) -> Verdict:
-    who = str(holder)
+def _judge_by_record(holder: Holder, here: Machine, site: RunStates | None) -> tuple[State, str]:
+    if holder.process is not None and here.sees(holder.machine):
+        if process_start(holder.process) == holder.started:
+            return "alive", "its process is running on this machine"
+        return "dead", f"its process {holder.process} is no longer running on this machine"
     if holder.run is None or site is None:
-        return Verdict(state="unknown", who=who, why="only its own machine can tell whether it runs", record=record)
+        return "unknown", "only its own machine can tell whether it is running"
     try:
-        state = site.run_state(holder.run)
+        return _JUDGED[site.run_state(holder.run)]
     except SiteError as error:
-        said = str(error).partition("\n")[0]
-        return Verdict(state="unknown", who=who, why=f"the site could not be asked: {said}", record=record)
-    verdicts: dict[RunState, Verdict] = {
-        "finished": Verdict(state="dead", who=who, why="the site says that this run is finished", record=record),
-        "running": Verdict(state="alive", who=who, why="the site says that this run is running", record=record),
-        "unknown": Verdict(state="unknown", who=who, why="the site does not know this run", record=record),
-    }
-    return verdicts[state]
+        return "unknown", f"the site could not be asked: {str(error).partition(chr(10))[0]}"
 
 
 class Gate:
-    """Gets a deployment past locks: cancels dead ones, waits for the others, up to a deadline.
-
-    Args:
-        wait_seconds: for how long, from the first lock that is met.
-        say: prints a line.
-        clock: seconds, from any start.
-    """
+    """Gets a deployment past locks: cancels dead ones and waits for the others, up to a maximum from the first lock."""
 
     def __init__(
         self,
@@ -175,12 +179,11 @@ class Gate:
     ) -> None:
         self._backend, self._register, self._site, self._say = backend, register, site, say
         self._wait_seconds, self._clock, self._sleep = wait_seconds, clock, sleep
-        self._here = Machine.here()
         self._since: float | None = None
         self._said: tuple[list[str], float] = ([], 0)
 
     def meet(self, held: Sequence[Lock]) -> None:
-        """Returns when another attempt is worth it.
+        """Returns when it is worth trying again.
 
         Raises:
             Locked: if the time is up.
@@ -188,14 +191,15 @@ class Gate:
         now = self._clock()
         self._since = now if self._since is None else self._since
         records = self._register.others()
-        verdicts = [judge(lock, records, self._here, self._site) for lock in held]
-        if all(verdict.state == "dead" for verdict in verdicts):
+        verdicts = [judge(lock, records, Machine.here(), self._site) for lock in held]
+        living = [str(verdict) for verdict in verdicts if verdict.state != "dead"]
+        if not living:
             self._cancel(verdicts)
             return
         left = self._since + self._wait_seconds - now
         if left <= 0:
             raise Locked(self._refusal(held, verdicts))
-        self._tell(verdicts, waited=now - self._since)
+        self._tell(living, waited=now - self._since)
         self._sleep(min(POLL_SECONDS, left))
 
     def _cancel(self, verdicts: Sequence[Verdict]) -> None:
@@ -207,21 +211,20 @@ class Gate:
             self._sleep(POLL_SECONDS)
             return
         for verdict in verdicts:
-            self._say(f"cancelling the lock of a dead run: {verdict.who} ({verdict.why})")
+            self._say(f"cancelling the lock of a dead run: {verdict}")
         self._backend.cancel()
-        # Whoever claims from now on finds no claim, and looks at the locks anew.
+        # Jobs that claim from now on find no claim, and read the locks again.
         self._backend.remove_tag(_CLAIM)
         for verdict in verdicts:
             if verdict.record:
                 self._register.remove(verdict.record)
 
-    def _tell(self, verdicts: Sequence[Verdict], waited: float) -> None:
-        waited_for = [f"{verdict.who} ({verdict.why})" for verdict in verdicts if verdict.state != "dead"]
+    def _tell(self, living: list[str], waited: float) -> None:
         told, when = self._said
-        if told == waited_for and waited - when < SAY_SECONDS:
+        if told == living and waited - when < SAY_SECONDS:
             return
-        self._said = (waited_for, waited)
-        for each in waited_for:
+        self._said = (living, waited)
+        for each in living:
             self._say(f"the stack is locked, waiting ({waited:.0f} s of at most {self._wait_seconds:.0f} s): {each}")
 
     def _refusal(self, held: Sequence[Lock], verdicts: Sequence[Verdict]) -> str:
@@ -233,6 +236,5 @@ class Gate:
         return (
             f"stack {self._backend.stack} is still locked after {self._wait_seconds:.0f} s:{listed}\n"
             "  Two updates at once would damage the state, so nothing was changed.\n"
-            "  Run this job again when the other is done. If it is dead, which whoever is named above can tell, "
-            f"run `{command}` first."
+            f"  Run this job again when the other is done. If the holder says that it is dead, run `{command}` first."
         )

@@ -1,7 +1,7 @@
-"""Puts a model back to what served before, in the stack file alone.
+"""The command ``rollback``: changes a model in the stack file back to what it served before.
 
-What served before is what the stack's history says; without one, the release before the newest live one. It deploys
-nothing: the change of the file is a change like any other, to be looked at, committed and brought up.
+That is what the stack's history says; without a history, the release before the newest live one. Nothing is deployed:
+like any other change of the file, this one is reviewed, committed and brought up.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import argparse
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -19,27 +18,22 @@ from model_serving import catalog
 from model_serving.catalog import Catalog
 from model_serving.git import Git
 from model_serving.pipelines import stacks
-from model_serving.pipelines.backend import Backend, BackendError
-from model_serving.problems import InvalidInput, Problem
+from model_serving.pipelines.backend import Backend
+from model_serving.problems import Failure, InvalidInput, Problem
 from model_serving.stack import live
-from model_serving.stack.models import ALL_TRAFFIC, ModelSettings
+from model_serving.stack.models import ALL_TRAFFIC
 from model_serving.stack.settings import NAMESPACE
 
 NAME: Final = "rollback"
-HELP: Final = "put a model back to what served before, in the stack file"
+HELP: Final = "change a model in the stack file back to what it served before"
 MODELS: Final = stacks.PROJECT / "models"
 
 Weights = Mapping[str, int]
+"""Version -> percent of the traffic."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Where a rollback goes.
-
-    Attributes:
-        weights: version -> percent.
-        source: how it is known, for people.
-    """
+class Target(NamedTuple):
+    """What a rollback goes back to, and for people, how that is known."""
 
     weights: Weights
     source: str
@@ -47,53 +41,56 @@ class Target:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Example: python -m model_serving rollback --stack production --model iris-dtc"
-    parser.add_argument("--stack", required=True, help="whose file is changed")
-    parser.add_argument("--model", required=True, help="which model goes back")
+    parser.add_argument("--stack", required=True, help="stack whose file to change")
+    parser.add_argument("--model", required=True, help="model to roll back")
 
 
 def run(options: argparse.Namespace) -> int:
     path = stacks.FOLDER / f"Pulumi.{options.stack}.yaml"
-    released = catalog.read(MODELS)
-    target = find(options.stack, options.model, released)
+    target = find(options.stack, options.model, catalog.read(MODELS))
     before = path.read_text(encoding="utf-8")
     after = pinned(before, options.model, target.weights)
     path.write_text(after, encoding="utf-8")
     name = path.relative_to(stacks.PROJECT).as_posix()
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", lineterm="")
     print("\n".join(lines))
-    print(f"\n{options.model} goes back to {_shown(target.weights)}, {target.source}.")
-    print(f"Nothing is deployed yet. To do it: make up STACK={options.stack}, or commit the change and let a pipeline.")
+    shown = ", ".join(f"{version} ({weight}%)" for version, weight in target.weights.items())
+    print(f"\n{options.model} goes back to {shown}, {target.source}.")
+    print(f"Nothing is deployed yet. Run `make up STACK={options.stack}`, or commit it for a pipeline to deploy.")
     return 0
 
 
 def find(stack: str, model: str, released: Catalog) -> Target:
-    """What the model goes back to.
+    """Finds what a model served before.
 
     Raises:
-        InvalidInput: if the stack does not serve the model, or there is nothing before what it serves.
+        InvalidInput: if the stack does not serve the model, or nothing older exists.
     """
-    chosen = stacks.read(stack).models.get(model)
-    file = f"stacks/Pulumi.{stack}.yaml"
-    if chosen is None or model not in released.names():
-        raise InvalidInput([_not_served(file, model, stacks.read(stack).models)])
-    order = [release.version for release in released.releases(model)]
-    newest = order.index(_newest(_answering(live.weights(chosen, released.releases(model))), order))
+    models = stacks.read(stack).models
+    consequence = "There is nothing to go back to, and nothing was changed."
+    if model not in models or model not in released.names():
+        what = f"{NAMESPACE}:models has no {model or 'model without a name'}"
+        remedy = f"Name one of {', '.join(sorted(models))}, e.g. make rollback MODEL={min(models, default='…')}."
+        raise stacks.refusal(stack, what, remedy, consequence=consequence)
+    releases = released.releases(model)
+    order = [release.version for release in releases]
+    newest = _newest(_answering(live.weights(models[model], releases)), order)
     for weights in _served_before(stack, model):
-        if weights.keys() <= {*order} and order.index(_newest(weights, order)) < newest:
-            return Target(weights=weights, source="which served before as the history of the stack says")
+        if weights.keys() <= {*order} and _newest(weights, order) < newest:
+            return Target(weights, "which served before according to the stack's history")
     if newest == 0:
-        raise InvalidInput([_nothing_older(file, model, order[newest])])
-    return Target(
-        weights={order[newest - 1]: ALL_TRAFFIC},
-        source=f"the release before {order[newest]}; the history of the stack does not tell of another",
-    )
+        what = f"{NAMESPACE}:models.{model} serves {order[0]}, and there is no release before it"
+        remedy = "Release a corrected version, or remove the model from the stack."
+        raise stacks.refusal(stack, what, remedy, consequence=consequence)
+    source = f"the release before {order[newest]}; the stack's history names no other"
+    return Target({order[newest - 1]: ALL_TRAFFIC}, source)
 
 
 def _served_before(stack: str, model: str) -> Iterator[Weights]:
-    """What earlier updates gave the traffic to, the latest first."""
+    """Versions and weights of earlier updates, latest first; none if the backend cannot be read."""
     try:
         entries = Backend(stack=stack).history()
-    except BackendError:
+    except Failure:
         return
     for entry in entries:
         models = json.loads(entry.get("config", {}).get(f"{NAMESPACE}:models", {}).get("value") or "{}")
@@ -106,67 +103,55 @@ def _served_before(stack: str, model: str) -> Iterator[Weights]:
 
 
 def _newest_at(commit: str, model: str) -> str | None:
-    """The newest release of a model in a commit, which is what served if the stack named no version."""
+    """The newest release of a model in a commit, which is what a stack without versions serves."""
     listed = Git(folder=stacks.PROJECT).run("ls-tree", "--name-only", f"{commit}:models/{model}")
     places = {version: place for version in listed.text.split() if (place := catalog.order(version))}
     return max(places, key=lambda version: places[version], default=None)
 
 
-def _answering(weights: Weights) -> dict[str, int]:
+def _answering(weights: Weights) -> Weights:
     return {version: weight for version, weight in weights.items() if weight}
 
 
-def _newest(weights: Weights, order: Sequence[str]) -> str:
-    return max(weights, key=order.index)
+def _newest(weights: Weights, order: Sequence[str]) -> int:
+    return max(map(order.index, weights))
 
 
-def _not_served(file: str, model: str, known: Mapping[str, ModelSettings]) -> Problem:
-    return Problem(
-        file=file,
-        what=f"{NAMESPACE}:models has no {model or 'model without a name'}",
-        consequence="There is nothing that could go back, and nothing was changed.",
-        remedy=f"Name one of {', '.join(sorted(known))}, e.g. make rollback MODEL={min(known, default='…')}.",
-    )
-
-
-def _nothing_older(file: str, model: str, version: str) -> Problem:
-    return Problem(
-        file=file,
-        what=f"{NAMESPACE}:models.{model} serves {version}, and there is no release before it",
-        consequence="There is nothing to go back to, and nothing was changed.",
-        remedy="Release a corrected version, or remove the model from the stack.",
-    )
-
-
-def _shown(weights: Weights) -> str:
-    return ", ".join(f"{version} ({weight}%)" for version, weight in weights.items())
-
-
-# The stack file is people's, with their comments and their form: what changes is the one value, as text.
+# The stack file has its authors' comments and format, so only the one value is replaced in its text.
 
 
 def pinned(text: str, model: str, weights: Weights) -> str:
-    """The text of a stack file in which a model has these versions, and is otherwise as it was.
+    """The text of a stack file with these versions for a model, and otherwise unchanged.
 
     Raises:
-        InvalidInput: if the file says it in a way that cannot be changed in its place, such as an anchor.
+        InvalidInput: if the value cannot be replaced in place, for example because of an anchor.
     """
     versions = "{" + ", ".join(f'"{version}": {weight}' for version, weight in weights.items()) + "}"
-    key, value = _entry(text, model)
-    after = _with_versions(text, key, value, versions)
-    content = yaml.safe_load(after)["config"][f"{NAMESPACE}:models"][model]
-    if content.get("versions") != dict(weights):
-        raise InvalidInput([_by_hand(model, versions)])
-    return after
+    path = ("config", f"{NAMESPACE}:models", model)
+    if entry := _entry(text, path):
+        after = _with_versions(text, *entry, versions)
+        content = yaml.safe_load(after)
+        for name in path:
+            content = content[name]
+        if content.get("versions") == dict(weights):
+            return after
+    problem = Problem(
+        file="the stack file",
+        what=f"{NAMESPACE}:models.{model} cannot be changed in place",
+        consequence="Nothing was changed.",
+        remedy=f"Write it by hand: versions: {versions}",
+    )
+    raise InvalidInput([problem])
 
 
-def _entry(text: str, model: str) -> tuple[yaml.Node, yaml.Node]:
-    config = _child(yaml.compose(text, Loader=yaml.SafeLoader), "config")
-    models = config and _child(config[1], f"{NAMESPACE}:models")
-    entry = models and _child(models[1], model)
-    if entry is None:
-        raise InvalidInput([_by_hand(model, "…")])
-    return entry
+def _entry(text: str, path: Sequence[str]) -> tuple[yaml.Node, yaml.Node] | None:
+    """Key and value at a path."""
+    found, node = None, yaml.compose(text, Loader=yaml.SafeLoader)
+    for name in path:
+        if (found := _child(node, name)) is None:
+            return None
+        node = found[1]
+    return found
 
 
 def _child(node: Any, name: str) -> tuple[yaml.Node, yaml.Node] | None:
@@ -175,8 +160,7 @@ def _child(node: Any, name: str) -> tuple[yaml.Node, yaml.Node] | None:
 
 
 def _with_versions(text: str, key: yaml.Node, value: yaml.Node, versions: str) -> str:
-    found = _child(value, "versions")
-    if found:
+    if found := _child(value, "versions"):
         return text[: found[0].end_mark.index] + f": {versions}" + text[_end(found[1]) :]
     if not isinstance(value, yaml.MappingNode):
         return text[: key.end_mark.index] + f": {{versions: {versions}}}" + text[value.end_mark.index :]
@@ -188,17 +172,7 @@ def _with_versions(text: str, key: yaml.Node, value: yaml.Node, versions: str) -
 
 
 def _end(node: yaml.Node) -> int:
-    """Where a value ends: that of a mapping in lines ends for the parser only where the next one begins."""
+    """End of a value; for the parser, a block mapping only ends where the next node begins."""
     if isinstance(node, yaml.MappingNode) and not node.flow_style and node.value:
         return _end(node.value[-1][1])
-    index: int = node.end_mark.index
-    return index
-
-
-def _by_hand(model: str, versions: str) -> Problem:
-    return Problem(
-        file="the stack file",
-        what=f"{NAMESPACE}:models.{model} cannot be changed where it stands",
-        consequence="Nothing was changed.",
-        remedy=f"Write it by hand: versions: {versions}",
-    )
+    return int(node.end_mark.index)

@@ -1,7 +1,7 @@
-"""What a stack serves now, read from its state: right also after an update that failed half-way.
+"""What a stack serves according to its state, which is right even after an incomplete update.
 
-The outputs of a stack are what its program said, be it that an update failed before it was so. The routes in the state
-are written one by one as they are changed, so they tell where the traffic goes.
+A stack's outputs show what its program intended, even if an update failed before. The routes in the state are updated
+one by one, so they show the actual traffic.
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ from typing import Any, Final
 
 from model_serving.pipelines import show, traffic
 
-NOTHING: Final = "Nothing is live: no route to a model has been made."
+NOTHING: Final = "Nothing is live: there is no route to a model."
 _PATH: Final = "/mlapi/v2/models/"
-"""As in components/route.py, which is not imported here because Pulumi's SDK comes with it."""
-_STACK: Final = "pulumi:pulumi:Stack"
+"""As in components/route.py, which is not imported because it depends on Pulumi's SDK."""
 
 
-def models(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Models, their live versions and weights, in the form of the stack's output ``models``.
-
-    Args:
-        state: the deployment as `Backend.state` gives it.
-    """
+def _models(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Models, their live versions and weights, in the form of the stack's output ``models``."""
     routes = [
         each["outputs"]
         for each in state.get("resources") or []
@@ -39,20 +34,20 @@ def models(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report(state: Mapping[str, Any]) -> str:
-    """The table of `model_serving show` for a state; with a remark if the stack's outputs say otherwise."""
-    live = models(state)
+    """The table of the command ``show`` for a state, with a note if the stack's outputs differ."""
+    live = _models(state)
     if not live:
         return NOTHING
-    told = _outputs(state).get("models")
-    # A mapping, unless it is secret and its ciphertext is here.
-    if not isinstance(told, Mapping) or _weights(told) == _weights(live):
+    intended = _outputs(state).get("models")
+    # Not a mapping if it is secret, and therefore encrypted.
+    if not isinstance(intended, Mapping) or _weights(intended) == _weights(live):
         return show.table(live)
-    return f"{show.table(live)}\n`pulumi stack output` says otherwise: not all of it was done. The routes say this."
+    return f"{show.table(live)}\n`pulumi stack output` differs because the update is incomplete. The routes show this."
 
 
 def stack_urn(state: Mapping[str, Any]) -> str:
     """URN of the stack itself, the root of all resources; empty before the first update."""
-    return next((each["urn"] for each in state.get("resources") or [] if each["type"] == _STACK), "")
+    return str(_stack(state).get("urn", ""))
 
 
 def _weights(models: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -64,8 +59,8 @@ def _weights(models: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _outputs(state: Mapping[str, Any]) -> dict[str, Any]:
-    for each in state.get("resources") or []:
-        if each["type"] == _STACK:
-            outputs: dict[str, Any] = each.get("outputs", {})
-            return outputs
-    return {}
+    return dict(_stack(state).get("outputs", {}))
+
+
+def _stack(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((each for each in state.get("resources") or [] if each["type"] == "pulumi:pulumi:Stack"), {})

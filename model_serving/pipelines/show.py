@@ -1,10 +1,9 @@
-"""Shows what a stack serves, and how to ask one of its models."""
+"""The command ``show``: lists the models that a stack serves, and how to send a request to one."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,102 +16,16 @@ from model_serving.problems import Failure
 from server.contract import NOT_YET
 
 NAME: Final = "show"
-HELP: Final = "list the models that a stack serves, and how to ask one"
+HELP: Final = "list the models that a stack serves, and how to send a request to one"
 PREDICTION_SECONDS: Final = 30
 READY_SECONDS: Final = 60
-"""How long pods may take to come back with a cluster that was started again, for which Pulumi has nothing to do."""
+"""Maximum time for pods to come back after a cluster restart, when Pulumi has nothing to do."""
 PAUSE_SECONDS: Final = 0.5
 
 
-class NothingServed(Failure):
-    """The stack was never brought up."""
-
-
-def stack_outputs(stack: str) -> dict[str, Any]:
-    """The outputs of a stack as its last update left them.
-
-    Raises:
-        BackendError: if there is no such stack, or the backend cannot be asked.
-        NothingServed: if the stack was never brought up.
-    """
-    outputs = Backend(stack=stack).outputs()
-    if "models" not in outputs:
-        raise NothingServed(
-            f"the stack {stack} has no outputs.\n  It serves nothing: it was never brought up, or was destroyed."
-            f"\n  Run `make up STACK={stack}`."
-        )
-    return outputs
-
-
-def table(models: Mapping[str, Any]) -> str:
-    """One row a live version: model, version, percent of the traffic, address."""
-    rows = [("MODEL", "VERSION", "WEIGHT", "URL")]
-    for name, model in models.items():
-        for version, live in model["versions"].items():
-            rows.append((name, version, f"{live['weight']}%", model["url"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def examples(models: Mapping[str, Any]) -> list[tuple[str, Path]]:
-    """Of each model the first live version that has an example request: the address to ask, and the file to send."""
-    found = []
-    for name, model in models.items():
-        for version in model["versions"]:
-            request = Path("models", name, version, "request.json")
-            if request.is_file():
-                found.append((f"{model['url']}/versions/{version}/infer", request))
-                break
-    return found
-
-
-def predict(url: str, request: Path) -> str:
-    """Sends an example request; returns the answer's body."""
-    # MLServer answers 415 or misreads the body without this header.
-    headers = {"Content-Type": "application/json"}
-    asked = urllib.request.Request(url, data=request.read_bytes(), headers=headers)  # noqa: S310 - a stack's output
-    with urllib.request.urlopen(asked, timeout=PREDICTION_SECONDS) as answer:  # noqa: S310
-        body: str = answer.read().decode()
-    return body
-
-
-def predict_when_ready(url: str, request: Path) -> str:
-    """Asks until a server is there to answer.
-
-    Raises:
-        OSError: with what came instead, if none is after a minute.
-    """
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            return predict(url, request)
-        except OSError as error:
-            # Any other status is the model's own answer, and stays what it is.
-            final = isinstance(error, urllib.error.HTTPError) and error.code not in NOT_YET
-            if final or time.monotonic() > deadline:
-                raise
-        time.sleep(PAUSE_SECONDS)
-
-
-def show_prediction(requests: Sequence[tuple[str, Path]]) -> int:
-    """Prints the first answer; the others are only waited for. Returns the exit code."""
-    answers = []
-    for url, request in requests:
-        try:
-            answers.append(predict_when_ready(url, request))
-        except OSError as error:
-            print(f"{url} did not answer: {error}. `make status` shows what runs.", file=sys.stderr)
-            return 1
-    print(answers[0])
-    return 0
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stack", default="local", help="the stack's name")
-    parser.add_argument("--predict", action="store_true", help="ask as well, where the gateway can be reached from")
+    parser.add_argument("--stack", default="local", help="the stack's name (default: %(default)s)")
+    parser.add_argument("--predict", action="store_true", help="also send the request; the gateway must be reachable")
     parser.epilog = "Example: python -m model_serving show --stack local --predict"
 
 
@@ -124,4 +37,98 @@ def run(options: argparse.Namespace) -> int:
         return 0
     url, request = found[0]
     print(f"curl --header 'Content-Type: application/json' --data @{shlex.quote(str(request))} {shlex.quote(url)}")
-    return show_prediction(found) if options.predict else 0
+    if options.predict:
+        show_prediction(found)
+    return 0
+
+
+def stack_outputs(stack: str) -> dict[str, Any]:
+    """The outputs of a stack's last update.
+
+    Raises:
+        Failure: if the backend cannot be read, or the stack was never brought up.
+    """
+    outputs = Backend(stack=stack).outputs()
+    if "models" not in outputs:
+        raise Failure(
+            f"the stack {stack} has no outputs.\n  It serves nothing: it was never brought up, or was destroyed."
+            f"\n  Run `make up STACK={stack}`."
+        )
+    return outputs
+
+
+def table(models: Mapping[str, Any]) -> str:
+    """One row per live version: model, version, percent of the traffic, address."""
+    rows = [
+        (name, version, f"{live['weight']}%", model["url"])
+        for name, model in models.items()
+        for version, live in model["versions"].items()
+    ]
+    return aligned([("MODEL", "VERSION", "WEIGHT", "URL"), *rows])
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: int | None = None) -> str:
+    """Rows as lines of text in columns, of which one may be right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<" if column != right else ">" for column in range(len(widths))]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def examples(models: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """Address and request file for the first live version of each model that has an example request."""
+    found = []
+    for name, model in models.items():
+        for version in model["versions"]:
+            request = Path("models", name, version, "request.json")
+            if request.is_file():
+                found.append((f"{model['url']}/versions/{version}/infer", request))
+                break
+    return found
+
+
+def predict(url: str, request: Path) -> str:
+    """Sends a request; returns the body of the answer."""
+    # MLServer answers 415 or misreads the body without this header.
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(url, data=request.read_bytes(), headers=headers)  # noqa: S310 - a stack's output
+    with urllib.request.urlopen(asked, timeout=PREDICTION_SECONDS) as answer:  # noqa: S310
+        body: str = answer.read().decode()
+    return body
+
+
+def predict_when_ready(url: str, request: Path) -> str:
+    """Sends a request until a server answers.
+
+    Raises:
+        OSError: the last error, after a minute; at once for an error of the model itself.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            return predict(url, request)
+        except OSError as error:
+            # Any other status is the model's own answer.
+            final = isinstance(error, urllib.error.HTTPError) and error.code not in NOT_YET
+            if final or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
+
+
+def show_prediction(requests: Sequence[tuple[str, Path]]) -> None:
+    """Waits for all answers, and prints the first.
+
+    Raises:
+        Failure: if a model does not answer.
+    """
+    answers = []
+    for url, request in requests:
+        try:
+            answers.append(predict_when_ready(url, request))
+        except OSError as error:
+            raise Failure(
+                f"{url} did not answer: {error}\n  The model does not serve requests.\n  See what runs: `make status`."
+            ) from None
+    print(answers[0])

@@ -119,7 +119,7 @@ def test_the_second_of_two_updates_waits_or_is_refused(stack: Stack, figure: Fig
         assert first.wait() == 0, first.said
     if second.returncode:
         assert "stack local is being updated by" in second.stdout
-        assert "Run the command again when the other is done." in second.stdout
+        assert "Run this command again when the update has finished." in second.stdout
         assert "Traceback" not in second.stdout
     assert version() == new
     stack.project.up("--expect-no-changes")

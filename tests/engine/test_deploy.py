@@ -81,7 +81,7 @@ def test_main_goes_forward_and_an_old_job_does_not_take_it_back(project: Project
     second = commit(project, PROGRAM.format(version="1.1"))
     other = deploy(project, CI_COMMIT_SHA=first)
     assert other.code == 1
-    assert "CI_COMMIT_SHA says" in other.text
+    assert "CI_COMMIT_SHA is" in other.text
     assert live(deploy(project, CI_COMMIT_SHA=second)) == [row("1.1")]
 
     git(project, "checkout", "--quiet", first)
@@ -121,7 +121,7 @@ def test_a_failure_says_what_is_live_and_how_to_go_on(project: Project) -> None:
     assert failed.code == 1, failed
     assert "Permission denied on resource iris" in failed.text
     assert live(failed) == [row("1.0")], "the route still leads to the old version"
-    assert "`pulumi stack output` says otherwise" in failed.text
+    assert "`pulumi stack output` differs" in failed.text
     assert "python -m model_serving deploy --stack test" in failed.text
     project.cloud.fail()
     assert live(deploy(project)) == [row("2.0")]
@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_is_recovered_by_the_next(project: Project) -> Non
     recovered = deploy(project)
     assert recovered.code == 0, recovered
     assert f"cancelling the lock of a dead run: {killed_by(killed)}" in recovered.text
-    assert "did not tell how this ended: updating" in recovered.text
+    assert "left by an earlier run: updating" in recovered.text
     assert live(recovered) == [row("2.0")]
     assert "pending_operations" not in project.export()
     assert project.run("stack", "tag", "ls", "--json").text.strip() in ("", "{}"), "a record stayed"
@@ -165,7 +165,7 @@ def test_of_two_deployments_at_once_one_waits(project: Project) -> None:
     first = start(project)
     first.says("updating HTTPRoute iris")
     second = start(project)
-    assert "its process runs on this machine" in second.says("the stack is locked, waiting")
+    assert "its process is running on this machine" in second.says("the stack is locked, waiting")
     project.cloud.fail()
     ends = [first.ends(), second.ends()]
     assert [end.code for end in ends] == [0, 0], ends
@@ -215,7 +215,7 @@ def test_an_interrupted_creation_in_the_cloud_comes_with_the_command_that_takes_
     project.cloud.fail()
     failed = deploy(project)
     assert failed.code == 1, failed
-    assert "b may have been made by the killed run" in failed.text
+    assert "The killed run may have created b." in failed.text
     (command,) = (line.strip() for line in failed.text.splitlines() if line.strip().startswith("pulumi import"))
     words = command.replace("'", "").replace("--stack test ", "").split()
     project.run(*words[1:-1], "bucket-b", "--skip-preview")
@@ -288,8 +288,8 @@ def test_an_image_that_the_registry_has_lost_is_built_again(small: SmallProject)
     with serving(EmptyRegistry) as registry:
         project = small(PROGRAM.format(version="1.0") + IMAGE.format(registry=registry))
         commit(project)
-        assert "built again" not in deploy(project).text
+        assert "rebuilt" not in deploy(project).text
         again = deploy(project)
     assert again.code == 0, again
-    assert f"{registry}/iris:1.0 is not in the registry any more: it is built again" in again.text
+    assert f"{registry}/iris:1.0 is no longer in the registry and will be rebuilt" in again.text
     assert "created replacement Image iris-1-0" in again.text

@@ -134,7 +134,7 @@ def test_what_is_live_is_what_the_routes_say() -> None:
     ]
     failed = served.report(_state({"1.1": 100}, *routes))
     assert failed.startswith(agreeing)
-    assert "says otherwise" in failed
+    assert "`pulumi stack output` differs" in failed
 
 
 def test_nothing_is_live_before_there_is_a_route() -> None:
@@ -159,12 +159,12 @@ def test_each_interrupted_operation_has_its_own_way_on() -> None:
         }
     )
     assert interrupted.to_refresh(operations) == [f"{URN}kubernetes:core/v1:Service::old", f"{URN}{HTTP_ROUTE}::iris"]
-    explained = interrupted.explain(operations)
-    assert "this fails and says what to do" in explained[0]
-    assert "does no harm" in explained[1]
-    assert "looked at before anything else" in explained[2]
+    explained = [each.cure for each in operations]
+    assert "this fails and the log says what to do" in explained[0]
+    assert "safe if it exists" in explained[1]
+    assert "refreshed before anything else" in explained[2]
     told, command = interrupted.left_behind(operations, "dev")
-    assert told.startswith("b may have been made")
+    assert told.startswith("The killed run may have created b.")
     assert command.startswith("pulumi import --stack dev")
     assert f"provider={URN}pulumi:providers:gcp::default " in command
     assert command.endswith("gcp:storage/bucket:Bucket b ID")

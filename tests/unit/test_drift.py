@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 
 import pytest
 
+from model_serving.__main__ import main
 from model_serving.hosts import SiteError
 from model_serving.hosts.runs import Run
 from model_serving.pipelines import drift
@@ -80,7 +80,7 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def run() -> int:
-    return drift.run(argparse.Namespace(stack="dev"))
+    return main(["drift", "--stack", "dev"])
 
 
 def test_drift_opens_one_issue_and_its_end_closes_it(site: Site, finds: Callable[..., None]) -> None:
@@ -122,7 +122,7 @@ def test_a_preview_that_failed_leaves_the_issue_alone(
     finds(CHANGED, has_drifted=True)
     run()
     finds(SAME.model_copy(update={"outcome": "failed", "why": "The program failed."}), has_drifted=False)
-    assert run() == drift.FAILED
+    assert run() == 1
     assert len(site.issues) == 1
     assert "is not known: The program failed." in capsys.readouterr().err
 
@@ -134,7 +134,7 @@ def test_who_cannot_look_says_why(
         raise SecretsUnreadable("no key.\n  …\n  Ask for it.")
 
     monkeypatch.setattr(drift, "look", refuse)
-    assert run() == drift.FAILED
+    assert run() == 1
     assert "Ask for it." in capsys.readouterr().err
 
 
@@ -145,4 +145,4 @@ def test_a_long_issue_says_what_it_leaves_out(site: Site, finds: Callable[..., N
     run()
     ((_, body),) = site.issues.values()
     assert len(body) <= site.note_limit
-    assert "Left out for its length" in body
+    assert "Omitted because of its length" in body

@@ -70,7 +70,6 @@ def test_the_newest_stay_by_the_order_of_versions_and_not_of_letters() -> None:
     [
         ({"tags": {("iris", "1.1"): "a state"}}, "a state"),
         ({"digests": {"sha256:iris-1.1": "a state"}}, "a state"),
-        ({"served": {("iris", "1.1"): "a stack file"}}, "a stack file"),
     ],
 )
 def test_what_is_needed_stays(needed: dict[str, Any], reason: str) -> None:
@@ -412,7 +411,7 @@ def test_nothing_is_removed_during_an_update(
     write_lock(project, json.dumps(lock))
     assert command() == 1
     assert tags() == {"1.0", "1.1", "2.0"}
-    assert "Run the same again when the update is done." in capsys.readouterr().err
+    assert "Run this command again when the update has finished." in capsys.readouterr().err
     assert command(applies=False) == 0, "listing hurts nobody"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -13,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from model_serving.__main__ import main
+from model_serving.pipelines.backend import folder_of
+from model_serving.pipelines.locks import Locked
 from model_serving.pipelines.lost_images import LostImage
-from model_serving.pipelines.recover import Recovery, run
+from model_serving.pipelines.recover import recover
 
 DEAD_PROCESS = 2**22 - 1
 URN = "urn:pulumi:local::model-serving::a:b:C::iris"
@@ -66,9 +68,9 @@ def write_state(folder: Path, *pending: dict[str, Any]) -> None:
 
 
 def test_nothing_to_do_takes_no_command(folder: Path, commands: list[list[str]]) -> None:
-    assert Recovery("local", folder).run() == 0
+    assert recover("local", folder) == 0
     write_state(folder)
-    assert Recovery("local", folder).run() == 0
+    assert recover("local", folder) == 0
     assert commands == []
 
 
@@ -76,35 +78,39 @@ def test_the_lock_of_a_dead_process_is_removed(
     folder: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_lock(folder, DEAD_PROCESS)
-    assert Recovery("local", folder).run() == 0
+    assert recover("local", folder) == 0
     assert [command[:2] for command in commands] == [["pulumi", "cancel"]]
     assert "removing the lock of a killed update: me@" in capsys.readouterr().out
 
 
-def test_the_lock_of_another_machine_is_left(
-    folder: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_lock_of_another_machine_is_left(folder: Path, commands: list[list[str]]) -> None:
     write_lock(folder, DEAD_PROCESS, host="elsewhere")
-    assert Recovery("local", folder).run() == 1
+    with pytest.raises(Locked, match=r"Run this command again when the update has finished\."):
+        recover("local", folder)
     assert commands == []
-    assert "Run the command again when the other is done." in capsys.readouterr().err
 
 
 def test_a_living_update_is_not_disturbed(
-    folder: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model_serving.pipelines.locks.process_name", lambda _: "pulumi")
     write_lock(folder, os.getpid())
-    assert Recovery("local", folder).run() == 1
+    told = f"stack local is being updated by me@{socket.gethostname()}, process {os.getpid()}"
+    with pytest.raises(Locked, match=told):
+        recover("local", folder)
     assert commands == []
-    assert (
-        f"stack local is being updated by me@{socket.gethostname()}, process {os.getpid()}" in capsys.readouterr().err
-    )
+
+
+def test_a_lock_that_cannot_be_read_is_taken_for_an_update(folder: Path, commands: list[list[str]]) -> None:
+    (folder / "locks/organization/model-serving/local/a.json").write_text('{"pid": 1}')
+    with pytest.raises(Locked, match="stack local is being updated by somebody"):
+        recover("local", folder)
+    assert commands == []
 
 
 def test_what_was_being_changed_is_looked_up(folder: Path, commands: list[list[str]]) -> None:
     write_state(folder, PENDING)
-    assert Recovery("local", folder).run() == 0
+    assert recover("local", folder) == 0
     (command,) = commands
     assert command[:2] == ["pulumi", "refresh"]
     assert f"--target={URN}" in command
@@ -116,7 +122,7 @@ def test_an_object_that_was_being_made_is_taken_into_the_state_and_looked_up(
     object_ = {"metadata": {"name": "iris-1-0", "namespace": "models"}}
     made = {"urn": URN, "type": "kubernetes:apps/v1:Deployment", "inputs": object_}
     write_state(folder, {"type": "creating", "resource": made})
-    assert Recovery("local", folder).run() == 0
+    assert recover("local", folder) == 0
     (deployment,) = written
     assert deployment["resources"] == [{**made, "id": "models/iris-1-0", "outputs": object_}]
     assert deployment["pending_operations"] == []
@@ -130,7 +136,7 @@ def test_an_object_that_was_being_made_is_taken_into_the_state_and_looked_up(
 
 def test_an_image_that_was_being_made_is_left_to_the_update(folder: Path, commands: list[list[str]]) -> None:
     write_state(folder, {"type": "creating", "resource": {"urn": URN, "type": "docker-build:index:Image"}})
-    assert Recovery("local", folder).run() == 0
+    assert recover("local", folder) == 0
     assert commands == []
 
 
@@ -140,19 +146,24 @@ def test_an_image_that_the_registry_has_lost_is_built_again(
     lost = LostImage(urn=URN, reference="localhost:5000/iris:1.0", digest="sha256:a")
     monkeypatch.setattr("model_serving.pipelines.lost_images.find", lambda state: [lost] if state else [])
     write_state(folder)
-    assert Recovery("local", folder).run() == 0
+    assert recover("local", folder) == 0
     (command,) = commands
     assert command[:2] == ["pulumi", "up"]
     assert f"--target-replace={URN}" in command
-    assert "localhost:5000/iris:1.0 is not in the registry any more: it is built again" in capsys.readouterr().out
+    assert "localhost:5000/iris:1.0 is no longer in the registry and will be rebuilt" in capsys.readouterr().out
 
 
 def test_a_backend_elsewhere_is_left_to_a_person(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://state")
-    assert run(argparse.Namespace(stack="dev")) == 1
+    assert main(["recover", "--stack", "dev"]) == 1
     assert "python -m model_serving deploy --stack dev" in capsys.readouterr().err
+
+
+def test_the_options_of_a_file_backend_are_not_part_of_its_folder() -> None:
+    assert folder_of("file:///state?metadata=skip") == Path("/state/.pulumi")
+    assert folder_of("gs://state") is None
 
 
 def test_the_command_is_there() -> None:

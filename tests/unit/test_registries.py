@@ -107,7 +107,7 @@ def test_an_image_that_the_state_has_and_the_registry_has_not_is_lost(registry: 
     ]
     (lost,) = lost_images.find({"resources": resources})
     assert lost.urn == f"urn::{registry}/iris:1.1"
-    assert str(lost) == f"{registry}/iris:1.1 is not in the registry any more: it is built again"
+    assert str(lost) == f"{registry}/iris:1.1 is no longer in the registry and will be rebuilt"
 
 
 @pytest.mark.parametrize("reference", ["private/iris:1.0", "127.0.0.1:1/iris:1.0"], ids=["refuses", "does not answer"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_serving.pipelines import show
+from model_serving.problems import Failure
 
 MODELS = {
     "iris": {
@@ -72,7 +73,7 @@ def test_every_model_is_waited_for_and_one_answer_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     left = failing(monkeypatch, status(503), status(503))
-    assert show.show_prediction([("http://127.0.0.1/a", Path("a")), ("http://127.0.0.1/b", Path("b"))]) == 0
+    show.show_prediction([("http://127.0.0.1/a", Path("a")), ("http://127.0.0.1/b", Path("b"))])
     assert left == []
     assert capsys.readouterr().out == "answer\n"
 
@@ -81,10 +82,9 @@ def test_a_model_that_does_not_answer_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(show, "predict", lambda url, _: _refuse(url))
-    assert show.show_prediction([("http://127.0.0.1/a", Path("a")), ("http://127.0.0.1/b", Path("b"))]) == 1
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("http://127.0.0.1/b did not answer: ")
+    with pytest.raises(Failure, match=r"^http://127\.0\.0\.1/b did not answer: "):
+        show.show_prediction([("http://127.0.0.1/a", Path("a")), ("http://127.0.0.1/b", Path("b"))])
+    assert capsys.readouterr().out == ""
 
 
 def _refuse(url: str) -> str:
