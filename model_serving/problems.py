@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,12 @@ class Problem:
         return f"{self.file}: {self.what}\n  {self.consequence}\n  {self.remedy}"
 
 
+def first_few(items: Sequence[str], count: int = 5, separator: str = ", ") -> str:
+    """A list for people that may be long: ``a, b, c, d, e and 7 more``."""
+    more = f" and {len(items) - count} more" if len(items) > count else ""
+    return f"{separator.join(items[:count])}{more}"
+
+
 class Failure(Exception):
     """The base of all errors that a person can do something about: what happened, its consequence, and the remedy."""
 
@@ -36,3 +43,8 @@ class InvalidInput(Failure):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def of(cls, file: str, what: str, consequence: str, remedy: str) -> Self:
+        """The error of a single mistake."""
+        return cls([Problem(file=file, what=what, consequence=consequence, remedy=remedy)])

@@ -1,6 +1,6 @@
-"""What a model's repository says of itself: ``release.yaml`` beside its code.
+"""The file ``release.yaml`` of a model's repository.
 
-It names the model, where training leaves what is released, where releases go, and what a merge request's report shows.
+It names the model, the output of training, the destination of releases, and the contents of a merge request's report.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from model_serving.problems import InvalidInput, Problem
-from model_serving.sections import RemoteUrl, Section, problems_of, wrong
+from model_serving.git import without_account
+from model_serving.releases.yaml_files import read_yaml
+from model_serving.sections import RemoteUrl, Section, wrong
 
 FILE: Final = "release.yaml"
+Kind = Literal["gitlab", "github"]
 
 
 def _inside(value: str) -> str:
     if not value or value.startswith("/") or ".." in Path(value).parts:
         raise wrong(
-            f"is {value!r}, which leads out of the repository",
-            "What is there differs from one machine to the next.",
+            f"is {value!r}, which is outside the repository",
+            "Its content differs from one machine to the next.",
             "Write a path inside the repository, from its root.",
         )
     return value
@@ -33,41 +34,39 @@ RelativePath = Annotated[str, AfterValidator(_inside)]
 
 
 class Serving(Section):
-    """Where releases go."""
+    """Destination of releases."""
 
     repository: Annotated[str, Field(pattern=r"^(https?|file)://\S+$")] = Field(
         examples=["https://gitlab.example.com/group/serving.git"],
-        description="Address of the serving repository for git, without an account in it.",
+        description="Git address of the serving repository, without an account.",
     )
     branch: str = Field("main", min_length=1, description="Branch that is deployed.")
     folder: RelativePath = Field("models", description="Folder of the releases in it.")
     delivery: Literal["merge-request", "push"] = Field(
         "merge-request",
-        description="How a release gets there: by a merge request (on GitHub a pull request) that somebody merges, or "
-        "by a commit on the branch.",
+        description="How releases get there: by a merge request (on GitHub a pull request), or by a commit on the "
+        "branch.",
     )
-    site: Literal["gitlab", "github"] | None = Field(
-        None, description="What the repository is on, where its host's name does not say it; for merge requests."
-    )
+    site: Kind | None = Field(None, description="For merge requests: what hosts it, if the host's name does not tell.")
     api: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
         None,
         examples=["https://gitlab.example.com/api/v4"],
-        description="Address of the site's API; by default the usual one at the repository's host.",
+        description="Address of the site's API; by default the usual one of the repository's host.",
     )
     project: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)+$")] | None = Field(
         None,
         examples=["group/serving"],
-        description="The repository's name in the API; by default the path of its address.",
+        description="Name of the repository in the API; by default the path of its address.",
     )
 
     @field_validator("repository")
     @classmethod
-    def _without_account(cls, value: str) -> str:
-        if "@" in value.removeprefix("https://").removeprefix("http://").partition("/")[0]:
+    def _has_no_account(cls, value: str) -> str:
+        if value != without_account(value):
             raise wrong(
                 "has an account in it",
                 "Its password would be in the repository, in git's configuration and in every log.",
-                "Write the address alone; the token is in the variable MODEL_SERVING_TOKEN.",
+                "Write only the address; the token is in the variable MODEL_SERVING_TOKEN.",
             )
         return value
 
@@ -75,29 +74,29 @@ class Serving(Section):
     def _has_a_site(self) -> Self:
         if self.delivery == "merge-request" and self.known_site is None:
             raise wrong(
-                "is on a host of which nobody knows whether it is GitLab or GitHub",
+                "is on a host that could be GitLab or GitHub",
                 "No merge request could be opened there.",
                 "Write `site: gitlab` or `site: github` under serving, or `delivery: push`.",
             )
         return self
 
     @property
-    def known_site(self) -> Literal["gitlab", "github"] | None:
-        """What is said, or what the host's name says."""
-        host = urlsplit(self.repository).hostname or ""
-        by_name: dict[str, Literal["gitlab", "github"]] = {"gitlab": "gitlab", "github": "github"}
-        return self.site or next((by_name[word] for word in host.split(".") if word in by_name), None)
+    def known_site(self) -> Kind | None:
+        """As set, or as the host's name tells."""
+        host = (urlsplit(self.repository).hostname or "").split(".")
+        kinds: tuple[Kind, ...] = ("gitlab", "github")
+        return self.site or next((kind for kind in kinds if kind in host), None)
 
 
 class Artefacts(Section):
-    """Where files go that are too large for git."""
+    """Storage of files that are too large for git."""
 
     largest_mebibytes: int = Field(
         20,
         ge=1,
         le=1000,
-        description="MiB up to which a file is released in git; a larger one goes to the remote, and a DVC pointer is "
-        "released in its place.",
+        description="Largest file that is released in git, in MiB. Larger ones go to the remote and are replaced by "
+        "DVC pointers.",
     )
     remote: RemoteUrl | None = Field(
         None,
@@ -108,55 +107,53 @@ class Artefacts(Section):
 
 
 class Plot(Section):
-    """A table of numbers, as a file of comma-separated values with a head."""
+    """A CSV file with a header."""
 
     file: RelativePath = Field(examples=["plots/history.csv"], description="The file.")
     kind: Literal["line", "confusion", "table"] = Field(
         "line",
-        description="How it is shown: lines over `x`; a confusion matrix, from a row per example with the columns "
-        "`actual` and `predicted`; or its first rows as they are.",
+        description="How it is shown: lines over `x`; a confusion matrix, from one row per example with the columns "
+        "`actual` and `predicted`; or its first rows.",
     )
-    title: str = Field("", description="Above it; by default the name of the file.")
+    title: str = Field("", description="Heading; by default the name of the file.")
     x: str = Field("step", description="Column of a line plot's horizontal axis.")
-    rows: int = Field(10, ge=1, le=100, description="Rows of a table that are shown.")
+    rows: int = Field(10, ge=1, le=100, description="Number of rows of a table that are shown.")
 
 
 class Report(Section):
-    """What a merge request's report compares with the branch it goes to."""
+    """Contents of a merge request's report."""
 
-    params: list[RelativePath] = Field(["params.yaml"], description="Files with what training was given.")
-    metrics: list[RelativePath] = Field(["metrics.json"], description="Files with how good the model is.")
+    params: list[RelativePath] = Field(["params.yaml"], description="Files with the parameters of training.")
+    metrics: list[RelativePath] = Field(["metrics.json"], description="Files with the model's metrics.")
     better: dict[str, Literal["higher", "lower"]] = Field(
         {},
-        description="Which way a metric is better, by its key with dots; of others the report tells the change alone.",
+        description="Which way a metric is better, by its dotted key; of others the report shows only the change.",
     )
-    plots: list[Plot] = Field([], description="What is drawn.")
+    plots: list[Plot] = Field([], description="Plots to show.")
 
 
 class Project(Section):
     """The file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=63)] = Field(
-        examples=["iris-decision-tree"], description="The model's name in the serving repository and in its URL."
+        examples=["iris-decision-tree"], description="Name of the model in the serving repository and in its URL."
     )
     build: RelativePath = Field(
         "build",
-        description="Folder in which training leaves what is released: the artefact, request.json, response.json.",
+        description="Folder with the output of training to release: the artefact, request.json, response.json.",
     )
     settings: RelativePath = Field(
         "model-settings.json",
-        description="MLServer's settings of the model; `$VERSION` in it becomes the version.",
+        description="MLServer's settings of the model; `$VERSION` in it is replaced by the version.",
     )
     lock: RelativePath = Field(
         "requirements.lock",
-        description="What the model is trained with and served with, each package with its hash.",
+        description="Packages with which the model is trained and served, each with its hash.",
     )
-    data: list[RelativePath] = Field(
-        [], description="Files and folders that it learns from; their hash is released with it."
-    )
-    serving: Serving = Field(description="Where releases go.")
-    artefacts: Artefacts = Field(Artefacts(), description="Where files go that are too large for git.")
-    report: Report = Field(Report(), description="What a merge request's report shows.")
+    data: list[RelativePath] = Field([], description="Training data, files or folders; its hash is released.")
+    serving: Serving = Field(description="Destination of releases.")
+    artefacts: Artefacts = Field(Artefacts(), description="Storage of files that are too large for git.")
+    report: Report = Field(Report(), description="Contents of a merge request's report.")
 
     @field_validator("build")
     @classmethod
@@ -176,25 +173,10 @@ def read(folder: Path) -> Project:
     Raises:
         InvalidInput: with every mistake.
     """
-    path = folder / FILE
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _unreadable(
-            "is missing",
-            f"Write it in {folder}: name and serving.repository are what it needs.",
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise _unreadable(f"is no YAML: {told}", "Correct it there.") from None
-    if not isinstance(content, dict):
-        raise _unreadable("holds no keys", "Write name and serving.repository.")
-    try:
-        return Project.model_validate(content)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(error, Project, file=FILE)) from None
-
-
-def _unreadable(what: str, remedy: str) -> InvalidInput:
-    consequence = "Nobody could tell which model this is and where its releases go."
-    return InvalidInput([Problem(file=FILE, what=what, consequence=consequence, remedy=remedy)])
+    return read_yaml(
+        folder / FILE,
+        Project,
+        file=FILE,
+        consequence="The model and the destination of its releases are unknown.",
+        remedy="Write at least name and serving.repository.",
+    )
