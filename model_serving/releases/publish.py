@@ -1,32 +1,29 @@
 """The command ``publish``: releases the model of this repository to the serving repository, from a protected tag's job.
 
-It refuses everything that it can refuse before it changes anything, and tells it all at once. Large files are stored
-before the release is delivered, and that is one commit: a run that is killed leaves nothing that the next one would
-stumble over.
+It checks everything it can before it changes anything, and reports all refusals at once. Large files are stored before
+the release is delivered as one commit, so the same job can finish what a killed one began.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-from model_serving import catalog
-from model_serving.catalog import contents, order
+from model_serving.catalog import contents
 from model_serving.catalog.pointers import MEBIBYTE
-from model_serving.git import TOKEN, Git, GitError
-from model_serving.hosts.access import SiteError
+from model_serving.git import TOKEN, Git
 from model_serving.hosts.merge_requests import requests_of
 from model_serving.images import large_files
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases import deliver, jobs, project, release, trial
-from model_serving.releases.deliver import Delivered, Delivery
+from model_serving.releases.deliver import Delivery
 from model_serving.releases.jobs import Subject
 from model_serving.releases.project import Project
 from model_serving.releases.release import Built
@@ -38,24 +35,22 @@ HELP: Final = "release the model of this repository: check it, try it, deliver i
 EXAMPLE: Final = """\
 examples:
   python -m model_serving publish                           in the job of a protected tag v*
-  python -m model_serving publish --dry-run --tag v1.0.1    on a laptop: builds, checks, tries; delivers nothing
+  python -m model_serving publish --dry-run --tag v1.0.1    on a laptop: builds, checks and tries, delivers nothing
 
 release.yaml says where releases go. The serving repository's token is in the variable MODEL_SERVING_TOKEN.
 """
 STEPS: Final = 6
 
-T = TypeVar("T")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("--dry-run", action="store_true", help="deliver nothing, store nothing; needs no job")
-    parser.add_argument("--tag", help="with --dry-run: the version to be; by default the tag of HEAD")
+    parser.add_argument("--dry-run", action="store_true", help="deliver and store nothing; works outside of a job")
+    parser.add_argument("--tag", help="with --dry-run: the version; by default the tag of HEAD")
     parser.add_argument("--out", type=Path, metavar="DIR", help="with --dry-run: leave the release in this folder")
     parser.add_argument(
         "--python",
         default=sys.executable,
-        help="interpreter of the environment that the model's lock is installed in; by default the one that runs this",
+        help="interpreter of the environment with the model's locked packages; by default the one that runs this",
     )
     parser.add_argument(
         "--ready-seconds",
@@ -69,23 +64,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=deliver.PUSH_SECONDS,
         metavar="SECONDS",
-        help="how long to try again while others push to the same branch (%(default)g)",
+        help="how long to retry while others push to the same branch (%(default)g)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    if problems := _misused(options):
+    if problems := [*_misused(options)]:
         raise InvalidInput(problems)
     # A cancelled job gets SIGTERM: it ends like Ctrl-C, with the model server stopped and the temporary folder removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     root = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="release-", ignore_cleanup_errors=True) as scratch:
         publication = Publication(project.read(root), root=root, scratch=Path(scratch), options=options)
-        try:
-            publication.rehearse() if options.dry_run else publication.publish()
-        except (SiteError, GitError) as error:
-            print(error, file=sys.stderr)
-            return 1
+        publication.rehearse() if options.dry_run else publication.publish()
     return 0
 
 
@@ -96,9 +87,9 @@ class Publication:
         """Does nothing yet.
 
         Args:
-            chosen: what the model's repository says of itself.
+            chosen: the model's repository.
             root: of that repository.
-            scratch: folder that goes when this is over.
+            scratch: temporary folder.
             options: of the command line.
         """
         self._project = chosen
@@ -115,68 +106,71 @@ class Publication:
 
         Raises:
             InvalidInput: if it must not be released.
-            SiteError: if no merge request could be opened; the release's branch is there then.
+            SiteError: if no merge request could be opened; the release's branch exists then.
         """
-        subject = self._checked()
-        built = self._built(subject)
+        built = self._built(self._checked())
         large = self._large_files(built)
-        # What has pointers can only be compared once they are there.
         delivery, tip = self._delivery(built), self._repository.tip()
+        # A release with large files can only be compared once they are pointers.
         if not large and delivery.is_there(tip):
-            self._end(built, Delivered(where=delivery.place(tip), is_new=False))
-            return
+            return self._end(built, delivery.released_already(tip))
         was_asked = self._tried(built)
         with self._steps.step("store", f"storing {len(large)} large files"):
-            self._replace_large(built, large)
+            self._replace_large(built)
         with self._steps.step("deliver", f"delivering by {self._project.serving.delivery}"):
-            delivered = self._delivered(self._delivery(built, was_asked=was_asked))
-        self._end(built, delivered)
+            outcome = self._delivered(delivery, was_asked=was_asked)
+        return self._end(built, outcome)
 
     def rehearse(self) -> None:
-        """Does all that can be done without a tag and without changing anything elsewhere.
+        """Does everything that needs no tag and changes nothing elsewhere.
 
         Raises:
             InvalidInput: if it would be refused whatever the tag.
         """
+        refusals = _Refusals()
         with self._steps.step("check", "checking the repository and the environment"):
-            refusals = _Refusals()
-            told = refusals.of(
-                lambda: jobs.rehearsal(self._project, self._git, jobs.here(os.environ), self._options.tag)
-            )
-            refusals.add(self._problems_here())
+            with refusals.collected():
+                job = jobs.here(os.environ)
+                subject, notes = jobs.rehearsal(self._project, self._git, job, self._options.tag)
+            refusals += self._problems_here()
             refusals.raise_any()
-        subject, notes = _certain(told)
         for note in notes:
             self._steps.say(note)
         with self._steps.step("read", "reading the serving repository"):
-            reason = self._opened_or_why_not(subject.tag)
-        if reason:
-            self._steps.say(f"not read, so that the release is held against no other: {reason}")
-        built = self._built(subject, is_alone=reason is not None)
+            unread = self._open_or_why_not()
+            if not unread:
+                self._check_order(subject.tag)
+        if unread:
+            self._steps.say(f"not read, so the release is not checked against the others: {unread}")
+        built = self._built(subject, is_alone=bool(unread))
         large = self._large_files(built)
         self._tried(built)
         with self._steps.step("store", "storing nothing"):
             for path in large:
                 self._steps.say(f"would go to the remote: {path.relative_to(built.folder)}")
+        out = self._options.out and self._options.out / built.name / built.version
         with self._steps.step("deliver", "delivering nothing"):
-            where = _left(built, self._options.out) if self._options.out else None
-        print(self._steps.summary())
-        print(f"{built.title} can be released{f': {where}' if where else ''}")
+            if out:
+                release.put(built.folder, out)
+        self._end(built, f"can be released{f': {out}' if out else ''}")
 
     def _checked(self) -> Subject:
         """Refuses for every reason that can be known without building."""
         job = jobs.here(os.environ)
         refusals = _Refusals()
         with self._steps.step("check", "checking the tag, the checkout and the environment"):
-            subject = refusals.of(lambda: jobs.subject(self._project, self._git, job))
-            refusals.add(self._problems_here())
+            with refusals.collected():
+                subject = jobs.subject(self._project, self._git, job)
+            refusals += self._problems_here()
             missing = token_problem(self._project.serving, os.environ)
-            refusals.add([missing] if missing else [])
+            refusals += [missing] if missing else []
         with self._steps.step("read", "reading the serving repository"):
-            if missing is None and job is not None:
-                refusals.of(lambda: self._opened(job.tag))
+            if job and not missing:
+                with refusals.collected():
+                    self._repository.open()
+                    self._check_order(job.tag or "")
             refusals.raise_any()
-        return _certain(subject)
+        return subject
 
     def _problems_here(self) -> Sequence[Problem]:
         found = [*release.problems(self._root, self._project)]
@@ -185,30 +179,25 @@ class Publication:
             found += trial.problems(self._options.python, lock)
         return found
 
-    def _opened(self, tag: str | None) -> None:
-        self._repository.open()
-        if tag is None or order(tag) is None:
-            return
-        tip = self._repository.tip()
-        if backwards := deliver.problem_of_order(self._repository, tip, self._project.name, tag):
-            raise InvalidInput([backwards])
-
-    def _opened_or_why_not(self, tag: str) -> str | None:
-        """Clones the serving repository; a laptop may have no way to it."""
+    def _open_or_why_not(self) -> str | None:
+        """Clones the serving repository, which a laptop may be unable to reach."""
         try:
             self._repository.open()
         except InvalidInput as error:
             return error.problems[0].what
-        if backwards := deliver.problem_of_order(self._repository, self._repository.tip(), self._project.name, tag):
-            raise InvalidInput([backwards])
         return None
 
+    def _check_order(self, tag: str) -> None:
+        tip = self._repository.tip()
+        if backwards := deliver.problem_of_order(self._repository, tip, self._project.name, tag):
+            raise InvalidInput([backwards])
+
     def _built(self, subject: Subject, *, is_alone: bool = False) -> Built:
-        with self._steps.step("build", "building the release, holding it against the others"):
+        with self._steps.step("build", "building the release, checking it against the others"):
             built = release.build(self._root, self._project, subject, self._scratch / "built")
             if self._project.artefacts.remote is None:
                 # Refused now rather than after the trial.
-                self._replace_large(built, self._large_files(built))
+                self._replace_large(built)
             if is_alone:
                 self._check_alone(built)
                 return built
@@ -220,126 +209,85 @@ class Publication:
         return built
 
     def _check_alone(self, built: Built) -> None:
-        folder = built.folder.parent.parent
-        try:
-            catalog.read(folder, root=folder.parent)
-        except InvalidInput as error:
-            place = built.folder.relative_to(folder.parent).as_posix()
-            raise InvalidInput(
-                [release.in_this_repository(problem, self._project, place) for problem in error.problems]
-            ) from None
+        folder = built.folder.parents[1]
+        place = built.folder.relative_to(folder.parent).as_posix()
+        if found := deliver.problems_of_releases(folder, folder.parent):
+            raise InvalidInput(release.in_this_repository(each, self._project, place) for each in found)
 
     def _tried(self, built: Built) -> bool:
-        """Whether MLServer, which has loaded it, was also asked something."""
+        """Whether MLServer, which has loaded the model, was also asked something."""
         with self._steps.step("try", "trying it in MLServer"):
-            done = trial.run(
+            was_asked = trial.run(
                 built.folder,
                 name=built.name,
                 version=built.version,
                 python=self._options.python,
                 ready_seconds=self._options.ready_seconds,
             )
-        if not done.was_asked:
-            self._steps.say("it has neither request.json nor inputs in its settings: it was loaded and asked nothing")
-        return done.was_asked
+        if not was_asked:
+            self._steps.say("it was loaded but asked nothing: it has no request.json, and no inputs in its settings")
+        return was_asked
 
     def _large_files(self, built: Built) -> Sequence[Path]:
         return [path for path in contents.files(built.folder) if path.stat().st_size > self._largest]
 
-    def _replace_large(self, built: Built, large: Sequence[Path]) -> None:
-        if not large:
-            return
-        large_files.replace_large(
-            built.folder, largest=self._largest, remote=self._project.artefacts.remote, say=self._steps.say
-        )
+    def _replace_large(self, built: Built) -> None:
+        remote = self._project.artefacts.remote
+        large_files.replace_large(built.folder, largest=self._largest, remote=remote, say=self._steps.say)
 
-    def _delivery(self, built: Built, *, was_asked: bool = False) -> Delivery:
-        return Delivery(
-            repository=self._repository,
-            project=self._project,
-            built=built,
-            say=self._steps.say,
-            was_asked=was_asked,
-        )
+    def _delivery(self, built: Built) -> Delivery:
+        return Delivery(repository=self._repository, project=self._project, built=built, say=self._steps.say)
 
-    def _delivered(self, delivery: Delivery) -> Delivered:
+    def _delivered(self, delivery: Delivery, *, was_asked: bool) -> str:
         serving = self._project.serving
         if serving.delivery == "push":
             return delivery.push(self._options.delivery_seconds)
         assert serving.known_site is not None  # noqa: S101 - project.py refuses a merge request without a site
-        return delivery.request(
-            requests_of(
-                serving.known_site,
-                serving.repository,
-                token=os.environ[TOKEN],
-                loss="The release's branch is there, and no merge request of it.",
-                api=serving.api,
-                project=serving.project,
-                authorities=self._repository.authorities,
-            )
+        requests = requests_of(
+            serving.known_site,
+            serving.repository,
+            token=os.environ[TOKEN],
+            loss="The release's branch is there, and no merge request of it.",
+            api=serving.api,
+            project=serving.project,
+            authorities=self._repository.authorities,
         )
+        return delivery.request(requests, was_asked=was_asked)
 
-    def _end(self, built: Built, delivered: Delivered) -> None:
+    def _end(self, built: Built, outcome: str) -> None:
         print(self._steps.summary())
-        print(f"{built.title} {'is delivered' if delivered.is_new else 'was released already'}: {delivered.where}")
+        print(f"{built.title} {outcome}")
 
 
-class _Refusals:
-    """Collects reasons, so that a person sees all of them."""
+class _Refusals(list[Problem]):
+    """Collects problems, so that all of them are reported at once."""
 
-    def __init__(self) -> None:
-        self._problems: list[Problem] = []
-
-    def add(self, problems: Iterable[Problem]) -> None:
-        self._problems += problems
-
-    def of(self, check: Callable[[], T]) -> T | None:
-        """What a check gives, or None if it has refused."""
+    @contextmanager
+    def collected(self) -> Iterator[None]:
         try:
-            return check()
+            yield
         except InvalidInput as error:
-            self.add(error.problems)
-            return None
+            self.extend(error.problems)
 
     def raise_any(self) -> None:
-        if self._problems:
-            raise InvalidInput(dict.fromkeys(self._problems))
+        if self:
+            raise InvalidInput(dict.fromkeys(self))
 
 
-def _certain(value: T | None) -> T:
-    """A value that is there unless something was refused."""
-    assert value is not None  # noqa: S101 - raise_any came before
-    return value
-
-
-def _misused(options: argparse.Namespace) -> Sequence[Problem]:
+def _misused(options: argparse.Namespace) -> Iterator[Problem]:
     """Options that would not do what they seem to do."""
-    found = [
-        Problem(
-            file="command line",
-            what=f"{option} goes with --dry-run only",
-            consequence="A release has the tag of its job, and goes to the serving repository.",
-            remedy=f"Add --dry-run, or leave {option} out.",
-        )
-        for option, value in (("--tag", options.tag), ("--out", options.out))
-        if value and not options.dry_run
-    ]
-    if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        found.append(
-            Problem(
+    for option, value in (("--tag", options.tag), ("--out", options.out)):
+        if value and not options.dry_run:
+            yield Problem(
                 file="command line",
-                what=f"--out {options.out} is there already, and not empty",
-                consequence="What is in it would be mixed with the release.",
-                remedy="Name a folder that does not exist.",
+                what=f"{option} goes with --dry-run only",
+                consequence="A release has the tag of its job, and goes to the serving repository.",
+                remedy=f"Add --dry-run, or leave {option} out.",
             )
+    if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        yield Problem(
+            file="command line",
+            what=f"--out {options.out} is not empty",
+            consequence="Its content would be mixed with the release.",
+            remedy="Name a folder that does not exist.",
         )
-    return found
-
-
-def _left(built: Built, out: Path) -> Path:
-    """Puts the release into a folder that people look at; whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".release-", dir=out) as beside:
-        copied = Path(shutil.copytree(built.folder.parent, Path(beside) / built.name))
-        copied.rename(out / built.name)
-    return out / built.name / built.version

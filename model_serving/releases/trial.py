@@ -1,7 +1,7 @@
-"""Loads a release in MLServer on this machine and asks it what its contract says, as the serving side will.
+"""Loads a release in a local MLServer and checks its contract, as the serving side will.
 
-MLServer runs in the environment of the model's lock, which need not be the one that this runs in. It listens on
-loopback alone, and ends with this process, however that ends.
+MLServer runs in the environment of the model's lock, which may differ from that of this process. It listens only on
+loopback, and ends with this process, however that ends.
 """
 
 from __future__ import annotations
@@ -22,17 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving.catalog.requirements import locked, normal
-from model_serving.problems import InvalidInput, Problem
+from model_serving.problems import InvalidInput, Problem, first_few
 from server import contract
 from server.contract import Answer, Ask, Broken, Contract, Door
 
-ENVIRONMENT: Final = "environment of the model"
-"""In the place of a file, where packages are wrong."""
 READY_SECONDS: Final = 180.0
-"""MLServer takes 3 s for itself on a free machine; the rest is for a large model on a busy one."""
+"""MLServer itself needs 3 s on an idle machine; the rest is for a large model on a busy one."""
 CONTRACT_SECONDS: Final = 60.0
 GONE_SECONDS: Final = 15.0
-"""So long a server that answers may not know the version: then it has skipped the model's settings and does without."""
+"""For how long a server that answers may not know the version; after that, it has skipped the model's settings."""
 STOP_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.1
 SHOWN_LINES: Final = 25
@@ -69,24 +67,13 @@ main()
 """MLServer's own start, with two differences.
 
 It ends when the pipe from this process closes: a killed job leaves no server behind. And it answers on a socket of this
-process: a port that was only looked up could be another program's when MLServer gets to it, seconds later, and the
-answers then another model's.
+process: a free port that was only looked up could belong to another program by the time MLServer binds it, seconds
+later, and the answers to another model.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """How a release did.
-
-    Attributes:
-        was_asked: whether it has a contract; without one, it was loaded and no more.
-    """
-
-    was_asked: bool
-
-
 def problems(python: str, lock: Path) -> Sequence[Problem]:
-    """In what an environment differs from a lock, as far as that decides how a model behaves.
+    """Packages of an environment that differ from the lock; packages that are in only one of the two do not count.
 
     Args:
         python: the environment's interpreter.
@@ -96,7 +83,7 @@ def problems(python: str, lock: Path) -> Sequence[Problem]:
         done = subprocess.run([python, "-c", _INSTALLED], capture_output=True, text=True, timeout=60, check=True)
         installed = {normal(name): version for name, version in json.loads(done.stdout).items()}
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return [_wrong(f"{python} does not run: {error}", "Say which Python it is: --python PATH")]
+        return [_wrong(f"{python} does not run: {error}", "Name the right Python: --python PATH")]
     remedy = f"Install the lock into it, uv pip sync --require-hashes {lock.name}, or name another one: --python PATH"
     if "mlserver" not in installed:
         return [_wrong(f"{python} has no mlserver", remedy)]
@@ -108,8 +95,7 @@ def problems(python: str, lock: Path) -> Sequence[Problem]:
     ]
     if not others:
         return []
-    more = f" and {len(others) - _SHOWN_PACKAGES} more" if len(others) > _SHOWN_PACKAGES else ""
-    return [_wrong(f"{python} has other packages: {'; '.join(others[:_SHOWN_PACKAGES])}{more}", remedy)]
+    return [_wrong(f"{python} has other packages: {first_few(others, _SHOWN_PACKAGES, '; ')}", remedy)]
 
 
 def run(
@@ -120,19 +106,22 @@ def run(
     python: str,
     ready_seconds: float = READY_SECONDS,
     contract_seconds: float = CONTRACT_SECONDS,
-) -> Trial:
+) -> bool:
     """Serves a release for a moment.
 
     Args:
         folder: the release, with its version filled in and every artefact in it.
-        name: the model's.
-        version: the release's.
-        python: interpreter of the environment that has MLServer.
-        ready_seconds: until it has to be loaded.
-        contract_seconds: until it has to have answered rightly.
+        name: of the model.
+        version: of the release.
+        python: interpreter of an environment with MLServer.
+        ready_seconds: time limit for loading the model.
+        contract_seconds: time limit for the right answer.
+
+    Returns:
+        Whether it has a contract; without one, it is only loaded.
 
     Raises:
-        InvalidInput: if it cannot be loaded, or answers otherwise than its contract says.
+        InvalidInput: if it cannot be loaded, or does not keep its contract.
     """
     promised = contract.read(folder)
     with _server(folder, name=name, python=python) as server:
@@ -141,8 +130,14 @@ def run(
             if promised:
                 _ask(promised, server, name=name, version=version, seconds=contract_seconds)
         except _NotServed as error:
-            raise InvalidInput([_not_served(f"{name} {version}", str(error), server.log())]) from None
-    return Trial(was_asked=promised is not None)
+            log = "\n".join(f"    {line}" for line in server.log())
+            raise InvalidInput.of(
+                "model-settings.json",
+                f"{name} {version} cannot be served: {error}. Its last words:\n{log}",
+                "Nothing was released: its pods would fail the same way.",
+                "Correct what it says. `publish --dry-run` tries it on a laptop.",
+            ) from None
+    return promised is not None
 
 
 class _NotServed(Exception):
@@ -155,14 +150,10 @@ class _Server:
     port: int
     output: Path
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def log(self) -> str:
-        """Its last words, without what it says of each server that it starts and stops."""
+    def log(self) -> Sequence[str]:
+        """Its last lines, without the information that MLServer logs of each server."""
         lines = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return "\n".join([line for line in lines if not _CHATTER.search(line)][-SHOWN_LINES:])
+        return [line for line in lines if not _CHATTER.search(line)][-SHOWN_LINES:]
 
     def wait(self, path: str, *, seconds: float) -> None:
         """Waits until a path answers 200."""
@@ -175,7 +166,7 @@ class _Server:
                 return
             unknown_since = (unknown_since or now) if status == http.client.NOT_FOUND else None
             if unknown_since and now > unknown_since + GONE_SECONDS:
-                raise _NotServed("MLServer serves, and knows no such model")
+                raise _NotServed("MLServer runs without this model")
             time.sleep(PAUSE_SECONDS)
         raise _NotServed(f"it was not loaded within {seconds:g} s")
 
@@ -185,8 +176,8 @@ class _Server:
             raise _NotServed(f"MLServer ended with {self.process.returncode}")
 
     def ask(self, path: str, request: Mapping[str, Any]) -> Ask:
-        """Asks a model, as long as the server lives."""
-        once = Door(self.url).ask(path, request)
+        """Asks a model for as long as the server lives."""
+        once = Door(f"http://127.0.0.1:{self.port}").ask(path, request)
 
         def while_it_lives(*, seconds: float) -> Answer:
             self.check()
@@ -195,7 +186,7 @@ class _Server:
         return while_it_lives
 
     def _status(self, path: str) -> int:
-        """Of an answer; 0 if there is none yet."""
+        """HTTP status; 0 if there is no answer yet."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", path)
@@ -209,9 +200,9 @@ class _Server:
 @contextmanager
 def _server(folder: Path, *, name: str, python: str) -> Iterator[_Server]:
     with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as scratch, socket.socket() as held:
-        # A copy: a model's own code may write beside itself, and that is no part of the release.
+        # A copy: a model's own code may write beside itself, which must not become part of the release.
         shutil.copytree(folder, Path(scratch) / "models" / name)
-        # Bound and not listening: who asks too early is refused, and does not wait in a queue.
+        # Bound but not listening: early connections are refused instead of queued.
         held.bind(("127.0.0.1", 0))
         port: int = held.getsockname()[1]
         output = Path(scratch) / "log"
@@ -232,7 +223,7 @@ def _server(folder: Path, *, name: str, python: str) -> Iterator[_Server]:
 
 
 def _environment(scratch: Path, port: int) -> dict[str, str]:
-    """Of this process, without what is not the model's business: settings of MLServer's, and tokens."""
+    """The environment of this process, without MLServer's settings and without tokens."""
     kept = {
         key: value
         for key, value in os.environ.items()
@@ -241,14 +232,14 @@ def _environment(scratch: Path, port: int) -> dict[str, str]:
     return kept | {
         "MLSERVER_HOST": "127.0.0.1",
         "MLSERVER_HTTP_PORT": str(port),
-        # Nobody asks these two: any free port will do.
+        # Not used: any free port will do.
         "MLSERVER_GRPC_PORT": "0",
         "MLSERVER_METRICS_PORT": "0",
         "MLSERVER_DEBUG": "false",
         "MLSERVER_PARALLEL_WORKERS": "0",
-        # MLServer wants it beside the root, where not everybody may write.
+        # By default beside the root of the file system, where not every account may write.
         "MLSERVER_ENVIRONMENTS_DIR": str(scratch / "environments"),
-        # Worker processes leave their figures there, else in the working directory.
+        # Worker processes write their metrics there; by default, into the working directory.
         "PROMETHEUS_MULTIPROC_DIR": str(scratch),
         "MLSERVER_METRICS_DIR": str(scratch),
         "PYTHONUNBUFFERED": "1",
@@ -272,37 +263,21 @@ def _ask(promised: Contract, server: _Server, *, name: str, version: str, second
         contract.fulfil(promised, server.ask(path, promised.request), model=name, version=version, seconds=seconds)
     except Broken as broken:
         expected, came = broken.args
-        problem = Problem(
-            file=contract_file(promised),
-            what=f"{name} {version} does not keep its contract.\n"
+        raise InvalidInput.of(
+            "response.json" if promised.response else "request.json",
+            f"{name} {version} does not keep its contract.\n"
             f"  asked: POST {path} {contract.shown(json.dumps(promised.request))}\n"
             f"  came back: {came}\n"
             f"  expected: {expected}",
-            consequence="Nothing was released: the serving side would not move any traffic to it.",
-            remedy="Correct the model, or the contract if it is wrong, and tag the next version.",
-        )
-        raise InvalidInput([problem]) from None
-
-
-def contract_file(promised: Contract) -> str:
-    """What the answer was held against."""
-    return "response.json" if promised.response else "request.json"
-
-
-def _not_served(title: str, how: str, log: str) -> Problem:
-    indented = "\n".join(f"    {line}" for line in log.splitlines())
-    return Problem(
-        file="model-settings.json",
-        what=f"{title} cannot be served: {how}. Its last words:\n{indented}",
-        consequence="Nothing was released: its pods would end the same way.",
-        remedy="Correct what it says. `publish --dry-run` tries it on a laptop.",
-    )
+            "Nothing was released: the serving side would not move any traffic to it.",
+            "Correct the model, or the contract if it is wrong, and tag the next version.",
+        ) from None
 
 
 def _wrong(what: str, remedy: str) -> Problem:
     return Problem(
-        file=ENVIRONMENT,
+        file="environment of the model",
         what=what,
-        consequence="The trial would say nothing of how the model is served, which is with what is locked.",
+        consequence="The trial would not show how the locked packages serve the model.",
         remedy=remedy,
     )

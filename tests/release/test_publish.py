@@ -247,7 +247,7 @@ def test_a_rehearsal_on_a_laptop_leaves_the_release_and_delivers_nothing(
 def test_a_laptop_releases_nothing(model: ModelRepository, serving: ServingRepository) -> None:
     done = model.publish("v1.0.1", CI_API_V4_URL="")
     assert done.code == 1
-    assert "this is no job of GitLab or GitHub" in done.errors
+    assert "this is not a job of GitLab or GitHub" in done.errors
     assert "publish --dry-run" in done.errors
 
 
@@ -393,10 +393,10 @@ def contents(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("refused", "token", "told"),
     [
-        ({}, "wrong", "does not know MODEL_SERVING_TOKEN (401)"),
-        ({"git-receive-pack": 403}, TOKEN, "does not allow it to MODEL_SERVING_TOKEN (403)"),
-        ({"git-upload-pack": 403}, TOKEN, "does not allow it to MODEL_SERVING_TOKEN (403)"),
-        ({"git-upload-pack": 404}, TOKEN, "is not there, or MODEL_SERVING_TOKEN may not see it"),
+        ({}, "wrong", "rejects MODEL_SERVING_TOKEN (401)"),
+        ({"git-receive-pack": 403}, TOKEN, "denies MODEL_SERVING_TOKEN access (403)"),
+        ({"git-upload-pack": 403}, TOKEN, "denies MODEL_SERVING_TOKEN access (403)"),
+        ({"git-upload-pack": 404}, TOKEN, "does not exist, or MODEL_SERVING_TOKEN cannot see it"),
         ({"git-upload-pack": 500}, TOKEN, "cannot be reached"),
         ({"git-receive-pack": 502}, TOKEN, "broke off the push"),
         ({}, "", "MODEL_SERVING_TOKEN is not set"),

@@ -152,7 +152,7 @@ def test_a_checkout_without_the_tag_is_held_against_the_jobs_commit(checkout: Ch
         ({"tag": "v01.0"}, "numbers without leading zeros"),
         ({"is_protected": False}, "Protect the pattern v* (Settings > Repository > Protected tags)"),
         ({"is_protected": False, "site": "GitHub"}, "Add a tag ruleset for v*"),
-        ({"commit": "f" * 40}, "Check the tag's commit out"),
+        ({"commit": "f" * 40}, "Check out the tag's commit"),
     ],
 )
 def test_a_reason_against_a_tag_is_told_with_its_remedy(checkout: Checkout, changes: dict[str, Any], told: str) -> None:
@@ -189,7 +189,7 @@ def test_what_training_writes_may_differ_from_the_commit(checkout: Checkout) -> 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
     git = Git(folder=tmp_path, environ=os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)})
-    with pytest.raises(InvalidInput, match="is no git checkout with a commit"):
+    with pytest.raises(InvalidInput, match="is not a git checkout with a commit"):
         jobs.rehearsal(PROJECT, git, None, "v1.0.0")
 
 
