@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import pickle
@@ -161,7 +162,7 @@ def test_everything_that_a_model_of_mlem_lacks_is_said_at_once(
     (mlem.parent / "model").unlink()
     said = refused(capsys, out, "mlem", str(mlem), *NAMED)
     assert 'the type of the model is "torch"' in said
-    assert "artifacts.data.uri is model, which is no file beside it" in said
+    assert "artifacts.data.uri is model, which is not a file beside it" in said
     assert "dvc pull model" in said
 
 
@@ -171,7 +172,7 @@ def test_an_artefact_of_another_place_is_refused(
 ) -> None:
     shutil.copy(mlem.parent / "model", mlem.parents[1])
     mlem.write_text(yaml.safe_dump(MLEM | {"artifacts": {"data": {"uri": uri}}}))
-    assert "which is no file beside it" in refused(capsys, out, "mlem", str(mlem), *NAMED)
+    assert "which is not a file beside it" in refused(capsys, out, "mlem", str(mlem), *NAMED)
 
 
 def test_an_altered_artefact_is_refused(mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +184,7 @@ def test_an_altered_artefact_is_refused(mlem: Path, out: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
         ("just text", "holds no keys"),
         ("artifacts: {data: {size: 3}}", "artifacts.data.uri is missing"),
         ("{}", "says neither model_type nor processors.model"),
@@ -268,7 +269,7 @@ def test_a_model_of_mlflow_with_types_that_the_protocol_lacks_does_not_say_what_
     assert done(out, "mlflow", str(mlflow), *NAMED, "--lock", str(lock_of_mlflow(tmp_path))) == 0
     assert not made(out).describes_inputs
     said = capsys.readouterr().out
-    assert "the release does not say what it takes" in said
+    assert "the release does not describe its inputs" in said
     assert "saved by Python 3.9.1 and is served by 3.11" in said
 
 
@@ -276,7 +277,7 @@ def test_a_model_of_mlflow_with_types_that_the_protocol_lacks_does_not_say_what_
     ("flavors", "said"),
     [
         ({"spark": {}}, "has no flavor python_function, but spark"),
-        ({"python_function": {"model_path": "lost.pkl"}}, "model_path is lost.pkl, which points to nothing"),
+        ({"python_function": {"model_path": "lost.pkl"}}, "model_path is lost.pkl, which does not exist"),
     ],
 )
 def test_a_model_of_mlflow_that_cannot_be_loaded_is_refused(
@@ -287,7 +288,7 @@ def test_a_model_of_mlflow_that_cannot_be_loaded_is_refused(
 
 
 def test_a_folder_without_an_mlmodel_is_refused(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "MLmodel: cannot be read: No such file or directory" in refused(capsys, out, "mlflow", str(tmp_path), *NAMED)
+    assert "MLmodel: is missing" in refused(capsys, out, "mlflow", str(tmp_path), *NAMED)
 
 
 # The older layout
@@ -386,7 +387,7 @@ def test_the_same_conversion_again_is_a_success(mlem: Path, out: Path, capsys: p
     assert done(out, *arguments) == 0
     before = made(out).content_hash
     assert done(out, *arguments) == 0
-    assert "v1.0.0 is there already, just like this." in capsys.readouterr().out
+    assert "v1.0.0 is there already, with the same content." in capsys.readouterr().out
     assert made(out).content_hash == before
 
 
@@ -399,21 +400,35 @@ def test_a_release_that_is_there_is_never_changed(mlem: Path, out: Path, capsys:
     assert made(out).content_hash == before
 
 
-def test_what_a_killed_run_has_left_goes_with_the_next(mlem: Path, out: Path) -> None:
-    left = out / ".converting" / "checked" / "iris" / "v1.0.0"
+def test_what_a_killed_run_has_left_is_no_release_and_stops_nobody(mlem: Path, out: Path) -> None:
+    left = out / "iris" / ".release-left" / "v1.0.0"
     left.mkdir(parents=True)
     (left / "model.joblib").write_bytes(b"half of it")
     assert done(out, "mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock")) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["iris"]
+    assert [release.version for release in catalog.read(out).releases("iris")] == ["v1.0.0"]
     assert (made(out).folder / "model.joblib").read_bytes() == (mlem.parent / "model").read_bytes()
+
+
+def test_a_release_that_cannot_be_moved_whole_is_not_there(
+    mlem: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_source: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "model.joblib").write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(shutil, "move", full)
+    (out / "iris").mkdir(parents=True)
+    said = refused(capsys, out, "mlem", str(mlem), *NAMED, "--lock", str(IRIS / "requirements.lock"))
+    assert "No space left on device" in said
 
 
 def test_a_release_lands_nowhere_but_in_its_place(
     mlem: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(capsys, out, "mlem", str(mlem), "--name", "../iris", "--version", "..")
-    assert "--name: '../iris' is the name of no folder" in said
-    assert "--version: '..' is the name of no folder" in said
+    assert "--name: '../iris' is not the name of a folder" in said
+    assert "--version: '..' is not the name of a folder" in said
 
 
 def test_the_rules_of_the_serving_side_are_said_beside_the_missing_lock(
@@ -433,7 +448,7 @@ def test_a_file_in_the_place_of_a_folder_is_said(mlem: Path, out: Path, capsys: 
 
 
 def test_a_lock_that_is_not_there_is_refused(mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "lost.lock: is no file" in refused(capsys, out, "mlem", str(mlem), *NAMED, "--lock", "lost.lock")
+    assert "lost.lock: is not a file" in refused(capsys, out, "mlem", str(mlem), *NAMED, "--lock", "lost.lock")
 
 
 def test_a_large_artefact_goes_to_the_remote(

@@ -1,4 +1,4 @@
-"""What other tools leave of a model, read into releases: a module per tool.
+"""Converters that read the models of other tools into releases: a module per tool.
 
-Each only reads, and never unpickles: to unpickle a file is to run whatever it says.
+They never unpickle: unpickling a file runs whatever code it contains.
 """

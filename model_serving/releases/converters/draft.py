@@ -1,4 +1,4 @@
-"""What a converter finds: a release that is not written yet, and how the files of other tools are read."""
+"""A release that a converter has found but not written yet, and how the files of other tools are read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from model_serving.problems import InvalidInput, Problem
-from model_serving.sections import problems_of
+from model_serving.releases import yaml_files
 
 NUMPY_DATATYPES: Final[Mapping[str, str]] = {
     "bool": "BOOL",
@@ -22,22 +21,23 @@ NUMPY_DATATYPES: Final[Mapping[str, str]] = {
     "float64": "FP64",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-"""By NumPy's name of a type: that of the V2 protocol."""
+"""NumPy's data type -> that of the V2 protocol."""
+LOSS: Final = "There would be no release that can be served."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A release to be.
+    """A release that is not written yet.
 
     Attributes:
         name: of the model.
         version: of the release.
-        settings: for MLServer, with `parameters`; name and version may be left out.
-        files: path in the release -> file or folder that it is copied from.
-        lock: that the source has, used where the command line names none.
-        trained_with: packages of the training, as far as the source says: name -> exact version.
-        requirements: further lines of requirements that the source has, as they are there.
-        remarks: what a person should know of it, a sentence each.
+        settings: for MLServer, with `parameters`; name and version may be missing.
+        files: path in the release -> file or folder to copy.
+        lock: of the source, used if the command line names none.
+        trained_with: known packages of the training: name -> exact version.
+        requirements: further requirements of the source, as lines.
+        remarks: for people, a sentence each.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Draft:
 
 
 class Converter(Protocol):
-    """What a converter's module has."""
+    """The module of a converter."""
 
     HELP: str
     EXAMPLE: str
@@ -63,7 +63,7 @@ class Converter(Protocol):
 
         Args:
             options: of the command line.
-            scratch: folder for what has to be fetched first.
+            scratch: temporary folder for downloads.
 
         Raises:
             InvalidInput: with everything that is missing.
@@ -72,7 +72,7 @@ class Converter(Protocol):
 
 
 class Foreign(BaseModel):
-    """A part of another tool's file, whose keys are as they are there; those that nobody needs here are passed over."""
+    """A part of another tool's file, with the tool's own keys; keys that are not needed here are ignored."""
 
     model_config = ConfigDict(alias_generator=str, extra="ignore", frozen=True, protected_namespaces=())
 
@@ -81,30 +81,17 @@ _File = TypeVar("_File", bound=Foreign)
 
 
 def read_yaml(path: Path, form: type[_File]) -> _File:
-    """Reads another tool's file.
-
-    Raises:
-        InvalidInput: if it is missing, is no YAML, or has another form; with every mistake.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise unusable(path, f"cannot be read: {error.strerror}", "Correct the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise unusable(path, f"is no YAML: {' '.join(str(error).split())}", "Save the model again.") from None
-    if not isinstance(content, dict):
-        raise unusable(path, "holds no keys", "Save the model again.")
-    try:
-        return form.model_validate(content)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(error, form, file=str(path))) from None
+    """Reads another tool's file; raises InvalidInput with every mistake."""
+    return yaml_files.read_yaml(
+        path, form, file=str(path), consequence=LOSS, remedy="Correct the path, or save the model again."
+    )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Reads MLServer's settings of a model, with an object under ``parameters`` in any case.
+    """Reads MLServer's settings of a model; adds ``parameters`` if they are missing.
 
     Raises:
-        InvalidInput: if they are missing or no JSON object, or their parameters are none.
+        InvalidInput: if the file is missing or not a JSON object, or its parameters are not one.
     """
     remedy = "Write MLServer's settings of the model there, a JSON object."
     try:
@@ -112,26 +99,24 @@ def read_settings(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise unusable(path, f"cannot be read: {error.strerror}", remedy) from None
     except ValueError as error:
-        raise unusable(path, f"is no JSON: {error}", remedy) from None
+        raise unusable(path, f"is not JSON: {error}", remedy) from None
     if not isinstance(content, dict) or not isinstance(content.setdefault("parameters", {}), dict):
-        raise unusable(path, "is no JSON object with an object as its parameters", remedy)
+        raise unusable(path, "is not a JSON object with an object as its parameters", remedy)
     return content
 
 
 def unusable(path: Path, what: str, remedy: str) -> InvalidInput:
-    """A source of which there is nothing more to say."""
+    """The error of a source with one mistake."""
     return InvalidInput([lacking(path, what, remedy)])
 
 
 def lacking(path: Path, what: str, remedy: str) -> Problem:
-    """One thing that a source lacks."""
-    return Problem(
-        file=str(path), what=what, consequence="There would be no release that can be served.", remedy=remedy
-    )
+    """One mistake of a source."""
+    return Problem(file=str(path), what=what, consequence=LOSS, remedy=remedy)
 
 
 def nested(content: object, *keys: str) -> Any:
-    """What stands under keys inside each other; None where one of them is not there."""
+    """The value under nested keys; None if one of them is missing."""
     for key in keys:
         content = content.get(key) if isinstance(content, Mapping) else None
     return content

@@ -1,4 +1,4 @@
-"""Files and folders that DVC keeps, by repository, path and revision; the program ``dvc`` itself fetches them."""
+"""Files and folders in DVC, by repository, path and revision; the program ``dvc`` fetches them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases.converters.draft import Draft, read_settings
 
-HELP: Final = "what DVC keeps: a file or folder of a repository, at a revision"
+HELP: Final = "a file or folder that DVC tracks, at a revision of its repository"
 EXAMPLE: Final = (
     "python -m model_serving convert dvc https://gitlab.example.com/group/iris.git build/model.joblib --rev v1.0.0 \\\n"
     "    --implementation mlserver_sklearn.SKLearnModel --name iris --version v1.0.0 --lock requirements.lock"
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="of the file or folder, from the repository's root")
     parser.add_argument("--rev", help="commit, tag or branch; by default the newest commit of the default branch")
     parser.add_argument("--implementation", help="class that serves it, e.g. mlserver_sklearn.SKLearnModel")
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="a model-settings.json to begin with")
-    parser.add_argument("--dvc", default="dvc", metavar="PROGRAM", help="by default the dvc of PATH")
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="a model-settings.json to start from")
+    parser.add_argument("--dvc", default="dvc", metavar="PROGRAM", help="by default dvc on PATH")
 
 
 def draft(options: argparse.Namespace, scratch: Path) -> Draft:
@@ -51,43 +51,39 @@ def _problems(options: argparse.Namespace, *, is_served: bool) -> Iterator[Probl
     if not is_served:
         yield Problem(
             file="--implementation",
-            what="is missing, and so is a --settings that says it",
-            consequence="MLServer would not know how to serve the file: DVC does not say what it is.",
-            remedy="Say the class, e.g. --implementation mlserver_sklearn.SKLearnModel; docs/runtimes.md lists them.",
+            what="is missing, and no --settings contains it",
+            consequence="MLServer would not know how to serve the file: DVC does not tell what it is.",
+            remedy="Name the class, e.g. --implementation mlserver_sklearn.SKLearnModel; docs/runtimes.md lists them.",
         )
     if shutil.which(options.dvc) is None:
         yield Problem(
             file="--dvc",
-            what=f"{options.dvc} is no program here",
+            what=f"{options.dvc} is not installed",
             consequence="Nothing could be fetched.",
-            remedy="Install it: pip install dvc, with dvc[gs] for a bucket; or say where it is: --dvc PROGRAM",
+            remedy="Install it: pip install dvc, or dvc[gs] for a bucket; or name its path: --dvc PROGRAM",
         )
     if "@" in urlsplit(options.repository).netloc:
         yield Problem(
             file="REPOSITORY",
             what="has an account in it",
-            consequence="Its password would be in the list of processes and in DVC's messages.",
-            remedy="Write the address alone, and let git's credential helper know the account.",
+            consequence="Its password would be in the process list and in DVC's messages.",
+            remedy="Write only the address, and give the account to git's credential helper.",
         )
 
 
 def _fetch(options: argparse.Namespace, target: Path) -> None:
     target.parent.mkdir()
     revision = [f"--rev={options.rev}"] if options.rev else []
-    # Not --quiet: that keeps the reason of a failure back as well.
+    # Not --quiet, which would also hide the reason of a failure.
     command = [options.dvc, "get", "--out", str(target), *revision, "--", options.repository, options.path]
     print(f"fetching {options.path} with {options.dvc}", flush=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         said = "\n".join(f"    {line}" for line in lines[-_SHOWN_LINES:])
-        raise InvalidInput(
-            [
-                Problem(
-                    file=options.repository,
-                    what=f"{options.path} cannot be had at {options.rev or 'its newest commit'}. DVC says:\n{said}",
-                    consequence="There would be nothing to release.",
-                    remedy="Correct the path or the --rev; if the remote lacks it, run dvc push where it was trained.",
-                )
-            ]
+        raise InvalidInput.of(
+            options.repository,
+            f"{options.path} cannot be fetched at {options.rev or 'its newest commit'}. DVC says:\n{said}",
+            "There would be nothing to release.",
+            "Correct the path or the --rev; if the remote lacks it, run dvc push where it was trained.",
         )

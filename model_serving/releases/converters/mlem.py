@@ -1,6 +1,6 @@
 """Models that MLEM saved: ``model.mlem``, which is YAML, and the artefact beside it.
 
-MLEM itself has had no maintainer since 2023, and is not needed.
+MLEM itself, unmaintained since 2023, is not needed.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ _IMPLEMENTATIONS: Final[Mapping[str, str]] = {
     "xgboost": "mlserver_xgboost.XGBoostModel",
     "catboost": "mlserver_catboost.CatboostModel",
 }
-"""By MLEM's type of the model."""
+"""MLEM's type of the model -> MLServer's class."""
 _SUFFIXES: Final[Mapping[str, str]] = {
     "sklearn": "joblib",
     "sklearn_pipeline": "joblib",
     "lightgbm": "txt",
     "catboost": "cbm",
 }
-"""By MLEM's type: how the artefact's format is usually called."""
+"""MLEM's type of the model -> the usual suffix of its artefact."""
 _DATATYPES: Final[Mapping[str, str]] = {**NUMPY_DATATYPES, "object": "BYTES", "string": "BYTES"}
-"""By pandas' name of a column's type: that of the V2 protocol."""
+"""pandas' data type -> that of the V2 protocol."""
+_OTHER: Final = "Get the artefact that was saved with this file."
 
 
 class Artefact(Foreign):
     """A file of the model."""
 
-    uri: str = Field(description="Path of the artefact, from where model.mlem is.")
+    uri: str = Field(description="Path of the artefact, relative to model.mlem.")
     hash: str | None = Field(None, description="MD5 of the artefact.")
     size: int | None = Field(None, description="Bytes of the artefact.")
 
@@ -51,13 +52,13 @@ class Artefact(Foreign):
 class Requirement(Foreign):
     """A package that the model was saved with."""
 
-    module: str | None = Field(None, description="Name that is imported.")
-    package_name: str | None = Field(None, description="Name in the index, where it differs.")
-    version: str | None = Field(None, description="Exactly.")
+    module: str | None = Field(None, description="Name of the module.")
+    package_name: str | None = Field(None, description="Name in the package index, if different.")
+    version: str | None = Field(None, description="Exact version.")
 
     @property
     def name(self) -> str | None:
-        """In the index."""
+        """In the package index."""
         return self.package_name or self.module
 
 
@@ -65,16 +66,16 @@ class ModelType(Foreign):
     """What kind of model it is."""
 
     type: str = Field(description="MLEM's name of the framework.")
-    methods: dict[str, Any] = Field({}, description="What it takes and answers.")
+    methods: dict[str, Any] = Field({}, description="Its inputs and outputs.")
 
 
 class Metadata(Foreign):
-    """The file ``model.mlem``, in both of its forms."""
+    """The file ``model.mlem``, in its old and new form."""
 
     artifacts: dict[str, Artefact] = Field({}, description="The files of the model.")
     requirements: list[Requirement] = Field([], description="The packages of the training.")
-    model_type: ModelType | None = Field(None, description="What the model is, up to MLEM 0.2.")
-    processors: dict[str, ModelType] = Field({}, description="What the model is, from MLEM 0.3 on.")
+    model_type: ModelType | None = Field(None, description="Type of the model, up to MLEM 0.2.")
+    processors: dict[str, ModelType] = Field({}, description="Type of the model, since MLEM 0.3.")
 
     @property
     def kind(self) -> ModelType | None:
@@ -117,8 +118,8 @@ def _problems_of_kind(path: Path, kind: ModelType | None) -> Iterator[Problem]:
     elif kind.type not in _IMPLEMENTATIONS:
         yield lacking(
             path,
-            f'the type of the model is "{kind.type}", for which MLServer has no implementation here',
-            f"Known here: {known}. Others are served by code of their own, as docs/runtimes.md shows.",
+            f'the type of the model is "{kind.type}", which none of MLServer\'s runtimes here implements',
+            f"Known types: {known}. Other models need code of their own, see docs/runtimes.md.",
         )
 
 
@@ -127,33 +128,32 @@ def _problems_of_artefact(path: Path, artefacts: Mapping[str, Artefact]) -> Iter
         yield lacking(
             path,
             f"artifacts names {len(artefacts)} files: {', '.join(artefacts) or 'none'}",
-            "MLServer loads one; save the model alone, without a wrapper around it.",
+            "MLServer loads exactly one: save only the model, without a wrapper.",
         )
         return
     (artefact,) = artefacts.values()
     uri = Path(artefact.uri)
     file = path.parent / uri
     if uri.is_absolute() or ".." in uri.parts or not file.is_file():
-        remedy = f"Put it there, and its path from there into the file; if DVC keeps it: dvc pull {uri}"
-        yield lacking(path, f"artifacts.data.uri is {uri}, which is no file beside it", remedy)
+        remedy = f"Put it there, and its relative path into the file; if DVC tracks it: dvc pull {uri}"
+        yield lacking(path, f"artifacts.data.uri is {uri}, which is not a file beside it", remedy)
     elif artefact.size is not None and file.stat().st_size != artefact.size:
         what = f"{artefact.uri} has {file.stat().st_size} bytes, and artifacts says {artefact.size}"
-        yield lacking(path, what, "Get the artefact that was saved with this file.")
+        yield lacking(path, what, _OTHER)
     elif artefact.hash and md5_of(file) != artefact.hash:
-        what = f"{artefact.uri} is not the artefact that was saved: its MD5 is not {artefact.hash}"
-        yield lacking(path, what, "Get the artefact that was saved with this file.")
+        yield lacking(path, f"{artefact.uri} is not the artefact that was saved: its MD5 differs", _OTHER)
 
 
 def _suffix_of_xgboost(file: Path) -> str:
-    """XGBoost goes by the name of a file, and MLEM gives it none that XGBoost knows."""
+    """XGBoost tells formats apart by the suffix, and MLEM's file has none."""
     with file.open("rb") as content:
         first = content.read(2)
-    # A text goes on with a quote or a space, the binary form with the type of a length.
+    # JSON continues with a quote or white space, UBJSON with the type of a length.
     return "json" if first[1:2] in {b'"', b" ", b"\n"} else "ubj"
 
 
 def _inputs(methods: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
-    """Tensors that the model takes, and their content type; empty where the file does not say it in numbers."""
+    """The model's input tensors and their content type; empty if the file does not describe them."""
     arguments = nested(methods, "predict", "args")
     taken = nested(arguments[0], "type_") if isinstance(arguments, list) and len(arguments) == 1 else None
     match nested(taken, "type"):

@@ -1,4 +1,4 @@
-"""Models in MLflow's own format: a folder with the file ``MLmodel``."""
+"""MLflow models: a folder with the file ``MLmodel``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER: Final = "model"
 PYTHON: Final = "3.11"
 """Of the runtime images."""
 
-# As MLServer itself reads a signature, so that what a release says of itself is what the server says then.
+# As MLServer itself reads a signature, so that the release and the server have the same metadata.
 # https://github.com/SeldonIO/MLServer/blob/1.7.1/runtimes/mlflow/mlserver_mlflow/metadata.py
 _COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "boolean": ("BOOL", "np"),
@@ -36,28 +36,28 @@ _COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
     "binary": ("BYTES", "base64"),
     "datetime": ("BYTES", "datetime"),
 }
-"""By MLflow's type of a column: datatype and content type."""
+"""MLflow's type of a column -> datatype and content type."""
 
 
 class Signature(Foreign):
-    """What the model takes and answers, each a list as text in JSON."""
+    """Inputs and outputs of the model, each a JSON list as text."""
 
-    inputs: str | None = Field(None, description="What it takes.")
-    outputs: str | None = Field(None, description="What it answers.")
+    inputs: str | None = Field(None, description="Inputs.")
+    outputs: str | None = Field(None, description="Outputs.")
 
 
 class Metadata(Foreign):
     """The file ``MLmodel``."""
 
     flavors: dict[str, Any] = Field(description="Ways to load the model.")
-    signature: Signature | None = Field(None, description="What it takes and answers.")
-    mlflow_version: str | None = Field(None, description="That saved it.")
+    signature: Signature | None = Field(None, description="Inputs and outputs.")
+    mlflow_version: str | None = Field(None, description="Version that saved the model.")
 
 
 class Environment(Foreign):
     """The file ``python_env.yaml``."""
 
-    python: str | None = Field(None, description="Version of the Python that saved the model.")
+    python: str | None = Field(None, description="Version of Python that saved the model.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,18 +91,18 @@ def _problems(folder: Path, metadata: Metadata) -> Iterator[Problem]:
         yield lacking(
             folder / MLMODEL,
             f"has no flavor python_function, but {', '.join(metadata.flavors) or 'none'}",
-            "MLServer loads that one alone: save the model with one of MLflow's own flavors.",
+            "MLServer loads only that one: save the model with one of MLflow's own flavors.",
         )
         return
     for key in ("data", "model_path", "code"):
         path = nested(function, key)
         if isinstance(path, str) and not (folder / path).exists():
-            what = f"flavors.python_function.{key} is {path}, which points to nothing"
+            what = f"flavors.python_function.{key} is {path}, which does not exist"
             yield lacking(folder / MLMODEL, what, "Get the whole folder: mlflow artifacts download.")
 
 
 def _tensors(text: str | None, prefix: str) -> list[dict[str, Any]]:
-    """The tensors of one side of a signature; empty where one of them has no type of the V2 protocol."""
+    """The tensors of the inputs or outputs; empty if one of them has no type in the V2 protocol."""
     try:
         columns = json.loads(text or "[]")
     except ValueError:
@@ -131,16 +131,15 @@ def _tensor(column: object, name: str) -> dict[str, Any] | None:
 def _requirements(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    lines = (
-        line.partition(" #")[0].strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-    )
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line.partition(" #")[0].strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith(("#", "-"))]
 
 
 def _remarks(folder: Path, *, takes: Sequence[object]) -> Iterator[str]:
     if not takes:
-        yield "No signature in types of the V2 protocol: the release does not say what it takes."
+        yield "It has no signature in types of the V2 protocol: the release does not describe its inputs."
     path = folder / "python_env.yaml"
     python = read_yaml(path, Environment).python if path.is_file() else None
     if python and python.split(".")[:2] != PYTHON.split("."):
-        yield f"It was saved by Python {python} and is served by {PYTHON}: what cloudpickle kept may not load."
+        yield f"It was saved by Python {python} and is served by {PYTHON}: cloudpickle's files may fail to load."

@@ -26,7 +26,7 @@ def draft(options: argparse.Namespace, scratch: Path) -> Draft:
     settings = read_settings(folder / catalog.SETTINGS)
     name, version = _name_and_version(folder, settings, options.name, options.version)
     settings = _filled(settings, version)
-    # Beside the name MLServer passes it over, and serves the model without a version.
+    # MLServer ignores a version outside the parameters, and serves the model without one.
     settings.pop("version", None)
     settings["parameters"] |= {"version": version}
     settings["name"] = name
@@ -38,12 +38,12 @@ def draft(options: argparse.Namespace, scratch: Path) -> Draft:
         settings=settings,
         files={path.name: path for path in kept if not is_ignored(path.name)},
         lock=lock if lock.is_file() else None,
-        remarks=[f"{folder} is left as it was: remove it together with adding this."],
+        remarks=[f"{folder} was not changed: remove it in the commit that adds this release."],
     )
 
 
 def _filled(settings: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """The settings with the version wherever the release job of that time would have filled it in."""
+    """The settings with the version in place of the placeholders."""
     text = json.dumps(settings)
     for placeholder in PLACEHOLDERS:
         text = text.replace(placeholder, version)
@@ -54,10 +54,12 @@ def _filled(settings: Mapping[str, Any], version: str) -> dict[str, Any]:
 def _name_and_version(
     folder: Path, settings: Mapping[str, Any], name: str | None, version: str | None
 ) -> tuple[str, str]:
-    """What is said, else what the folder's name can be taken for; the settings decide where that is more than one.
+    """The options, else the parts of the folder's name; the name in the settings decides between several readings.
 
-    ``model-2-1.0`` may be version 1.0 of model-2 and version 2-1.0 of model.
+    ``model-2-1.0`` may be version 1.0 of model-2, or version 2-1.0 of model.
     """
+    if name and version:
+        return name, version
     parts = folder.resolve().name.split("-")
     splits = [("-".join(parts[:end]), "-".join(parts[end:])) for end in range(1, len(parts))]
     found = [
@@ -65,13 +67,8 @@ def _name_and_version(
         for split in splits
         if catalog.order(split[1]) is not None and name in {None, split[0]} and version in {None, split[1]}
     ]
-    if name and version:
-        return name, version
     if not found:
-        raise unusable(
-            folder,
-            "its name does not end with - and a version",
-            "Say what it is: --name iris-dtc --version v0.0.10",
-        )
-    # The longest version is the first.
+        remedy = "Add the options, like --name iris-dtc --version v0.0.10"
+        raise unusable(folder, "its name does not end with - and a version", remedy)
+    # The first one has the longest version.
     return next((split for split in found if split[0] == settings.get("name")), found[0])
