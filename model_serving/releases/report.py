@@ -1,19 +1,19 @@
-"""The command ``report``: compares params, metrics and plots of the working tree with the branch that it goes to.
+"""The command ``report``: compares params, metrics and plots of the working tree with a branch.
 
-It reads files and git, and trains nothing. One note of the merge request has it, written anew by each pipeline.
+It reads only files and git. In a merge request, it is one note that each pipeline updates.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from model_serving import hosts
-from model_serving.git import Git
 from model_serving.hosts.blocks import Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.posting import post
@@ -21,25 +21,12 @@ from model_serving.hosts.runs import Run
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases import project, report_plots
 from model_serving.releases.project import Project
-from model_serving.releases.report_files import (
-    Nowhere,
-    Pair,
-    Revision,
-    Sources,
-    Table,
-    Tree,
-    Unreadable,
-    Values,
-    WorkingTree,
-    shown,
-    table,
-    values,
-)
+from model_serving.releases.report_files import Files, Pair, Table, Values, shown, table, values
 
 NAME: Final = "report"
-HELP: Final = "compare params, metrics and plots with the branch that a merge request goes to"
+HELP: Final = "compare params, metrics and plots with the target branch of a merge request"
 LIMIT: Final = 1_000_000
-"""Characters, where no site says another limit: GitLab's."""
+"""Characters of a note, unless the site says otherwise: GitLab's limit."""
 COMMIT_CHARACTERS: Final = 12
 EXAMPLE: Final = """\
 examples:
@@ -48,21 +35,24 @@ examples:
 
 release.yaml says under report which files are shown.
 """
+EMPTY: Final = "There are none.\n"
+_MISSING: Final = object()
+"""Stands for a missing value; None is a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Everything that a report tells.
+    """The content of a report.
 
     Attributes:
-        name: the model's.
-        base: what it is compared with, as it was asked for, e.g. ``origin/main``.
+        name: of the model.
+        base: branch or commit that was asked for, e.g. ``origin/main``.
         commit: of the base; empty if there is no such commit here.
         params: of each file.
         metrics: of each file.
         plots: each with its file.
         better: which way a metric is better, by its key.
-        uncommitted: files of results that are otherwise than they are committed.
+        uncommitted: result files that differ from HEAD.
         notes: what could not be compared, and why; Markdown.
     """
 
@@ -72,23 +62,23 @@ class Compared:
     params: Sequence[Pair[Values]]
     metrics: Sequence[Pair[Values]]
     plots: Sequence[tuple[project.Plot, Pair[Table]]]
-    better: dict[str, Any]
+    better: Mapping[str, str]
     uncommitted: Sequence[str]
     notes: Sequence[str]
 
     @property
     def is_first(self) -> bool:
-        """Whether nothing of it is on the base."""
-        bases = [pair.base for pair in (*self.params, *self.metrics)]
-        return all(base is None for base in [*bases, *(pair.base for _, pair in self.plots)])
+        """Whether the base has none of the files."""
+        values = [pair.base for pair in (*self.params, *self.metrics)]
+        return all(base is None for base in (*values, *(pair.base for _, pair in self.plots)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("--base", default="origin/main", help="what to compare with, for git (%(default)s)")
+    parser.add_argument("--base", default="origin/main", help="branch or commit to compare with (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write; by default standard output")
     parser.add_argument(
-        "--post", action="store_true", help="write it into the merge or pull request; a refusal fails no job"
+        "--post", action="store_true", help="write it into the merge or pull request; if that fails, the job goes on"
     )
 
 
@@ -101,60 +91,53 @@ def run(options: argparse.Namespace) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(render(compared, run=job), encoding="utf-8")
         print(f"{options.out}: compared with {options.base}")
-    if not options.post:
-        if not options.out:
-            print(render(compared, run=job))
-        return 0
-    if site is None:
+    elif not options.post:
+        print(render(compared, run=job))
+    if options.post and site:
+        post(site, marker(compared.name), lambda limit: render(compared, run=job, limit=limit))
+    elif options.post:
         print(
-            "This is no job of GitLab or GitHub: nothing was posted.\n"
-            "  There is no merge request to write into.\n"
-            "  Leave --post out to read the report here."
+            "This is not a job of GitLab or GitHub: nothing was posted.\n"
+            "  There is no merge request to write to.\n"
+            "  Omit --post to read the report here."
         )
-        return 0
-    post(site, marker(compared.name), lambda limit: render(compared, run=job, limit=limit))
     return 0
 
 
 def marker(name: str) -> str:
-    """The hidden comment by which a model's report is found again."""
+    """The hidden comment that identifies the note of a model."""
     return f"<!-- model-serving: report {name} -->"
 
 
 def compare(chosen: Project, root: Path, *, base: str) -> Compared:
-    """Reads all that a report tells.
+    """Reads the content of a report.
 
     Args:
-        chosen: what the model's repository says of itself.
+        chosen: the model's repository.
         root: of that repository.
-        base: what to compare with, for git.
+        base: branch or commit to compare with.
 
     Raises:
         InvalidInput: with every file of the working tree that cannot be shown.
     """
-    git = Git(folder=root)
-    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}")
-    commit = "" if found.code else found.text
-    before: Tree = Revision(git=git, commit=commit) if commit else Nowhere()
-    sources = Sources(WorkingTree(root=root), before, name=base)
-    shows = chosen.report
-    params = [pair for path in shows.params if (pair := sources.pair(path, values))]
-    metrics = [pair for path in shows.metrics if (pair := sources.pair(path, values))]
-    plots = [(plot, read) for plot in shows.plots if (read := sources.pair(plot.file, table))]
-    problems = [*sources.problems, *_unshowable(plots, base), *_unknown_metrics(chosen, metrics)]
-    if problems:
+    files, shows = Files(root=root, base=base), chosen.report
+    params = [pair for path in shows.params if (pair := files.pair(path, values))]
+    metrics = [pair for path in shows.metrics if (pair := files.pair(path, values))]
+    parsers = [(plot, partial(table, required=report_plots.required(plot))) for plot in shows.plots]
+    plots = [(plot, read) for plot, parse in parsers if (read := files.pair(plot.file, parse))]
+    if problems := [*files.problems, *_unknown_metrics(chosen, metrics)]:
         raise InvalidInput(dict.fromkeys(problems))
     results = dict.fromkeys([*shows.metrics, *(plot.file for plot in shows.plots)])
     return Compared(
         name=chosen.name,
         base=base,
-        commit=commit,
+        commit=files.commit,
         params=params,
         metrics=metrics,
         plots=plots,
-        better=dict(shows.better),
-        uncommitted=[path for path in results if _is_uncommitted(root, git, path)],
-        notes=[*dict.fromkeys(sources.notes)],
+        better=shows.better,
+        uncommitted=[path for path in results if files.is_uncommitted(path)],
+        notes=[*dict.fromkeys(files.notes)],
     )
 
 
@@ -162,52 +145,29 @@ def render(compared: Compared, *, run: Run | None = None, limit: int = LIMIT) ->
     """The report as Markdown.
 
     Args:
-        compared: what it tells.
-        run: where training's log is.
-        limit: characters that it may have.
+        compared: its content.
+        run: the job with the log of the training.
+        limit: characters.
     """
     parts: list[Block | Fixed] = [
         Fixed(text=_head(compared, run)),
-        _values("Parameters", compared.params, compared, importance=4),
-        _values("Metrics", compared.metrics, compared, importance=5),
+        _params(compared),
+        _metrics(compared),
         *(report_plots.block(plot, pair, compared.base) for plot, pair in compared.plots),
     ]
     return fit_note(parts, limit, rest="See the files.")
 
 
-def _unshowable(plots: Sequence[tuple[project.Plot, Pair[Table]]], base: str) -> Sequence[Problem]:
-    found = []
-    for plot, pair in plots:
-        try:
-            report_plots.block(plot, pair, base)
-        except Unreadable as error:
-            found.append(
-                Problem(
-                    file=plot.file,
-                    what=str(error),
-                    consequence=f"It could not be shown as release.yaml says, kind: {plot.kind}.",
-                    remedy="Correct what writes it, or report.plots in release.yaml.",
-                )
-            )
-    return found
-
-
-def _unknown_metrics(chosen: Project, metrics: Sequence[Pair[Values]]) -> Sequence[Problem]:
+def _unknown_metrics(chosen: Project, metrics: Sequence[Pair[Values]]) -> Iterator[Problem]:
     known = {key for key, _, _ in _rows(metrics)}
-    return [
-        Problem(
-            file=project.FILE,
-            what=f"report.better.{key} names no metric",
-            consequence="Nobody would be told that it got worse.",
-            remedy=f"There are: {', '.join(sorted(known))}.",
-        )
-        for key in chosen.report.better
-        if known and key not in known
-    ]
-
-
-def _is_uncommitted(root: Path, git: Git, path: str) -> bool:
-    return Revision(git=git, commit="HEAD").read(path) != WorkingTree(root=root).read(path)
+    for key in chosen.report.better:
+        if known and key not in known:
+            yield Problem(
+                file=project.FILE,
+                what=f"report.better.{key} names no metric",
+                consequence="The report could not say that it got worse.",
+                remedy=f"There are: {', '.join(sorted(known))}.",
+            )
 
 
 def _head(compared: Compared, run: Run | None) -> str:
@@ -216,56 +176,51 @@ def _head(compared: Compared, run: Run | None) -> str:
         told += f" at {code(compared.commit[:COMMIT_CHARACTERS])}"
     if run:
         told += f" · {link(run.name, run.url)}"
-    return "\n".join([f"## What this changes in {code(compared.name)}", "", told, "", *_warnings(compared)])
+    warnings = [line for text in _warnings(compared) for line in (f"> {text}", "")]
+    return "\n".join([f"## What this changes in {code(compared.name)}", "", told, "", *warnings])
 
 
-def _warnings(compared: Compared) -> Sequence[str]:
-    lines = []
+def _warnings(compared: Compared) -> Iterator[str]:
     if not compared.commit:
-        lines.append(f"There is no commit {code(compared.base)} here: nothing is compared.")
+        yield f"There is no commit {code(compared.base)} here: nothing is compared."
     elif compared.is_first:
-        lines.append(f"{code(compared.base)} has none of these files yet: there is nothing to compare with.")
-    lines += compared.notes
+        yield f"{code(compared.base)} has none of these files yet: there is nothing to compare with."
+    yield from compared.notes
     if compared.uncommitted:
         files = ", ".join(code(path) for path in compared.uncommitted)
-        lines.append(
-            f"**Training gave something else than is committed** in {files}. What it gave is shown; commit it, so that "
-            "the next report compares with it."
+        yield (
+            f"**The results of training are not committed** in {files}. The report shows the new results; commit "
+            "them, so that the next report compares with them."
         )
-    return [line for text in lines for line in (f"> {text}", "")]
 
 
-def _values(title: str, pairs: Sequence[Pair[Values]], compared: Compared, *, importance: int) -> Block:
-    """A table: of parameters, those that change; of metrics, all."""
-    rows = [*_rows(pairs)]
-    is_compared = any(pair.base is not None for pair in pairs)
-    same = [key for key, here, before in rows if is_compared and here == before] if title == "Parameters" else []
-    items = [
-        _row(key, here, before, compared.better.get(key), is_compared=is_compared)
-        for key, here, before in rows
-        if key not in same
-    ]
-    what = title.lower()
-    if not items:
-        text = f"None of the {len(same)} changes.\n" if same else "There are none.\n"
-        return Block(what=what, importance=importance, head=f"\n### {title}\n\n", items=[text])
-    base = f" {code(compared.base)} | this branch | change |" if is_compared else " this branch |"
-    rule = "--:|--:|---|" if is_compared else "--:|"
-    return Block(
-        what=what,
-        importance=importance,
-        head=f"\n### {title}\n\n| |{base}\n|---|{rule}\n",
-        items=items,
+def _params(compared: Compared) -> Block:
+    """Only those that change, and the names of the others."""
+    rows = _rows(compared.params)
+    is_compared = any(pair.base is not None for pair in compared.params)
+    same = [key for key, here, before in rows if is_compared and here == before]
+    return _values(
+        "Parameters",
+        [row for row in rows if row[0] not in same],
+        compared,
+        is_compared=is_compared,
+        importance=4,
         foot=f"\nAs before: {', '.join(code(key) for key in same)}.\n" if same else "",
+        empty=f"None of the {len(same)} changes.\n" if same else EMPTY,
     )
 
 
-_MISSING: Final = object()
-"""In the place of a value that is not there; None is one that is."""
+def _metrics(compared: Compared) -> Block:
+    is_compared = any(pair.base is not None for pair in compared.metrics)
+    return _values("Metrics", _rows(compared.metrics), compared, is_compared=is_compared, importance=5)
 
 
-def _rows(pairs: Sequence[Pair[Values]]) -> Sequence[tuple[str, Any, Any]]:
-    """Key, value here and value on the base; where there are several files, a key begins with its own."""
+Row = tuple[str, Any, Any]
+"""Key, value here, and value at the base."""
+
+
+def _rows(pairs: Sequence[Pair[Values]]) -> Sequence[Row]:
+    """All values; keys of several files begin with the file."""
     rows = []
     for pair in pairs:
         prefix = f"{pair.path}: " if len(pairs) > 1 else ""
@@ -277,10 +232,31 @@ def _rows(pairs: Sequence[Pair[Values]]) -> Sequence[tuple[str, Any, Any]]:
     return rows
 
 
-def _row(key: str, here: Any, before: Any, better: str | None, *, is_compared: bool) -> str:
-    if not is_compared:
-        return f"| {cell(key)} | {_cell(here)} |\n"
-    return f"| {cell(key)} | {_cell(before)} | {_cell(here)} | {_change(here, before, better)} |\n"
+def _values(
+    title: str,
+    rows: Sequence[Row],
+    compared: Compared,
+    *,
+    is_compared: bool,
+    importance: int,
+    foot: str = "",
+    empty: str = EMPTY,
+) -> Block:
+    head = f"\n### {title}\n\n"
+    lines: list[tuple[str, ...]]
+    if not rows:
+        return Block(what=title.lower(), importance=importance, head=head, items=[empty])
+    if is_compared:
+        head += f"| | {code(compared.base)} | this branch | change |\n|---|--:|--:|---|\n"
+        lines = [
+            (cell(key), _cell(before), _cell(here), _change(here, before, compared.better.get(key)))
+            for key, here, before in rows
+        ]
+    else:
+        head += "| | this branch |\n|---|--:|\n"
+        lines = [(cell(key), _cell(here)) for key, here, _ in rows]
+    items = [f"| {' | '.join(line)} |\n" for line in lines]
+    return Block(what=title.lower(), importance=importance, head=head, items=items, foot=foot)
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Plots as text that GitLab and GitHub draw themselves: nothing is uploaded, and no script is loaded from elsewhere."""
+"""Plots as Markdown that GitLab and GitHub render: nothing is uploaded, and no external script is loaded."""
 
 from __future__ import annotations
 
@@ -11,43 +11,40 @@ from typing import Final
 from model_serving.hosts.blocks import Block
 from model_serving.hosts.markdown import cell, code, label, prose
 from model_serving.releases.project import Plot
-from model_serving.releases.report_files import Pair, Table, Unreadable
+from model_serving.releases.report_files import Pair, Table
 
 POINTS: Final = 60
-"""Of a line; more are not seen at the width of a comment."""
+"""Maximum of a line; more are invisible at the width of a comment."""
 FEWEST: Final = 2
-"""Points that make a line."""
+"""Minimum of points of a line."""
 CLASSES: Final = 20
-"""Of a confusion matrix, which is as wide as it is high."""
+"""Maximum of a confusion matrix, which is as wide as it is high."""
 COLUMNS: Final = 12
-"""Of a table that people read."""
+"""Maximum of a table."""
 COLOURS: Final = (("🟦", "#1f77b4"), ("🟧", "#ff7f0e"))
-"""Of this tree and of the base, in words and in pictures: Mermaid draws no legend."""
+"""Of this branch and the base, in the text and in the chart: Mermaid draws no legend."""
 MARGIN: Final = 0.05
-"""Of a chart's height, above and below its lines."""
+"""Above and below a chart's lines, relative to its height."""
 DIGITS: Final = 5
 
 Points = list[tuple[float, float]]
+
+
+def required(plot: Plot) -> Sequence[str]:
+    """Columns that a plot needs."""
+    return {"line": [plot.x], "confusion": ["actual", "predicted"], "table": []}[plot.kind]
 
 
 def block(plot: Plot, tables: Pair[Table], base: str) -> Block:
     """A plot with its heading.
 
     Args:
-        plot: what release.yaml says of it.
-        tables: its file.
-        base: name of what it is compared with.
-
-    Raises:
-        Unreadable: if the working tree's file lacks what this kind of plot is made of.
+        plot: the settings in release.yaml.
+        tables: its file, with the required columns.
+        base: branch or commit that it is compared with.
     """
-    match plot.kind:
-        case "line":
-            return _lines(plot, tables, base)
-        case "confusion":
-            return _confusion(plot, tables, base)
-        case "table":
-            return _preview(plot, tables, base)
+    draw = {"line": _lines, "confusion": _confusion, "table": _preview}[plot.kind]
+    return draw(plot, tables, base)
 
 
 def _head(plot: Plot) -> str:
@@ -55,15 +52,13 @@ def _head(plot: Plot) -> str:
 
 
 def _lines(plot: Plot, tables: Pair[Table], base: str) -> Block:
-    names = [name for name in tables.here.columns if name != plot.x]
-    tables.here.column(plot.x)
-    items = [_line(plot.x, name, tables, base) for name in names]
+    items = [_line(plot.x, name, tables, base) for name in tables.here.columns if name != plot.x]
     return Block(what=f"lines of {plot.file}", importance=2, head=_head(plot), items=items)
 
 
 def _line(x: str, name: str, tables: Pair[Table], base: str) -> str:
     here = _points(tables.here, x, name)
-    before = _points(tables.base, x, name) if tables.base and {x, name} <= {*tables.base.columns} else []
+    before = _points(tables.base, x, name) if tables.base and name in tables.base.columns else []
     if len(here) < FEWEST:
         return f"{code(name)} has fewer than two numbers over {code(x)}: not drawn.\n\n"
     told = f"{COLOURS[0][0]} this branch ends at {_number(here[-1][1])}"
@@ -73,9 +68,9 @@ def _line(x: str, name: str, tables: Pair[Table], base: str) -> str:
     height = _range([here, before])
     if (here[0][0], here[-1][0]) == (before[0][0], before[-1][0]):
         return f"{_chart(x, name, [here, before], height)}\n{told}.\n\n"
-    # Mermaid stretches every line over the whole width.
+    # Mermaid stretches every line over the full width.
     charts = _chart(x, name, [here], height) + _chart(x, name, [before], height, colour=1)
-    return f"{charts}\n{told}; they are drawn apart, because they have not the same {code(x)}.\n\n"
+    return f"{charts}\n{told}; they are drawn apart, because their ranges of {code(x)} differ.\n\n"
 
 
 def _chart(x: str, name: str, lines: Sequence[Points], height: tuple[float, float], colour: int = 0) -> str:
@@ -96,7 +91,7 @@ def _chart(x: str, name: str, lines: Sequence[Points], height: tuple[float, floa
 
 
 def _points(table: Table, x: str, name: str) -> Points:
-    """Where both are numbers, from left to right; of several at one place, the last."""
+    """Rows in which both are numbers, by x; of several with the same x, the last."""
     pairs = zip(map(_float, table.column(x)), map(_float, table.column(name)), strict=True)
     return sorted({left: value for left, value in pairs if left is not None and value is not None}.items())
 
@@ -110,12 +105,12 @@ def _float(text: str) -> float | None:
 
 
 def _even(line: Points) -> list[float]:
-    """Values at even distances, which is how Mermaid draws them: the line's own where it has those distances."""
+    """Values at even distances, as Mermaid draws them, interpolated where the line has other distances."""
     count = min(len(line), POINTS)
     first, last = line[0][0], line[-1][0]
-    places = [first + (last - first) * number / (count - 1) for number in range(count)]
     found, right = [], 1
-    for place in places:
+    for number in range(count):
+        place = first + (last - first) * number / (count - 1)
         while right < len(line) - 1 and line[right][0] < place:
             right += 1
         (left_x, left_y), (right_x, right_y) = line[right - 1], line[right]
@@ -132,36 +127,33 @@ def _range(lines: Sequence[Points]) -> tuple[float, float]:
 
 
 def _number(value: float) -> str:
-    """Without an exponent, which Mermaid does not read."""
+    """Without an exponent, which Mermaid cannot read."""
     return format(Decimal(f"{value:.{DIGITS}g}"), "f")
 
 
 def _confusion(plot: Plot, tables: Pair[Table], base: str) -> Block:
     here = _counts(tables.here)
-    before = _counts_or_none(tables.base)
+    before = _counts(tables.base) if tables.base else None
     classes = sorted({name for pair in (*here, *(before or ())) for name in pair})
     if len(classes) > CLASSES:
-        text = f"{len(classes)} classes, of which {CLASSES} could be shown: not shown.\n"
+        text = f"Not shown: it has {len(classes)} classes, and the limit is {CLASSES}.\n"
         return Block(what=f"classes of {plot.file}", importance=3, head=_head(plot), items=[text])
-    head = [
-        f"| actual ↓ predicted → | {' | '.join(cell(name) for name in classes)} |",
-        f"|---|{'--:|' * len(classes)}",
-    ]
     rows = [
-        f"| {cell(actual)} | {' | '.join(_count(here, before, actual, predicted) for predicted in classes)} |\n"
-        for actual in classes
+        _row([cell(actual), *(_count(here, before, actual, predicted) for predicted in classes)]) for actual in classes
     ]
     right = sum(count for (actual, predicted), count in here.items() if actual == predicted)
-    foot = f"\n{right} of {sum(here.values())} right; in brackets the difference to {code(base)}.\n"
-    if before is None:
-        foot = f"\n{right} of {sum(here.values())} right.\n"
+    compared = f"; in brackets the difference to {code(base)}" if before is not None else ""
     return Block(
         what=f"rows of the matrix of {plot.file}",
         importance=3,
-        head=_head(plot) + "\n".join(head) + "\n",
+        head=_head(plot) + _row(["actual ↓ predicted →", *map(cell, classes)]) + f"|---|{'--:|' * len(classes)}\n",
         items=rows,
-        foot=foot,
+        foot=f"\n{right} of {sum(here.values())} right{compared}.\n",
     )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _count(here: Counter[tuple[str, str]], before: Counter[tuple[str, str]] | None, actual: str, predicted: str) -> str:
@@ -175,22 +167,13 @@ def _counts(table: Table) -> Counter[tuple[str, str]]:
     return Counter(zip(table.column("actual"), table.column("predicted"), strict=True))
 
 
-def _counts_or_none(table: Table | None) -> Counter[tuple[str, str]] | None:
-    try:
-        return _counts(table) if table else None
-    except Unreadable:
-        return None
-
-
 def _preview(plot: Plot, tables: Pair[Table], base: str) -> Block:
     columns = tables.here.columns[:COLUMNS]
-    head = f"| {' | '.join(cell(name) for name in columns)} |\n|{'---|' * len(columns)}\n"
-    rows = [f"| {' | '.join(cell(row[name]) for name in columns)} |\n" for row in tables.here.rows[: plot.rows]]
     return Block(
         what=f"rows of {plot.file}",
         importance=1,
-        head=_head(plot) + head,
-        items=rows,
+        head=_head(plot) + _row([*map(cell, columns)]) + f"|{'---|' * len(columns)}\n",
+        items=[_row([cell(row[name]) for name in columns]) for row in tables.here.rows[: plot.rows]],
         foot=f"\n{_told(plot, tables, base)}\n",
     )
 
@@ -203,6 +186,6 @@ def _told(plot: Plot, tables: Pair[Table], base: str) -> str:
     if tables.base is None:
         return f"{told}."
     if (tables.base.columns, len(tables.base.rows)) != (here.columns, len(here.rows)):
-        return f"{told}; on {code(base)} the table has another form."
+        return f"{told}; on {code(base)} the table has other columns or another number of rows."
     others = sum(row != before for row, before in zip(here.rows, tables.base.rows, strict=True))
     return f"{told}; {others or 'none'} of all {len(here.rows)} differ from {code(base)}."

@@ -241,6 +241,7 @@ class GcpSettings(Section):
         """Registry of the images, known before it exists: host, project and repository, without a scheme."""
         return f"{self.region}-docker.pkg.dev/{self.project}/{self.registry.existing or self.name}"
 
+
 def gitlab_projects_have_one_duty(gitlab: GitLabSettings) -> Iterator[Violation]:
     yield from _one_duty("modelProjectIds", gitlab.model_project_ids, "projectId", gitlab.project_id)
 

@@ -74,7 +74,8 @@ def test_a_push_needs_no_site(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "is missing"), ("a: [", "is not YAML"), ("- a", "holds no keys"), ("", "holds no keys")]
+    ("content", "told"),
+    [(None, "is missing"), ("a: [", "is not YAML"), ("- a", "holds no keys"), ("", "holds no keys")],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:

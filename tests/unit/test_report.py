@@ -111,9 +111,9 @@ def test_what_is_better_is_told_where_it_is_known_and_guessed_nowhere(trained: P
 
 
 def test_results_that_are_not_committed_are_named(trained: Path) -> None:
-    assert "**Training gave something else than is committed** in `metrics.json`." in rendered(trained)
+    assert "**The results of training are not committed** in `metrics.json`." in rendered(trained)
     commit(trained, {})
-    assert "than is committed" not in rendered(trained)
+    assert "are not committed" not in rendered(trained)
 
 
 def test_the_first_report_says_that_there_is_nothing_to_compare_with(checkout: Path) -> None:
@@ -193,7 +193,7 @@ def test_lines_over_different_ranges_are_drawn_apart(trained: Path) -> None:
     write(trained, {"plots/history.csv": "round,train\n1,0.8\n2,0.4\n"})
     text = rendered(trained)
     assert text.count("```mermaid") == 2
-    assert "drawn apart, because they have not the same `round`" in text
+    assert "drawn apart, because their ranges of `round` differ" in text
 
 
 def test_a_report_fits_however_small_the_sites_limit_is(trained: Path) -> None:
