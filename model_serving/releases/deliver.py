@@ -37,14 +37,7 @@ TELLING: Final = ("mlserver", "scikit-learn", "lightgbm", "xgboost", "catboost",
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One release on its way.
-
-    Attributes:
-        repository: cloned.
-        project: the model's repository.
-        built: the release as it is delivered, with pointers instead of large files.
-        say: reports progress.
-    """
+    """One release on its way into a cloned serving repository; pointers have replaced its large files."""
 
     repository: ServingRepository
     project: Project
@@ -58,11 +51,8 @@ class Delivery:
     def push(self, seconds: float = PUSH_SECONDS) -> str:
         """Adds a commit to the branch; returns the outcome for people.
 
-        Args:
-            seconds: for how long to retry while others push.
-
         Raises:
-            InvalidInput: if it is refused, or others kept pushing.
+            InvalidInput: if it is refused, or others kept pushing for so many seconds.
         """
         deadline = time.monotonic() + seconds
         for pause in _pauses():
@@ -86,10 +76,6 @@ class Delivery:
 
     def request(self, requests: Requests, *, was_asked: bool) -> str:
         """Opens a merge request from a branch for this release; returns the outcome for people.
-
-        Args:
-            requests: of the serving repository.
-            was_asked: whether the model has answered as its contract says.
 
         Raises:
             InvalidInput: if it is refused.

@@ -28,15 +28,13 @@ _PROTECT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The origin of a release.
+    """The origin of a release; on a laptop, site and commit are empty.
 
     Attributes:
-        site: GitLab or GitHub; empty on a laptop.
-        tag: of the pipeline, if it is a tag pipeline.
-        commit: of the tag; empty on a laptop.
+        tag: None if it is not a tag pipeline.
         is_protected: whether the site keeps others from pushing this tag.
-        pipeline: its address; None on a laptop.
-        repository: address of the model's repository, without an account; None if it has none.
+        pipeline: its address.
+        repository: address of the model's repository, without an account.
     """
 
     site: str
@@ -49,13 +47,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A release to make.
-
-    Attributes:
-        job: in which this runs.
-        tag: also the version.
-        commit: that is checked out.
-    """
+    """A release to make; the tag is its version, and the commit is checked out."""
 
     job: Job
     tag: str
@@ -88,11 +80,6 @@ def here(environ: Mapping[str, str]) -> Job | None:
 
 def subject(project: Project, git: Git, job: Job | None) -> Subject:
     """The release of a job.
-
-    Args:
-        project: of the checkout.
-        git: in the checkout.
-        job: in which this runs.
 
     Raises:
         InvalidInput: with every reason not to release it.
@@ -128,13 +115,7 @@ def subject(project: Project, git: Git, job: Job | None) -> Subject:
 
 
 def rehearsal(project: Project, git: Git, job: Job | None, tag: str | None) -> tuple[Subject, Sequence[str]]:
-    """The release that a tag would make, and what would be refused then because of the checkout.
-
-    Args:
-        project: of the checkout.
-        git: in the checkout.
-        job: in which this runs; None on a laptop.
-        tag: that would be pushed; by default the one of HEAD.
+    """The release that a tag, by default that of HEAD, would make, and why its checkout would be refused then.
 
     Raises:
         InvalidInput: if the tag cannot name a release.

@@ -81,17 +81,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Publication:
-    """One release."""
+    """One release of the model in a root folder, built in a temporary folder."""
 
     def __init__(self, chosen: Project, *, root: Path, scratch: Path, options: argparse.Namespace) -> None:
-        """Does nothing yet.
-
-        Args:
-            chosen: the model's repository.
-            root: of that repository.
-            scratch: temporary folder.
-            options: of the command line.
-        """
         self._project = chosen
         self._root = root
         self._scratch = scratch

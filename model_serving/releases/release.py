@@ -29,14 +29,7 @@ _OWN: Final = (catalog.SETTINGS, catalog.LOCK, PROVENANCE)
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A release in a local folder.
-
-    Attributes:
-        name: of the model.
-        version: the tag.
-        folder: ``…/<name>/<version>``.
-        provenance: content of the file of that name.
-    """
+    """A release in the local folder ``…/<name>/<version>``."""
 
     name: str
     version: str
@@ -71,13 +64,7 @@ def problems(root: Path, project: Project) -> Iterator[Problem]:
 
 
 def build(root: Path, project: Project, subject: Subject, target: Path) -> Built:
-    """Builds the folder of a release.
-
-    Args:
-        root: of the model's repository.
-        project: the model's repository.
-        subject: tag and commit.
-        target: local folder that gets ``<name>/<version>``.
+    """Builds the folder of a release below a target folder.
 
     Raises:
         InvalidInput: with everything that is missing.
@@ -113,13 +100,7 @@ def put(folder: Path, target: Path) -> None:
 
 
 def in_this_repository(problem: Problem, project: Project, release: str) -> Problem:
-    """A problem of the serving side, with the file to correct in the model's repository.
-
-    Args:
-        problem: of a file of the release.
-        project: the model's repository.
-        release: folder of the release there, e.g. ``models/iris-decision-tree/v1.0.1``.
-    """
+    """A problem of the serving side's folder of a release, with the file to correct in the model's repository."""
     if not problem.file.startswith(f"{release}/"):
         return problem
     name = problem.file.removeprefix(f"{release}/")

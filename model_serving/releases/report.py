@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from model_serving.hosts.posting import post
 from model_serving.hosts.runs import Run
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases import project, report_plots
-from model_serving.releases.project import Project
+from model_serving.releases.project import Plot, Project
 from model_serving.releases.report_files import Files, Pair, Table, Values, shown, table, values
 
 NAME: Final = "report"
@@ -45,26 +45,17 @@ class Compared:
     """The content of a report.
 
     Attributes:
-        name: of the model.
-        base: branch or commit that was asked for, e.g. ``origin/main``.
-        commit: of the base; empty if there is no such commit here.
-        params: of each file.
-        metrics: of each file.
-        plots: each with its file.
-        better: which way a metric is better, by its key.
+        project: the model's repository.
+        files: that were compared.
         uncommitted: result files that differ from HEAD.
-        notes: what could not be compared, and why; Markdown.
     """
 
-    name: str
-    base: str
-    commit: str
+    project: Project
+    files: Files
     params: Sequence[Pair[Values]]
     metrics: Sequence[Pair[Values]]
-    plots: Sequence[tuple[project.Plot, Pair[Table]]]
-    better: Mapping[str, str]
+    plots: Sequence[tuple[Plot, Pair[Table]]]
     uncommitted: Sequence[str]
-    notes: Sequence[str]
 
     @property
     def is_first(self) -> bool:
@@ -94,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     elif not options.post:
         print(render(compared, run=job))
     if options.post and site:
-        post(site, marker(compared.name), lambda limit: render(compared, run=job, limit=limit))
+        post(site, marker(compared.project.name), lambda limit: render(compared, run=job, limit=limit))
     elif options.post:
         print(
             "This is not a job of GitLab or GitHub: nothing was posted.\n"
@@ -112,11 +103,6 @@ def marker(name: str) -> str:
 def compare(chosen: Project, root: Path, *, base: str) -> Compared:
     """Reads the content of a report.
 
-    Args:
-        chosen: the model's repository.
-        root: of that repository.
-        base: branch or commit to compare with.
-
     Raises:
         InvalidInput: with every file of the working tree that cannot be shown.
     """
@@ -128,32 +114,17 @@ def compare(chosen: Project, root: Path, *, base: str) -> Compared:
     if problems := [*files.problems, *_unknown_metrics(chosen, metrics)]:
         raise InvalidInput(dict.fromkeys(problems))
     results = dict.fromkeys([*shows.metrics, *(plot.file for plot in shows.plots)])
-    return Compared(
-        name=chosen.name,
-        base=base,
-        commit=files.commit,
-        params=params,
-        metrics=metrics,
-        plots=plots,
-        better=shows.better,
-        uncommitted=[path for path in results if files.is_uncommitted(path)],
-        notes=[*dict.fromkeys(files.notes)],
-    )
+    uncommitted = [path for path in results if files.is_uncommitted(path)]
+    return Compared(project=chosen, files=files, params=params, metrics=metrics, plots=plots, uncommitted=uncommitted)
 
 
 def render(compared: Compared, *, run: Run | None = None, limit: int = LIMIT) -> str:
-    """The report as Markdown.
-
-    Args:
-        compared: its content.
-        run: the job with the log of the training.
-        limit: characters.
-    """
+    """The report as Markdown of so many characters, with a link to the job that has the log of the training."""
     parts: list[Block | Fixed] = [
         Fixed(text=_head(compared, run)),
         _params(compared),
         _metrics(compared),
-        *(report_plots.block(plot, pair, compared.base) for plot, pair in compared.plots),
+        *(report_plots.block(plot, pair, compared.files.base) for plot, pair in compared.plots),
     ]
     return fit_note(parts, limit, rest="See the files.")
 
@@ -171,21 +142,22 @@ def _unknown_metrics(chosen: Project, metrics: Sequence[Pair[Values]]) -> Iterat
 
 
 def _head(compared: Compared, run: Run | None) -> str:
-    told = f"Compared with {code(compared.base)}"
-    if compared.commit:
-        told += f" at {code(compared.commit[:COMMIT_CHARACTERS])}"
+    told = f"Compared with {code(compared.files.base)}"
+    if compared.files.commit:
+        told += f" at {code(compared.files.commit[:COMMIT_CHARACTERS])}"
     if run:
         told += f" · {link(run.name, run.url)}"
     warnings = [line for text in _warnings(compared) for line in (f"> {text}", "")]
-    return "\n".join([f"## What this changes in {code(compared.name)}", "", told, "", *warnings])
+    return "\n".join([f"## What this changes in {code(compared.project.name)}", "", told, "", *warnings])
 
 
 def _warnings(compared: Compared) -> Iterator[str]:
-    if not compared.commit:
-        yield f"There is no commit {code(compared.base)} here: nothing is compared."
+    base = code(compared.files.base)
+    if not compared.files.commit:
+        yield f"There is no commit {base} here: nothing is compared."
     elif compared.is_first:
-        yield f"{code(compared.base)} has none of these files yet: there is nothing to compare with."
-    yield from compared.notes
+        yield f"{base} has none of these files yet: there is nothing to compare with."
+    yield from dict.fromkeys(compared.files.notes)
     if compared.uncommitted:
         files = ", ".join(code(path) for path in compared.uncommitted)
         yield (
@@ -247,9 +219,10 @@ def _values(
     if not rows:
         return Block(what=title.lower(), importance=importance, head=head, items=[empty])
     if is_compared:
-        head += f"| | {code(compared.base)} | this branch | change |\n|---|--:|--:|---|\n"
+        better = compared.project.report.better
+        head += f"| | {code(compared.files.base)} | this branch | change |\n|---|--:|--:|---|\n"
         lines = [
-            (cell(key), _cell(before), _cell(here), _change(here, before, compared.better.get(key)))
+            (cell(key), _cell(before), _cell(here), _change(here, before, better.get(key)))
             for key, here, before in rows
         ]
     else:

@@ -28,13 +28,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Pair(Generic[T]):
-    """The content of a file.
-
-    Attributes:
-        path: from the root of the model's repository.
-        here: in the working tree.
-        base: at the base; None if it is missing or unreadable there.
-    """
+    """The content of a file in the working tree and at the base; None if it is missing or unreadable there."""
 
     path: str
     here: T

@@ -36,13 +36,7 @@ def required(plot: Plot) -> Sequence[str]:
 
 
 def block(plot: Plot, tables: Pair[Table], base: str) -> Block:
-    """A plot with its heading.
-
-    Args:
-        plot: the settings in release.yaml.
-        tables: its file, with the required columns.
-        base: branch or commit that it is compared with.
-    """
+    """A plot with its heading, from tables with the required columns."""
     draw = {"line": _lines, "confusion": _confusion, "table": _preview}[plot.kind]
     return draw(plot, tables, base)
 

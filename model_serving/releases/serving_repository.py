@@ -78,13 +78,7 @@ _NEW_TOKEN: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ServingRepository:
-    """A bare clone of a branch.
-
-    Attributes:
-        serving: where it is.
-        folder: of the clone, which `open` creates; its parent exists.
-        environ: has the token.
-    """
+    """A bare clone of a branch in a folder, which `open` creates; the environment has the token."""
 
     serving: Serving
     folder: Path

@@ -73,12 +73,7 @@ later, and the answers to another model.
 
 
 def problems(python: str, lock: Path) -> Sequence[Problem]:
-    """Packages of an environment that differ from the lock; packages that are in only one of the two do not count.
-
-    Args:
-        python: the environment's interpreter.
-        lock: file of requirements.
-    """
+    """Packages of an interpreter's environment that differ from the lock; those in only one of the two do not count."""
     try:
         done = subprocess.run([python, "-c", _INSTALLED], capture_output=True, text=True, timeout=60, check=True)
         installed = {normal(name): version for name, version in json.loads(done.stdout).items()}
@@ -107,15 +102,7 @@ def run(
     ready_seconds: float = READY_SECONDS,
     contract_seconds: float = CONTRACT_SECONDS,
 ) -> bool:
-    """Serves a release for a moment.
-
-    Args:
-        folder: the release, with its version filled in and every artefact in it.
-        name: of the model.
-        version: of the release.
-        python: interpreter of an environment with MLServer.
-        ready_seconds: time limit for loading the model.
-        contract_seconds: time limit for the right answer.
+    """Serves a complete release for a moment, with an interpreter whose environment has MLServer.
 
     Returns:
         Whether it has a contract; without one, it is only loaded.
@@ -124,36 +111,30 @@ def run(
         InvalidInput: if it cannot be loaded, or does not keep its contract.
     """
     promised = contract.read(folder)
-    with _server(folder, name=name, python=python) as server:
-        try:
-            server.wait(f"/v2/models/{name}/versions/{version}/ready", seconds=ready_seconds)
-            if promised:
-                _ask(promised, server, name=name, version=version, seconds=contract_seconds)
-        except _NotServed as error:
-            log = "\n".join(f"    {line}" for line in server.log())
-            raise InvalidInput.of(
-                "model-settings.json",
-                f"{name} {version} cannot be served: {error}. Its last words:\n{log}",
-                "Nothing was released: its pods would fail the same way.",
-                "Correct what it says. `publish --dry-run` tries it on a laptop.",
-            ) from None
+    with _server(folder, name=name, version=version, python=python) as server:
+        server.wait(f"/v2/models/{name}/versions/{version}/ready", seconds=ready_seconds)
+        if promised:
+            _ask(promised, server, name=name, version=version, seconds=contract_seconds)
     return promised is not None
-
-
-class _NotServed(Exception):
-    """The model server did not get ready, or has ended; the message says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Server:
+    title: str
     process: subprocess.Popen[bytes]
     port: int
     output: Path
 
-    def log(self) -> Sequence[str]:
-        """Its last lines, without the information that MLServer logs of each server."""
+    def failure(self, how: str) -> InvalidInput:
+        """The error of a server that does not serve, with its log except for MLServer's information on each server."""
         lines = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return [line for line in lines if not _CHATTER.search(line)][-SHOWN_LINES:]
+        log = [f"    {line}" for line in lines if not _CHATTER.search(line)][-SHOWN_LINES:]
+        return InvalidInput.of(
+            "model-settings.json",
+            "\n".join([f"{self.title} cannot be served: {how}. Its last words:", *log]),
+            "Nothing was released: its pods would fail the same way.",
+            "Correct what it says. `publish --dry-run` tries it on a laptop.",
+        )
 
     def wait(self, path: str, *, seconds: float) -> None:
         """Waits until a path answers 200."""
@@ -166,14 +147,14 @@ class _Server:
                 return
             unknown_since = (unknown_since or now) if status == http.client.NOT_FOUND else None
             if unknown_since and now > unknown_since + GONE_SECONDS:
-                raise _NotServed("MLServer runs without this model")
+                raise self.failure("MLServer runs without this model")
             time.sleep(PAUSE_SECONDS)
-        raise _NotServed(f"it was not loaded within {seconds:g} s")
+        raise self.failure(f"it was not loaded within {seconds:g} s")
 
     def check(self) -> None:
-        """Raises `_NotServed` if it has ended."""
+        """Raises InvalidInput if the server has ended."""
         if self.process.poll() is not None:
-            raise _NotServed(f"MLServer ended with {self.process.returncode}")
+            raise self.failure(f"MLServer ended with {self.process.returncode}")
 
     def ask(self, path: str, request: Mapping[str, Any]) -> Ask:
         """Asks a model for as long as the server lives."""
@@ -198,7 +179,7 @@ class _Server:
 
 
 @contextmanager
-def _server(folder: Path, *, name: str, python: str) -> Iterator[_Server]:
+def _server(folder: Path, *, name: str, version: str, python: str) -> Iterator[_Server]:
     with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as scratch, socket.socket() as held:
         # A copy: a model's own code may write beside itself, which must not become part of the release.
         shutil.copytree(folder, Path(scratch) / "models" / name)
@@ -217,7 +198,7 @@ def _server(folder: Path, *, name: str, python: str) -> Iterator[_Server]:
                 pass_fds=[held.fileno()],
             )
         try:
-            yield _Server(process=process, port=port, output=output)
+            yield _Server(title=f"{name} {version}", process=process, port=port, output=output)
         finally:
             _stop(process)
 

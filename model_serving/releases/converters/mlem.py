@@ -21,21 +21,14 @@ EXAMPLE: Final = (
     "python -m model_serving convert mlem models/rf.mlem --name iris --version v1.0.0 --lock requirements.lock"
 )
 
-_IMPLEMENTATIONS: Final[Mapping[str, str]] = {
-    "sklearn": "mlserver_sklearn.SKLearnModel",
-    "sklearn_pipeline": "mlserver_sklearn.SKLearnModel",
-    "lightgbm": "mlserver_lightgbm.LightGBMModel",
-    "xgboost": "mlserver_xgboost.XGBoostModel",
-    "catboost": "mlserver_catboost.CatboostModel",
+_IMPLEMENTATIONS: Final[Mapping[str, tuple[str, str | None]]] = {
+    "sklearn": ("mlserver_sklearn.SKLearnModel", "joblib"),
+    "sklearn_pipeline": ("mlserver_sklearn.SKLearnModel", "joblib"),
+    "lightgbm": ("mlserver_lightgbm.LightGBMModel", "txt"),
+    "xgboost": ("mlserver_xgboost.XGBoostModel", None),
+    "catboost": ("mlserver_catboost.CatboostModel", "cbm"),
 }
-"""MLEM's type of the model -> MLServer's class."""
-_SUFFIXES: Final[Mapping[str, str]] = {
-    "sklearn": "joblib",
-    "sklearn_pipeline": "joblib",
-    "lightgbm": "txt",
-    "catboost": "cbm",
-}
-"""MLEM's type of the model -> the usual suffix of its artefact."""
+"""MLEM's type of the model -> MLServer's class, and the usual suffix of the artefact if there is only one."""
 _DATATYPES: Final[Mapping[str, str]] = {**NUMPY_DATATYPES, "object": "BYTES", "string": "BYTES"}
 """pandas' data type -> that of the V2 protocol."""
 _OTHER: Final = "Get the artefact that was saved with this file."
@@ -94,9 +87,9 @@ def draft(options: argparse.Namespace, scratch: Path) -> Draft:
     if problems or kind is None:
         raise InvalidInput(problems)
     (artefact,) = metadata.artifacts.values()
-    implementation = _IMPLEMENTATIONS[kind.type]
+    implementation, suffix = _IMPLEMENTATIONS[kind.type]
     source = path.parent / artefact.uri
-    name = f"model.{_SUFFIXES.get(kind.type) or _suffix_of_xgboost(source)}"
+    name = f"model.{suffix or _suffix_of_xgboost(source)}"
     inputs, content_type = _inputs(kind.methods)
     return Draft(
         name=options.name,

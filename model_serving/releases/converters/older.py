@@ -14,7 +14,6 @@ from model_serving.releases.converters.draft import Draft, read_settings, unusab
 
 HELP: Final = "a folder <name>-<tag> of the older layout"
 EXAMPLE: Final = "python -m model_serving convert older models/iris-dtc-v0.0.10 --lock requirements.lock"
-PLACEHOLDERS: Final = ("$VERSAO", "$VERSION")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +24,10 @@ def draft(options: argparse.Namespace, scratch: Path) -> Draft:
     folder: Path = options.source
     settings = read_settings(folder / catalog.SETTINGS)
     name, version = _name_and_version(folder, settings, options.name, options.version)
-    settings = _filled(settings, version)
+    # As the release job of the older layout did.
+    settings = json.loads(json.dumps(settings).replace("$VERSAO", version).replace("$VERSION", version))
     # MLServer ignores a version outside the parameters, and serves the model without one.
     settings.pop("version", None)
-    settings["parameters"] |= {"version": version}
-    settings["name"] = name
     lock = folder / catalog.LOCK
     kept = [path for path in folder.iterdir() if path.name not in {catalog.SETTINGS, catalog.LOCK}]
     return Draft(
@@ -40,15 +38,6 @@ def draft(options: argparse.Namespace, scratch: Path) -> Draft:
         lock=lock if lock.is_file() else None,
         remarks=[f"{folder} was not changed: remove it in the commit that adds this release."],
     )
-
-
-def _filled(settings: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """The settings with the version in place of the placeholders."""
-    text = json.dumps(settings)
-    for placeholder in PLACEHOLDERS:
-        text = text.replace(placeholder, version)
-    filled: dict[str, Any] = json.loads(text)
-    return filled
 
 
 def _name_and_version(
