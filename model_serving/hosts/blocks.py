@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+LIMIT: Final = 1_000_000
+"""Characters of a note outside of a job: GitLab's limit."""
 RESERVE: Final = 2000
 """Characters kept free for the list of what was left out and for a banner on top."""
 NAMED: Final = 6

@@ -152,8 +152,7 @@ class Preview(Part):
     @property
     def sorted_changes(self) -> list[Change]:
         """Most important first."""
-        order = [*SIGNS]
-        return sorted(self.changes, key=lambda change: order.index(change.operation))
+        return sorted(self.changes, key=lambda change: [*SIGNS].index(change.operation))
 
     @property
     def monthly(self) -> float:

@@ -56,7 +56,6 @@ _UNITS: Final[Mapping[str, float]] = {"": 1, "m": 1e-3} | {
     for suffix, base in (("", 1000.0), ("i", 1024.0))
     for power, unit in enumerate("KMGT", start=1)
 }
-_GIB: Final = 1024.0**3
 
 
 def quantity(text: object) -> float:
@@ -71,7 +70,7 @@ def _pods(inputs: Inputs) -> float:
     for container in spec.get("template", {}).get("spec", {}).get("containers", ()):
         requests = container.get("resources", {}).get("requests", {})
         hourly += quantity(requests.get("cpu", 0)) * POD_CPU_HOUR
-        hourly += quantity(requests.get("memory", 0)) / _GIB * POD_GIB_HOUR
+        hourly += quantity(requests.get("memory", 0)) / _UNITS["Gi"] * POD_GIB_HOUR
     return quantity(spec.get("replicas", 1)) * hourly * HOURS
 
 

@@ -26,13 +26,6 @@ from model_serving.stack.settings import Settings
 
 NAME: Final = "credentials"
 HELP: Final = "run a command with the cloud identity and the backend of a stack's jobs"
-EXAMPLE: Final = """\
-example:
-  python -m model_serving credentials --stack dev --duty plan -- python -m model_serving preview --stack dev
-
-The gcp and ci sections of the stack set project, provider and backend; --duty selects the service account.
-"""
-DUTIES: Final = ("plan", "apply")
 GITLAB_TOKEN: Final = "GOOGLE_ID_TOKEN"  # noqa: S105 - the variable's name
 """Variable with the token of a GitLab job, requested in .gitlab/environments.yml."""
 GITHUB_URL: Final = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -41,9 +34,11 @@ GITHUB_TOKEN: Final = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - the varia
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
-    parser.add_argument("--stack", required=True, help="name of the stack")
-    parser.add_argument("--duty", required=True, choices=DUTIES, help="plan may read, apply may change")
+    parser.epilog = (
+        "Example: python -m model_serving credentials --stack dev --duty plan -- python -m model_serving preview ..."
+    )
+    parser.add_argument("--stack", required=True, help="stack whose gcp and ci sections set project and backend")
+    parser.add_argument("--duty", required=True, choices=("plan", "apply"), help="plan only reads, apply changes")
     parser.add_argument("words", nargs="+", metavar="COMMAND", help="command to run, after --")
 
 
@@ -61,7 +56,7 @@ def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[
     """
     here, site = hosts.here(environ), _site(environ)
     if here and here.is_fork:
-        # Its jobs run code of its author; the preview reports the missing identity.
+        # A fork's jobs run its author's code; the preview reports the missing identity.
         return {}
     if site and (problems := [*_missing(chosen, site, stack=stack, environ=environ)]):
         raise InvalidInput(problems)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, Final
 
 from model_serving.pipelines import costs, traffic
@@ -87,7 +86,7 @@ class Recorder:
             costs=costs.estimate(resources) if outcome == "ok" else (),
             without_figure=costs.without_figure(changed),
             violations=tuple(self._violations),
-            errors=tuple(islice(self._errors, MOST_ERRORS)),
+            errors=tuple(self._errors)[:MOST_ERRORS],
         )
 
     def _take(self, metadata: Metadata) -> None:

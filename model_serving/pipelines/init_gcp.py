@@ -116,8 +116,7 @@ def _check_login(gcloud: Gcloud) -> None:
 
 def _enable_apis(gcloud: Gcloud) -> None:
     enabled = gcloud.run("services", "list", "--enabled", "--format=value(config.name)").split()
-    missing = [name for api in APIS if (name := f"{api}.googleapis.com") not in enabled]
-    if missing:
+    if missing := [name for api in APIS if (name := f"{api}.googleapis.com") not in enabled]:
         gcloud.run("services", "enable", *missing)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from model_serving import hosts
-from model_serving.hosts.blocks import Block, Fixed, fit_note
+from model_serving.hosts.blocks import LIMIT, Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.runs import Run
 from model_serving.pipelines.changes import COLUMNS, Preview
@@ -24,8 +24,6 @@ from model_serving.problems import Failure
 
 NAME: Final = "note"
 HELP: Final = "combine the previews of all stacks into one Markdown note"
-LIMIT: Final = 1_000_000
-"""Characters of a note outside of a job: GitLab's limit."""
 REPORT: Final = ".terraform.json"
 COMMIT_CHARACTERS: Final = 12
 

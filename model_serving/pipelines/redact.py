@@ -8,7 +8,6 @@ configuration, the state or the environment, such as a new literal that a progra
 from __future__ import annotations
 
 import base64
-import binascii
 import html
 import json
 import os
@@ -30,8 +29,10 @@ SHORTEST: Final = 3
 SHORTEST_LINE: Final = 6
 """Minimum of letters and digits in a line of a longer secret: a brace or ``---`` reveals nothing."""
 _SHORTEST_INNER_BASE64: Final = 8
-_NAMES: Final = re.compile(r"(^|_)(TOKEN|PASSWORD|PASSPHRASE|KEY|SECRET|JWT)$", re.IGNORECASE)
-_FURTHER_NAMES: Final = ("GOOGLE_CREDENTIALS", "CI_JOB_JWT_V1", "CI_JOB_JWT_V2", "DOCKER_AUTH_CONFIG")
+_NAMES: Final = re.compile(
+    r"(^|_)(TOKEN|PASSWORD|PASSPHRASE|KEY|SECRET|JWT)$|^(GOOGLE_CREDENTIALS|CI_JOB_JWT_V[12]|DOCKER_AUTH_CONFIG)$",
+    re.IGNORECASE,
+)
 SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 """Key of Pulumi's special values, such as secrets: pulumi/pulumi sdk/go/common/resource/sig.go."""
 _LABEL_COPIES: Final = ("effectiveLabels", "pulumiLabels")
@@ -111,7 +112,7 @@ def for_stack(stack: str, environ: Mapping[str, str] = os.environ) -> Redactor:
 
 
 def _environment_values(environ: Mapping[str, str]) -> list[str]:
-    return [value for name, value in environ.items() if _NAMES.search(name) or name in _FURTHER_NAMES]
+    return [value for name, value in environ.items() if _NAMES.search(name)]
 
 
 def _pulumi(arguments: Iterable[str], *, stack: str, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -163,12 +164,9 @@ def _inside(value: str) -> Iterator[str]:
 def _document(value: str) -> Any:
     """The object or list in a text of JSON, or base64 of it as in Google's keys; else None."""
     text = value.strip()
-    if not text.startswith(("{", "[")):
-        try:
-            text = base64.b64decode(text, validate=True).decode().strip()
-        except (binascii.Error, ValueError):
-            return None
     try:
+        if not text.startswith(("{", "[")):
+            text = base64.b64decode(text, validate=True).decode().strip()
         document = json.loads(text)
     except ValueError:
         return None
@@ -210,9 +208,7 @@ def _forms(value: str) -> Iterator[str]:
 
 def _as_go_writes_json(text: str) -> str:
     """Go's encoder also escapes characters that are special in HTML."""
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return text.translate({ord(each): f"\\u{ord(each):04x}" for each in "<>&"})
 
 
 def _base64_forms(value: bytes) -> Iterator[str]:
@@ -224,8 +220,7 @@ def _base64_forms(value: bytes) -> Iterator[str]:
     # encode its neighbours, those between only itself.
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + value).decode()
-        inner = encoded[-(-before * 8 // 6) : (before + len(value)) * 8 // 6]
-        forms.add(inner)
+        forms.add(encoded[-(-before * 8 // 6) : (before + len(value)) * 8 // 6])
     for form in forms:
         if form in (whole, whole.rstrip("=")) or len(form) >= _SHORTEST_INNER_BASE64:
             yield form

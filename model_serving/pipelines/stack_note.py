@@ -1,4 +1,4 @@
-"""A stack's part of the note: what must be read first, what can be skipped last."""
+"""The part of a note about one stack, most important first."""
 
 from __future__ import annotations
 

@@ -83,11 +83,15 @@ def differences(token: str, metadata: Mapping[str, Any], redact: Callable[[str],
     """
     is_secret = re.fullmatch(r"kubernetes:core/v1:Secret(Patch|List)?", token)
     hidden = _HIDDEN_IN_SECRETS if is_secret else _HIDDEN
+
+    def shown(path: Path, value: Any) -> str | None:
+        if value is None:
+            return None
+        return redact(text_of(value)) if hidden.isdisjoint(path) else MARK
+
     found: dict[str, Difference] = {}
     for path, old, new, forces in _changed(metadata):
-        before, after = (
-            None if side is None else redact(text_of(side)) if hidden.isdisjoint(path) else MARK for side in (old, new)
-        )
+        before, after = shown(path, old), shown(path, new)
         difference = Difference(
             path=redact(written(path)), old=shortened(before, after), new=shortened(after, before), forces=forces
         )

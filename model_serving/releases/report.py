@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving import hosts
-from model_serving.hosts.blocks import Block, Fixed, fit_note
+from model_serving.hosts.blocks import LIMIT, Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.posting import post
 from model_serving.hosts.runs import Run
@@ -25,8 +25,6 @@ from model_serving.releases.report_files import Files, Pair, Table, Values, show
 
 NAME: Final = "report"
 HELP: Final = "compare params, metrics and plots with the target branch of a merge request"
-LIMIT: Final = 1_000_000
-"""Characters of a note, unless the site says otherwise: GitLab's limit."""
 COMMIT_CHARACTERS: Final = 12
 EXAMPLE: Final = """\
 examples:

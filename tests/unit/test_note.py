@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from model_serving.hosts.blocks import LIMIT
 from model_serving.hosts.runs import Run
 from model_serving.pipelines import note
 from model_serving.pipelines.changes import Change, ModelChange, Preview, Share, Violation
@@ -130,7 +131,7 @@ def test_what_matters_most_is_left_out_last() -> None:
 
 
 def test_a_site_without_a_limit_in_reach_gets_all_of_it() -> None:
-    text = rendered("first-deployment", note.LIMIT)
+    text = rendered("first-deployment", LIMIT)
     assert "Left out" not in text
     assert "+   spec.replicas: 2" in text
 
