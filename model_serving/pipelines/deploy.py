@@ -98,10 +98,7 @@ class Deployment:
         self._lost: list[LostImage] = []
 
     def run(self) -> int:
-        """Deploys, and reports the result.
-
-        Returns:
-            The command's exit code.
+        """Deploys, and reports the result; returns the command's exit code.
 
         Raises:
             WrongCommit, Locked, BackendError, SecretsUnreadable, EngineMissing: if nothing was changed.
@@ -218,11 +215,7 @@ class Deployment:
         return self._pulumi("up", *options, expected=expected)
 
     def _pulumi(self, *command: str, expected: int | None = None) -> tuple[int, list[Lock]]:
-        """Runs a command that changes the stack.
-
-        Returns:
-            Its exit code, and the locks because of which it did nothing.
-        """
+        """Runs a command that changes the stack; returns its exit code, and the locks that kept it from starting."""
         held: list[Lock] = []
 
         def on_event(event: Event) -> None:

@@ -60,9 +60,6 @@ def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
 
     Returns:
         The changes that would undo the drift, whether there is any, and the commit of the last deployment.
-
-    Raises:
-        BackendError, EngineMissing, SecretsUnreadable, WrongCommit: if this is not possible.
     """
     commit = Checkout(environ=environ).head()
     update = Backend(stack=stack, environ=environ).last_update()

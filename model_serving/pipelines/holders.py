@@ -29,12 +29,9 @@ _PROC: Final = Path("/proc")
 
 
 class Machine(BaseModel):
-    """Identity of a machine or container. The host name is not enough: runners reuse names across machines.
+    """A machine or container, by host name, boot ID and PID namespace; the last two are empty without /proc.
 
-    Attributes:
-        host: host name, as in a lock.
-        boot: boot ID of the kernel; empty without /proc.
-        processes: PID namespace, which each container has of its own; empty without /proc.
+    The host name, as in a lock, is not enough: runners reuse names across machines.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,8 +61,6 @@ class Holder(BaseModel):
         process: ID of Pulumi's process; None before it starts.
         started: start time of that process, see `process_start`.
         began: when the record was made.
-        user: name of the user, for people.
-        commit: commit that is deployed.
         run: the job; None outside a pipeline.
     """
 

@@ -135,9 +135,6 @@ def orphans(operations: Iterable[Interrupted], state: Mapping[str, Any]) -> list
 
 def left_behind(operations: Iterable[Interrupted], stack: str) -> list[str]:
     """After a failed update: how to import the resources that may have been created."""
-    return [
-        line
-        for each in operations
-        if each.is_creation and not each.is_repeatable
-        for line in (f"The killed run may have created {each.name}. If it exists, run:", each.import_command(stack))
-    ]
+    unsure = [each for each in operations if each.is_creation and not each.is_repeatable]
+    told = "The killed run may have created {}. If it exists, run:"
+    return [line for each in unsure for line in (told.format(each.name), each.import_command(stack))]

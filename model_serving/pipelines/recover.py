@@ -95,6 +95,5 @@ def _rebuild(stack: str, state: Mapping[str, Any]) -> int:
 
 
 def _pulumi(stack: str, command: str, *options: str) -> int:
-    return subprocess.run(
-        ["pulumi", command, "--yes", "--skip-preview", "--stack", stack, *options], check=False
-    ).returncode
+    arguments = ["pulumi", command, "--yes", "--skip-preview", "--stack", stack, *options]
+    return subprocess.run(arguments, check=False).returncode
