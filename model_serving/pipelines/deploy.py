@@ -76,7 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     # While Pulumi is running, the engine passes the signal on instead.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGNALLED + signal.SIGTERM))
-    return Deployment(options, os.environ).run()
+    try:
+        return Deployment(options, os.environ).run()
+    except Failure as failure:
+        raise Failure(f"stack {options.stack} was not deployed: {failure}") from None
 
 
 class Deployment:

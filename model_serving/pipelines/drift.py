@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    found, has_drifted, deployed = look(options.stack, os.environ)
+    try:
+        found, has_drifted, deployed = look(options.stack, os.environ)
+    except Failure as failure:
+        raise Failure(f"whether {options.stack} has drifted is not known: {failure}") from None
     if found.outcome != "ok":
         raise Failure(
             f"whether {options.stack} has drifted is not known: {found.why}\n"

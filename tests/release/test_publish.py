@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from tests.release.repositories import (
     model_repository,
     serving_repository,
 )
+from tests.release.templates import serving_tools
 
 TOKEN = "glpat-secret-of-the-serving-repository"  # noqa: S105 - opens nothing
 RELEASED = {
@@ -581,10 +581,9 @@ def test_a_large_file_without_a_remote_is_refused_before_the_trial(tmp_path: Pat
 
 
 def test_the_command_runs_where_only_this_package_is_installed(tmp_path: Path) -> None:
-    checkout, environment = tmp_path / "checkout", tmp_path / "environment"
-    # A copy: setuptools leaves folders beside what it packs.
-    shutil.copytree(PROJECT / "model_serving", checkout / "model_serving", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT / "pyproject.toml", checkout)
+    environment, checkout = tmp_path / "environment", tmp_path / "checkout"
+    checkout.mkdir()
+    serving_tools(checkout)
     python = environment / "bin" / "python"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
     subprocess.run([UV, "pip", "install", "--quiet", "--python", str(python), str(checkout)], check=True)
@@ -593,12 +592,13 @@ def test_the_command_runs_where_only_this_package_is_installed(tmp_path: Path) -
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "python -m model_serving publish --dry-run --tag v1.0.1" in " ".join(done.stdout.split())
-    [package] = environment.glob("lib/*/site-packages/model_serving")
-    packed = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    here = {
-        path.relative_to(PROJECT / "model_serving").as_posix() for path in (PROJECT / "model_serving").rglob("*.py")
-    }
-    assert packed == here
+    for package in ("model_serving", "server"):
+        [installed] = environment.glob(f"lib/*/site-packages/{package}")
+        packed, here = (
+            {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+            for folder in (installed, PROJECT / package)
+        )
+        assert packed == here
 
 
 # Many at once, and killed ones

@@ -155,7 +155,7 @@ def test_the_report_compares_a_changed_parameter_and_what_came_of_it(example: Ex
     assert "report.md: compared with main" in example.must("report", "BASE=main")
     report = (example.folder / "report.md").read_text()
     assert told in report
-    assert "**Training gave something else than is committed**" in report
+    assert "**The results of training are not committed**" in report
     assert "### Confusion matrix" in report
     assert ("xychart-beta" in report) == (example.name == "wine-cultivars")
 
@@ -255,7 +255,7 @@ def test_a_merge_requests_pipeline_trains_tests_and_writes_its_note(example: Exa
         (note,) = server.gitlab.texts()
     assert note.startswith("<!-- model-serving: report wine-cultivars -->"), log
     assert told in note
-    assert "**Training gave something else than is committed**" in note
+    assert "**The results of training are not committed**" in note
     assert "### Confusion matrix" in note
     assert "xychart-beta" in note
 
