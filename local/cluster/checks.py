@@ -7,7 +7,8 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,10 @@ from local.cluster import network
 from local.cluster.errors import LocalError
 from local.cluster.layout import Layout
 from local.cluster.node import cni_folder
+from local.cluster.probes import POLL_SECONDS
 from local.cluster.processes import Process, mark_of, owner_of
 
+RELEASE_SECONDS = 5
 OTHER_CLUSTER = (
     "Or use your own cluster and registry: set model-serving:kubeContext and model-serving:registry in the stack."
 )
@@ -76,21 +79,29 @@ def _missing(layout: Layout) -> Iterator[str]:
         yield "  Build them: make tools"
 
 
-def check_ports(processes: Iterable[Process]) -> None:
+def check_ports(processes: Sequence[Process]) -> None:
     """Report all ports that other processes use in one message, before anything starts."""
-    listeners = _listeners()
-    # Without duplicates: two sockets of one process may share a port, as Envoy's do.
-    taken = dict.fromkeys(
-        f"  {port}, wanted for {purpose}: {_describe(listener.pid)}"
-        for process in processes
-        for port, purpose in process.ports.items()
-        for listener in listeners
-        if listener.port == port and _covers(listener.address, ip_address(process.address))
-    )
+    deadline = time.monotonic() + RELEASE_SECONDS
+    # A killed process keeps its sockets until the last of its threads has ended.
+    while None in (taken := _taken(processes)).values() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
     if taken:
         what = "The local cluster cannot start, because other processes listen on its ports:"
         remedy = "Nothing was started. End the processes above and run start again."
         raise LocalError("\n".join([what, *taken, remedy, OTHER_CLUSTER]))
+
+
+def _taken(processes: Iterable[Process]) -> dict[str, int | None]:
+    """Line about a port that another process uses -> that process, if it is visible."""
+    listeners = _listeners()
+    # Without duplicates: two sockets of one process may share a port, as Envoy's do.
+    return {
+        f"  {port}, wanted for {purpose}: {_describe(listener.pid)}": listener.pid
+        for process in processes
+        for port, purpose in process.ports.items()
+        for listener in listeners
+        if listener.port == port and _covers(listener.address, ip_address(process.address))
+    }
 
 
 def _covers(listener: IPv4Address | IPv6Address, wanted: IPv4Address | IPv6Address) -> bool:

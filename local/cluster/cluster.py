@@ -58,7 +58,7 @@ class Cluster:
             address = self._choose_address()
             steps = self.steps(address)
             processes = [step for step in steps if isinstance(step, Process)]
-            checks.check_ports(process for process in processes if not self._processes.is_alive(process.name))
+            checks.check_ports([process for process in processes if not self._processes.is_alive(process.name)])
             self._end_changed(processes)
             self._prepare(address)
             run_steps(steps, self._processes)

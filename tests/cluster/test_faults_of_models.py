@@ -26,7 +26,7 @@ from tests.cluster.stack import MODEL, Stack, changed
 from tests.conftest import Figure
 
 NEVER_STARTS: Final = {"startSeconds": 20, "provisionSeconds": 10}
-STARTS: Final = {"startSeconds": 60}
+STARTS: Final = {"startSeconds": 90}
 """Enough for all to start at once on busy cores, and no more: an answer that never comes is awaited for so long."""
 CHECK_SECONDS: Final = 5
 PAUSE_MILLISECONDS: Final = 100
