@@ -34,7 +34,7 @@ from tests.bench.progress import Progress
 from tests.bench.watch import watching
 
 TITLE: Final = "Release of a version"
-BAR: Final = 1.5
+BAR: Final = 1.7
 BUILT, READY, RECORDED, MOVED, ENDED = "image pushed", "pods ready", "check recorded", "all traffic", "commands ended"
 KINDS: Final = {
     "docker-build:index:Image": BUILT,
