@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from local.cluster import checks, processes
+from local.cluster import checks, probes, processes
 from local.cluster.errors import LocalError
 from local.cluster.layout import PROJECT, Layout
 
@@ -261,6 +261,8 @@ def test_a_cluster_that_was_killed_with_its_checkout_in_place_does_not_keep_the_
     other.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
     for pid in other.marked():
         os.kill(pid, signal.SIGKILL)
+    # On busy cores a killed process takes a moment to go; until then it is a cluster that runs.
+    probes.wait_until(lambda: not other.marked(), 60, lambda: f"still there: {other.marked()}")
     first, other.state = other.state, other.state.with_name("second")
     done = other.run("start")
     assert done.returncode == 0, done.stdout + done.stderr
