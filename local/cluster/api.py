@@ -20,6 +20,8 @@ from local.cluster.layout import Layout, write_atomically
 
 MANAGER = "model-serving-local"
 TIMEOUT_SECONDS = 10.0
+REPETITIONS = 3
+"""Of a request without an answer; a GET and a server-side apply may both be repeated."""
 
 
 class Api:
@@ -31,7 +33,7 @@ class Api:
 
     def is_ready(self) -> bool:
         try:
-            return self._send("GET", "/readyz")[0] == http.client.OK
+            return self._send("GET", "/readyz", repetitions=0)[0] == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
 
@@ -44,7 +46,10 @@ class Api:
         """Apply an object in YAML or JSON on the server's side, leaving fields that others own."""
         _decode(*self._send("PATCH", f"{path}?fieldManager={MANAGER}&force=true", manifest.encode()))
 
-    def _send(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def _send(
+        self, method: str, path: str, body: bytes | None = None, *, repetitions: int = REPETITIONS
+    ) -> tuple[int, bytes]:
+        """Sends a request, and again if there is no answer: a server that has just started can be slow."""
         try:
             headers = {"Content-Type": "application/apply-patch+yaml"} if body else {}
             self._connection.request(method, path, body, headers)
@@ -52,7 +57,9 @@ class Api:
             return response.status, response.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()  # the next request opens it again
-            raise
+            if not repetitions:
+                raise
+        return self._send(method, path, body, repetitions=repetitions - 1)
 
     @cached_property
     def _connection(self) -> http.client.HTTPSConnection:
