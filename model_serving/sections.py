@@ -32,25 +32,10 @@ Identifier = Annotated[int, Field(gt=0)]
 """An ID that GitLab or GitHub assigns once and, unlike a name, never reuses."""
 
 
-def _without_line_breaks(schema: dict[str, Any]) -> None:
-    for setting in schema["properties"].values():
-        if "description" in setting:
-            setting["description"] = " ".join(setting["description"].split())
-
-
 class Section(BaseModel):
-    """A part of the stack file. Keys are camelCase, as in Pulumi's own files; unknown keys are refused.
+    """A part of the stack file. Keys are camelCase, as in Pulumi's own files; unknown keys are refused."""
 
-    The docstring below a field is its description, in messages and in the JSON Schema.
-    """
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        json_schema_extra=_without_line_breaks,
-    )
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
 
 Violation: TypeAlias = tuple[str, str, str]
@@ -159,7 +144,7 @@ def _advice(settings: type[BaseModel], details: ErrorDetails) -> tuple[str, str]
         return str(extra["consequence"]), str(extra["remedy"])
     examples = " or ".join(map(str, info.examples or ()))
     return (
-        f"Meaning of the setting: {' '.join((info.description or '').split())}",
+        f"Meaning of the setting: {info.description}",
         f"Write for example {examples}." if examples else f"{details['msg']}.",
     )
 

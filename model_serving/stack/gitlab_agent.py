@@ -71,8 +71,8 @@ class ChartSettings(Section):
         "gitlab-agent",
         min_length=1,
         examples=["gitlab-agent", "oci://registry.example.com/charts/gitlab-agent", "./charts/gitlab-agent"],
+        description="Name of the chart in its repository, an OCI reference, or the path of a folder or an archive.",
     )
-    """Name of the chart in its repository, an OCI reference, or the path of a folder or an archive."""
     repository: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
         None, description=f"Address of a Helm repository. Without it, a chart referenced by name comes from {CHARTS}."
     )
@@ -103,31 +103,33 @@ class ChartSettings(Section):
 class JobProject(Section):
     """A further project whose jobs may deploy."""
 
-    path: ProjectPath = Field(examples=["acme/model-serving"])
-    """Path of the project in GitLab."""
-    id: Identifier
-    """ID of the project (Settings, General)."""
+    path: ProjectPath = Field(examples=["acme/model-serving"], description="Path of the project in GitLab.")
+    id: Identifier = Field(description="ID of the project (Settings, General).")
 
 
 class AgentSettings(Section):
     """The GitLab agent: jobs reach the cluster through it, without a network route and without Google credentials."""
 
-    name: DnsLabel = Field(examples=["dev"])
-    """Name of the agent in its GitLab project."""
-    project: ProjectPath = Field(examples=["acme/model-serving"])
-    """Path of the project that holds the agent and its configuration file; its jobs may deploy."""
+    name: DnsLabel = Field(examples=["dev"], description="Name of the agent in its GitLab project.")
+    project: ProjectPath = Field(
+        examples=["acme/model-serving"],
+        description="Path of the project that holds the agent and its configuration file; its jobs may deploy.",
+    )
     project_id: Identifier = Field(
         json_schema_extra={
             "consequence": "No job could be told apart from another project's, so none could be allowed.",
             "remedy": "Write the ID that GitLab shows under Settings, General, without quotes.",
-        }
+        },
+        description="ID of that project.",
     )
-    """ID of that project."""
-    group_ids: list[Identifier] = Field(default_factory=list)
-    """IDs of all groups above the projects, including the outermost. GitLab sends them with each request of a job; with
-    accessAs ci_job, every request fails with 403 if a group is not listed."""
-    projects: list[JobProject] = Field(default_factory=list)
-    """Further projects whose jobs may deploy through this agent."""
+    group_ids: list[Identifier] = Field(
+        default_factory=list,
+        description="IDs of all groups above the projects, including the outermost. GitLab sends them with each "
+        "request of a job; with accessAs ci_job, every request fails with 403 if a group is not listed.",
+    )
+    projects: list[JobProject] = Field(
+        default_factory=list, description="Further projects whose jobs may deploy through this agent."
+    )
     environment: Slug | None = Field(
         None,
         examples=["dev"],
@@ -135,14 +137,20 @@ class AgentSettings(Section):
             "consequence": "GitLab would shorten it to a name with a random suffix, which no binding could match.",
             "remedy": "Write at most 24 lower-case letters, digits and single hyphens, starting with a letter.",
         },
+        description="Environment of the jobs that may deploy. Defaults to the stack's name.",
     )
-    """Environment of the jobs that may deploy. Defaults to the stack's name."""
-    access_as: AccessAs = "ci_job"
-    """Identity of a job inside the cluster: ci_job, the job itself, by project and environment (Premium); impersonate,
-    one ServiceAccount (Premium, fewest permissions for the agent); agent, the agent itself (Free)."""
-    register_: bool = Field(True, alias="register")
-    """Register the agent and create its tokens; needs GITLAB_TOKEN of a Maintainer, scope api. If false, the agent
-    already exists, and its token is model-serving:agentToken."""
+    access_as: AccessAs = Field(
+        "ci_job",
+        description="Identity of a job inside the cluster: ci_job, the job itself, by project and environment "
+        "(Premium); impersonate, one ServiceAccount (Premium, fewest permissions for the agent); agent, "
+        "the agent itself (Free).",
+    )
+    register_: bool = Field(
+        True,
+        alias="register",
+        description="Register the agent and create its tokens; needs GITLAB_TOKEN of a Maintainer, scope api. If "
+        "false, the agent already exists, and its token is model-serving:agentToken.",
+    )
     tokens: Annotated[list[TokenName], AfterValidator(_different_names)] = Field(
         default_factory=lambda: ["first"],
         min_length=1,
@@ -151,29 +159,38 @@ class AgentSettings(Section):
             "consequence": "The agent would have no token, or more than GitLab allows.",
             "remedy": "Write one name, or two during a rotation, the new one last.",
         },
+        description="Names of the agent's tokens; the last one is in use. To rotate: add a new name, then remove the "
+        "old one.",
     )
-    """Names of the agent's tokens; the last one is in use. To rotate: add a new name, then remove the old one."""
-    configuration: Literal["checked", "written", "elsewhere"] = "checked"
-    """How the file .gitlab/agents/<name>/config.yaml is managed: checked in this checkout (`python -m model_serving
-    agent` writes it), written to the default branch by a commit of the program, or elsewhere, by somebody else."""
-    branch: Branch = "main"
-    """Default branch, for configuration: written."""
-    gitlab: HttpUrl = "https://gitlab.com"
-    """Address of the GitLab instance, without a trailing slash."""
+    configuration: Literal["checked", "written", "elsewhere"] = Field(
+        "checked",
+        description="How the file .gitlab/agents/<name>/config.yaml is managed: checked in this checkout (`python -m "
+        "model_serving agent` writes it), written to the default branch by a commit of the program, or "
+        "elsewhere, by somebody else.",
+    )
+    branch: Branch = Field("main", description="Default branch, for configuration: written.")
+    gitlab: HttpUrl = Field(
+        "https://gitlab.com", description="Address of the GitLab instance, without a trailing slash."
+    )
     kas: Annotated[str, Field(pattern=r"^(wss|grpcs)://[^/\s:]+(:\d+)?(/\S*)?$")] = Field(
-        "wss://kas.gitlab.com", examples=["wss://kas.gitlab.com", "wss://gitlab.example.com/-/kubernetes-agent/"]
+        "wss://kas.gitlab.com",
+        examples=["wss://kas.gitlab.com", "wss://gitlab.example.com/-/kubernetes-agent/"],
+        description="Address that the agent connects to. Without encryption, its token could be read in transit.",
     )
-    """Address that the agent connects to. Without encryption, its token could be read in transit."""
-    kas_ranges: list[Cidr] = Field(default_factory=lambda: ["0.0.0.0/0"], min_length=1)
-    """Addresses of the KAS. A NetworkPolicy cannot match host names, so for GitLab.com this means any address."""
+    kas_ranges: list[Cidr] = Field(
+        default_factory=lambda: ["0.0.0.0/0"],
+        min_length=1,
+        description="Addresses of the KAS. A NetworkPolicy cannot match host names, so for GitLab.com this means any "
+        "address.",
+    )
     api_server_ranges: list[Cidr] = Field(
-        default_factory=lambda: ["0.0.0.0/0"], min_length=1, examples=["172.16.0.2/32"]
+        default_factory=lambda: ["0.0.0.0/0"],
+        min_length=1,
+        examples=["172.16.0.2/32"],
+        description="Addresses behind the Service kubernetes: `kubectl get endpointslices --namespace default`.",
     )
-    """Addresses behind the Service kubernetes: `kubectl get endpointslices --namespace default`."""
-    api_server_port: int = Field(443, ge=1, le=65535)
-    """Port behind the Service kubernetes."""
-    namespace: DnsLabel = "gitlab-agent"
-    """Kubernetes namespace used only for the agent."""
+    api_server_port: int = Field(443, ge=1, le=65535, description="Port behind the Service kubernetes.")
+    namespace: DnsLabel = Field("gitlab-agent", description="Kubernetes namespace used only for the agent.")
     replicas: int = Field(
         2,
         ge=2,
@@ -182,19 +199,20 @@ class AgentSettings(Section):
             "consequence": "Jobs would be cut off whenever the only pod is moved.",
             "remedy": "Write 2 or more.",
         },
+        description="Number of agent pods.",
     )
-    """Number of agent pods."""
-    cpu: Quantity = Field("50m", examples=["50m"])
-    """CPU request of an agent pod, in cores."""
-    memory: Quantity = Field("128Mi", examples=["128Mi"])
-    """Memory request and limit of an agent pod."""
-    chart: ChartSettings = Field(default_factory=ChartSettings)
-    """The Helm chart to install."""
-    values: Annotated[dict[str, Any], AfterValidator(_not_ours)] = Field(default_factory=dict)
-    """Further values of the chart, e.g. image or nodeSelector. No secrets."""
-    administrator_context: str | None = Field(None, min_length=1)
-    """Kube context for what the agent must not touch: namespaces, permissions, the agent itself. For a stack without a
-    gcp section whose kubeContext is the agent's."""
+    cpu: Quantity = Field("50m", examples=["50m"], description="CPU request of an agent pod, in cores.")
+    memory: Quantity = Field("128Mi", examples=["128Mi"], description="Memory request and limit of an agent pod.")
+    chart: ChartSettings = Field(default_factory=ChartSettings, description="The Helm chart to install.")
+    values: Annotated[dict[str, Any], AfterValidator(_not_ours)] = Field(
+        default_factory=dict, description="Further values of the chart, e.g. image or nodeSelector. No secrets."
+    )
+    administrator_context: str | None = Field(
+        None,
+        min_length=1,
+        description="Kube context for what the agent must not touch: namespaces, permissions, the agent itself. For a "
+        "stack without a gcp section whose kubeContext is the agent's.",
+    )
 
     @property
     def kube_context(self) -> str:

@@ -46,54 +46,67 @@ ProtectedBranch = Annotated[Branch, Field(description="Protected branch that is 
 class ServiceSettings(Section):
     """Google's APIs."""
 
-    enable: bool = True
-    """Enable the APIs in use. Write false if another team enables them, e.g. with a project factory."""
+    enable: bool = Field(
+        True,
+        description="Enable the APIs in use. Write false if another team enables them, e.g. with a project factory.",
+    )
 
 
 class RegistrySettings(Adoptable):
     """The image registry."""
 
-    existing: ResourceName | None = None
-    """An existing Docker repository in Artifact Registry, in the stack's region, to use unchanged."""
-    keep_versions: int = Field(10, ge=1, le=1000)
-    """Number of newest images per model to keep, even without a tag."""
-    untagged_days: int = Field(30, ge=1, le=3650)
-    """Days after which an image without a tag is deleted. Released images have tags."""
-    scanning: bool = True
-    """Scan each image for known vulnerabilities; billed per image."""
+    existing: ResourceName | None = Field(
+        None, description="An existing Docker repository in Artifact Registry, in the stack's region, to use unchanged."
+    )
+    keep_versions: int = Field(
+        10, ge=1, le=1000, description="Number of newest images per model to keep, even without a tag."
+    )
+    untagged_days: int = Field(
+        30, ge=1, le=3650, description="Days after which an image without a tag is deleted. Released images have tags."
+    )
+    scanning: bool = Field(True, description="Scan each image for known vulnerabilities; billed per image.")
 
 
 class StorageSettings(Adoptable):
     """The bucket for training data and training outputs: the DVC remote."""
 
-    existing: BucketName | None = None
-    """An existing bucket to use unchanged."""
-    bucket: BucketName | None = None
-    """Name of the bucket, unique across Google Cloud. Defaults to <project>-<name>-dvc."""
-    location: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$", examples=["EU", "europe-west1"])
-    """Region or multi-region. Defaults to the stack's region."""
-    noncurrent_days: int = Field(30, ge=1, le=3650)
-    """Days for which an overwritten or deleted object can be restored."""
+    existing: BucketName | None = Field(None, description="An existing bucket to use unchanged.")
+    bucket: BucketName | None = Field(
+        None, description="Name of the bucket, unique across Google Cloud. Defaults to <project>-<name>-dvc."
+    )
+    location: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        examples=["EU", "europe-west1"],
+        description="Region or multi-region. Defaults to the stack's region.",
+    )
+    noncurrent_days: int = Field(
+        30, ge=1, le=3650, description="Days for which an overwritten or deleted object can be restored."
+    )
 
 
 class GitLabSettings(Section):
     """A GitLab instance whose jobs may access this project without a key."""
 
     issuer: Annotated[str, Field(pattern=r"^https://[^\s]+[^/\s]$")] = Field(
-        "https://gitlab.com", examples=["https://gitlab.example.com"]
+        "https://gitlab.com",
+        examples=["https://gitlab.example.com"],
+        description="Address of the GitLab instance, without a trailing slash.",
     )
-    """Address of the GitLab instance, without a trailing slash."""
     project_id: Identifier = Field(
         json_schema_extra={
             "consequence": "Any project of that GitLab instance could access this one.",
             "remedy": "Write the ID that GitLab shows under Settings, General, without quotes.",
-        }
+        },
+        description="ID of this repository in GitLab (Settings, General).",
     )
-    """ID of this repository in GitLab (Settings, General)."""
     model_project_ids: ModelRepositories = Field(default_factory=list)
     branch: ProtectedBranch = "main"
-    keys: str | None = Field(None, pattern=r"^\s*\{")
-    """GitLab's public keys (/oauth/discovery/keys, a JSON text), if Google cannot reach GitLab."""
+    keys: str | None = Field(
+        None,
+        pattern=r"^\s*\{",
+        description="GitLab's public keys (/oauth/discovery/keys, a JSON text), if Google cannot reach GitLab.",
+    )
 
 
 class GitHubSettings(Section):
@@ -103,16 +116,16 @@ class GitHubSettings(Section):
         json_schema_extra={
             "consequence": "Any repository of the owner could access this project.",
             "remedy": "Write the ID that `gh api repos/OWNER/NAME --jq .id` prints, without quotes.",
-        }
+        },
+        description="ID of this repository.",
     )
-    """ID of this repository."""
     owner_id: Identifier = Field(
         json_schema_extra={
             "consequence": "Google refuses GitHub as an issuer if no owner is set.",
             "remedy": "Write the ID that `gh api repos/OWNER/NAME --jq .owner.id` prints, without quotes.",
-        }
+        },
+        description="ID of the repository's owner.",
     )
-    """ID of the repository's owner."""
     model_repository_ids: ModelRepositories = Field(default_factory=list)
     branch: ProtectedBranch = "main"
 
@@ -120,36 +133,49 @@ class GitHubSettings(Section):
 class IdentitySettings(Section):
     """Pipelines that may access the project."""
 
-    gitlab: GitLabSettings | None = None
-    """GitLab jobs that authenticate without a key."""
-    github: GitHubSettings | None = None
-    """GitHub Actions jobs that authenticate without a key."""
-    pool: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", min_length=4, max_length=32)] | None = None
-    """ID of the workload identity pool. Defaults to the stack's name in Google Cloud. Google reserves the ID of a
-    deleted pool for 30 days; until then, use another ID."""
-    key_for_ci: bool = False
-    """Create keys for the accounts plan, apply and training, for a CI system without OIDC tokens. A key is valid until
-    someone deletes it."""
+    gitlab: GitLabSettings | None = Field(None, description="GitLab jobs that authenticate without a key.")
+    github: GitHubSettings | None = Field(None, description="GitHub Actions jobs that authenticate without a key.")
+    pool: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", min_length=4, max_length=32)] | None = Field(
+        None,
+        description="ID of the workload identity pool. Defaults to the stack's name in Google Cloud. Google reserves "
+        "the ID of a deleted pool for 30 days; until then, use another ID.",
+    )
+    key_for_ci: bool = Field(
+        False,
+        description="Create keys for the accounts plan, apply and training, for a CI system without OIDC tokens. A "
+        "key is valid until someone deletes it.",
+    )
 
 
 class EdgeSettings(Section):
     """Access to the models from outside the cluster."""
 
-    public: bool = False
-    """Allow access from the internet, instead of only from the cluster's network."""
-    domain: Domain | None = Field(None, examples=["models.example.com"])
-    """Domain name of the gateway. If set, the gateway has a certificate and only serves HTTPS."""
-    requests_per_minute: int = Field(600, ge=1, le=1_000_000)
-    """Rate limit of a public gateway per client address; requests above it get 429."""
-    allowed_ranges: list[Cidr] = Field(default_factory=list, max_length=10, examples=["203.0.113.0/24"])
-    """Client addresses that may access a public gateway, at most 10 ranges. Defaults to all."""
+    public: bool = Field(
+        False, description="Allow access from the internet, instead of only from the cluster's network."
+    )
+    domain: Domain | None = Field(
+        None,
+        examples=["models.example.com"],
+        description="Domain name of the gateway. If set, the gateway has a certificate and only serves HTTPS.",
+    )
+    requests_per_minute: int = Field(
+        600,
+        ge=1,
+        le=1_000_000,
+        description="Rate limit of a public gateway per client address; requests above it get 429.",
+    )
+    allowed_ranges: list[Cidr] = Field(
+        default_factory=list,
+        max_length=10,
+        examples=["203.0.113.0/24"],
+        description="Client addresses that may access a public gateway, at most 10 ranges. Defaults to all.",
+    )
 
 
 class AlertSettings(Section):
     """Alert thresholds."""
 
-    error_ratio: float = Field(0.05, gt=0, lt=1)
-    """Share of a version's requests that fail, over 5 minutes."""
+    error_ratio: float = Field(0.05, gt=0, lt=1, description="Share of a version's requests that fail, over 5 minutes.")
     latency_seconds: float = Field(
         1.0,
         gt=0,
@@ -158,32 +184,33 @@ class AlertSettings(Section):
             "consequence": "The server's histogram ends at 10 seconds, so higher latencies could not be measured.",
             "remedy": "Write more than 0 and at most 7.5.",
         },
+        description="99th percentile of a version's latency over 5 minutes, as measured by the server.",
     )
-    """99th percentile of a version's latency over 5 minutes, as measured by the server."""
-    not_ready_seconds: int = Field(300, ge=60, le=86400, multiple_of=30)
-    """How long a version may have no ready pod."""
+    not_ready_seconds: int = Field(
+        300, ge=60, le=86400, multiple_of=30, description="How long a version may have no ready pod."
+    )
 
 
 class ObservabilitySettings(Section):
     """Monitoring and alerts."""
 
-    enabled: bool = True
-    """Collect the servers' metrics, create the dashboard and the alerts."""
+    enabled: bool = Field(True, description="Collect the servers' metrics, create the dashboard and the alerts.")
     emails: Annotated[list[Email], AfterValidator(_different_names)] = Field(
-        default_factory=list, examples=["team@example.com"]
+        default_factory=list,
+        examples=["team@example.com"],
+        description="Addresses that receive alerts. Without any, alerts are only shown in the console.",
     )
-    """Addresses that receive alerts. Without any, alerts are only shown in the console."""
-    alerts: AlertSettings = Field(default_factory=AlertSettings)
-    """Alert thresholds."""
+    alerts: AlertSettings = Field(default_factory=AlertSettings, description="Alert thresholds.")
 
 
 class StateSettings(Section):
     """Location of this stack's state, as created and printed by `make init-gcp`."""
 
-    bucket: BucketName
-    """Bucket of PULUMI_BACKEND_URL, without gs://."""
-    key: KeyName = Field(examples=["projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY"])
-    """Key of the stack's secrets provider, without gcpkms://."""
+    bucket: BucketName = Field(description="Bucket of PULUMI_BACKEND_URL, without gs://.")
+    key: KeyName = Field(
+        examples=["projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY"],
+        description="Key of the stack's secrets provider, without gcpkms://.",
+    )
 
 
 class GcpSettings(Section):
@@ -193,38 +220,43 @@ class GcpSettings(Section):
         json_schema_extra={
             "consequence": "There would be no project for the platform.",
             "remedy": "Write the ID that `gcloud projects list` shows in its first column.",
-        }
+        },
+        description="ID of the project, not its name or number. The project must exist and have billing.",
     )
-    """ID of the project, not its name or number. The project must exist and have billing."""
-    region: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+$")] = Field(examples=["europe-west1"])
-    """Region of all resources, unless a setting says otherwise."""
-    zone: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+-[a-z]$")] | None = Field(None, examples=["europe-west1-b"])
-    """Zone for a zonal Standard cluster: cheaper, but unavailable if the zone is."""
-    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])$", min_length=4, max_length=LONGEST_NAME)] = (
-        "model-serving"
+    region: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+$")] = Field(
+        examples=["europe-west1"], description="Region of all resources, unless a setting says otherwise."
     )
-    """Prefix of all names in the project. Two stacks in one project need different names."""
-    deletion_protection: bool = True
-    """Refuse to delete the cluster, the registry and the DVC bucket, regardless of the caller. To delete them: write
-    false, run `pulumi up`, then destroy."""
-    services: ServiceSettings = Field(default_factory=ServiceSettings)
-    """Google's APIs."""
-    network: NetworkSettings = Field(default_factory=NetworkSettings)
-    """The network of the nodes."""
-    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
-    """The Kubernetes cluster."""
-    registry: RegistrySettings = Field(default_factory=RegistrySettings)
-    """The image registry."""
-    storage: StorageSettings = Field(default_factory=StorageSettings)
-    """The DVC remote."""
-    identity: IdentitySettings = Field(default_factory=IdentitySettings)
-    """Pipelines that may access the project."""
-    gateway: EdgeSettings = Field(default_factory=EdgeSettings)
-    """Access to the models from outside the cluster."""
-    observability: ObservabilitySettings = Field(default_factory=ObservabilitySettings)
-    """Monitoring and alerts."""
-    state: StateSettings | None = None
-    """Location of the stack's state, so that pipelines can access it. `make init-gcp` prints it."""
+    zone: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+-[a-z]$")] | None = Field(
+        None,
+        examples=["europe-west1-b"],
+        description="Zone for a zonal Standard cluster: cheaper, but unavailable if the zone is.",
+    )
+    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])$", min_length=4, max_length=LONGEST_NAME)] = Field(
+        "model-serving",
+        description="Prefix of all names in the project. Two stacks in one project need different names.",
+    )
+    deletion_protection: bool = Field(
+        True,
+        description="Refuse to delete the cluster, the registry and the DVC bucket, regardless of the caller. To "
+        "delete them: write false, run `pulumi up`, then destroy.",
+    )
+    services: ServiceSettings = Field(default_factory=ServiceSettings, description="Google's APIs.")
+    network: NetworkSettings = Field(default_factory=NetworkSettings, description="The network of the nodes.")
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings, description="The Kubernetes cluster.")
+    registry: RegistrySettings = Field(default_factory=RegistrySettings, description="The image registry.")
+    storage: StorageSettings = Field(default_factory=StorageSettings, description="The DVC remote.")
+    identity: IdentitySettings = Field(
+        default_factory=IdentitySettings, description="Pipelines that may access the project."
+    )
+    gateway: EdgeSettings = Field(
+        default_factory=EdgeSettings, description="Access to the models from outside the cluster."
+    )
+    observability: ObservabilitySettings = Field(
+        default_factory=ObservabilitySettings, description="Monitoring and alerts."
+    )
+    state: StateSettings | None = Field(
+        None, description="Location of the stack's state, so that pipelines can access it. `make init-gcp` prints it."
+    )
 
     @property
     def location(self) -> str:

@@ -83,14 +83,10 @@ class Adoptable(Section):
 class ExistingNetwork(Section):
     """An existing network in the same project."""
 
-    network: ResourceName
-    """Name of the VPC network."""
-    subnetwork: ResourceName
-    """Name of the subnet for the nodes, in the region of the stack."""
-    pods_range: ResourceName
-    """Name of the subnet's secondary range for pods."""
-    services_range: ResourceName
-    """Name of the subnet's secondary range for Services."""
+    network: ResourceName = Field(description="Name of the VPC network.")
+    subnetwork: ResourceName = Field(description="Name of the subnet for the nodes, in the region of the stack.")
+    pods_range: ResourceName = Field(description="Name of the subnet's secondary range for pods.")
+    services_range: ResourceName = Field(description="Name of the subnet's secondary range for Services.")
 
 
 class NetworkSettings(Adoptable):
@@ -102,87 +98,114 @@ class NetworkSettings(Adoptable):
     # takes a /24, so a /21 is 8 nodes. Services and proxies:
     # https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips and
     # https://cloud.google.com/load-balancing/docs/proxy-only-subnets
-    existing: ExistingNetwork | None = None
-    """An existing network to use unchanged. Without it, the stack creates its own network."""
-    nodes: Annotated[Range, _at_least(26, "10.0.0.0/22")] = Field("10.0.0.0/22", examples=["10.0.0.0/22"])
-    """Addresses of the nodes; the default has 1,020."""
-    pods: Annotated[Range, _at_least(21, "10.16.0.0/14")] = Field("10.16.0.0/14", examples=["10.16.0.0/14"])
-    """Addresses of pods, a /24 per node."""
-    services: Annotated[Range, _at_least(27, "10.32.0.0/20")] = Field("10.32.0.0/20", examples=["10.32.0.0/20"])
-    """Addresses of Services."""
-    proxies: Annotated[Range, _at_least(26, "10.0.8.0/23")] = Field("10.0.8.0/23", examples=["10.0.8.0/23"])
-    """Addresses of the internal gateway's proxies. In an existing network: the range of its proxy-only subnet, from
-    which the pods accept requests. Unused with a public gateway."""
-    nat: bool = True
-    """Allow outbound connections from nodes and pods to the internet, e.g. for the GitLab agent. Inbound connections
-    remain impossible."""
+    existing: ExistingNetwork | None = Field(
+        None, description="An existing network to use unchanged. Without it, the stack creates its own network."
+    )
+    nodes: Annotated[Range, _at_least(26, "10.0.0.0/22")] = Field(
+        "10.0.0.0/22", examples=["10.0.0.0/22"], description="Addresses of the nodes; the default has 1,020."
+    )
+    pods: Annotated[Range, _at_least(21, "10.16.0.0/14")] = Field(
+        "10.16.0.0/14", examples=["10.16.0.0/14"], description="Addresses of pods, a /24 per node."
+    )
+    services: Annotated[Range, _at_least(27, "10.32.0.0/20")] = Field(
+        "10.32.0.0/20", examples=["10.32.0.0/20"], description="Addresses of Services."
+    )
+    proxies: Annotated[Range, _at_least(26, "10.0.8.0/23")] = Field(
+        "10.0.8.0/23",
+        examples=["10.0.8.0/23"],
+        description="Addresses of the internal gateway's proxies. In an existing network: the range of its proxy-only "
+        "subnet, from which the pods accept requests. Unused with a public gateway.",
+    )
+    nat: bool = Field(
+        True,
+        description="Allow outbound connections from nodes and pods to the internet, e.g. for the GitLab agent. "
+        "Inbound connections remain impossible.",
+    )
 
 
 class NodePoolSettings(Section):
     """The node pool of a Standard cluster."""
 
-    machine_type: str = Field("e2-standard-4", pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$", examples=["e2-standard-4"])
-    """Machine type of the nodes. A change replaces the pool, node by node."""
-    spot: bool = False
-    """Use spot nodes, which cost a third and can be reclaimed at 30 seconds' notice."""
-    minimum_nodes: int = Field(1, ge=0, le=1000)
-    """Minimum number of nodes in the whole pool."""
-    maximum_nodes: int = Field(6, ge=1, le=1000)
-    """Maximum number of nodes in the whole pool; limits the cost."""
+    machine_type: str = Field(
+        "e2-standard-4",
+        pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$",
+        examples=["e2-standard-4"],
+        description="Machine type of the nodes. A change replaces the pool, node by node.",
+    )
+    spot: bool = Field(
+        False, description="Use spot nodes, which cost a third and can be reclaimed at 30 seconds' notice."
+    )
+    minimum_nodes: int = Field(1, ge=0, le=1000, description="Minimum number of nodes in the whole pool.")
+    maximum_nodes: int = Field(
+        6, ge=1, le=1000, description="Maximum number of nodes in the whole pool; limits the cost."
+    )
 
 
 class MaintenanceSettings(Section):
     """Maintenance windows, in which Google may upgrade the cluster."""
 
-    start: Time = Field("2026-01-03T01:00:00Z", examples=["2026-01-03T01:00:00Z"])
-    """Start of the first window, in UTC."""
-    end: Time = Field("2026-01-03T07:00:00Z", examples=["2026-01-03T07:00:00Z"])
-    """End of the first window, in UTC, at least 4 hours after its start."""
+    start: Time = Field(
+        "2026-01-03T01:00:00Z", examples=["2026-01-03T01:00:00Z"], description="Start of the first window, in UTC."
+    )
+    end: Time = Field(
+        "2026-01-03T07:00:00Z",
+        examples=["2026-01-03T07:00:00Z"],
+        description="End of the first window, in UTC, at least 4 hours after its start.",
+    )
     recurrence: str = Field(
         "FREQ=WEEKLY;BYDAY=SA,SU",
         pattern=rf"^FREQ=(DAILY|WEEKLY;BYDAY=({_WEEKDAYS})(,({_WEEKDAYS}))*)$",
         examples=["FREQ=DAILY", "FREQ=WEEKLY;BYDAY=SA,SU"],
+        description="Recurrence of the window, as an RFC 5545 rule by days.",
     )
-    """Recurrence of the window, as an RFC 5545 rule by days."""
 
 
 class ClusterSettings(Adoptable):
     """The Kubernetes cluster."""
 
-    existing: ResourceName | None = None
-    """An existing cluster to use unchanged, in the stack's region or zone. Its DNS endpoint, the Gateway API and
-    Workload Identity must be enabled. Without it, a cluster is created."""
+    existing: ResourceName | None = Field(
+        None,
+        description="An existing cluster to use unchanged, in the stack's region or zone. Its DNS endpoint, the "
+        "Gateway API and Workload Identity must be enabled. Without it, a cluster is created.",
+    )
     mode: Literal["autopilot", "standard"] = Field(
         "autopilot",
         json_schema_extra={"consequence": "GKE has no such mode.", "remedy": "Write autopilot or standard."},
+        description="Node management: autopilot, by Google, which bills what pods request; or standard, with this "
+        "stack's node pool.",
     )
-    """Node management: autopilot, by Google, which bills what pods request; or standard, with this stack's node
-    pool."""
-    node_pool: NodePoolSettings | None = None
-    """The node pool of a Standard cluster. An Autopilot cluster has none."""
+    node_pool: NodePoolSettings | None = Field(
+        None, description="The node pool of a Standard cluster. An Autopilot cluster has none."
+    )
     release_channel: Literal["rapid", "regular", "stable"] = Field(
         "regular",
         json_schema_extra={"consequence": "GKE would refuse the cluster.", "remedy": "Write rapid, regular or stable."},
+        description="GKE release channel: how soon Kubernetes versions arrive.",
     )
-    """GKE release channel: how soon Kubernetes versions arrive."""
-    maintenance: MaintenanceSettings = Field(default_factory=MaintenanceSettings)
-    """When Google may upgrade the cluster."""
-    binary_authorization: bool = False
-    """Run only images from this stack's registry, Google's own images and allowedImages. The policy belongs to the
-    project: only one stack in a project may set it."""
+    maintenance: MaintenanceSettings = Field(
+        default_factory=MaintenanceSettings, description="When Google may upgrade the cluster."
+    )
+    binary_authorization: bool = Field(
+        False,
+        description="Run only images from this stack's registry, Google's own images and allowedImages. The policy "
+        "belongs to the project: only one stack in a project may set it.",
+    )
     allowed_images: list[str] = Field(
-        default_factory=list, examples=["registry.gitlab.com/gitlab-org/cluster-integration/gitlab-agent/*"]
+        default_factory=list,
+        examples=["registry.gitlab.com/gitlab-org/cluster-integration/gitlab-agent/*"],
+        description="Patterns of further images that binaryAuthorization allows.",
     )
-    """Patterns of further images that binaryAuthorization allows."""
-    encryption_key: KeyName | None = Field(None, examples=["projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY"])
-    """Cloud KMS key, in the stack's region, that encrypts Kubernetes Secrets in the cluster's database."""
-    fleet: bool = False
-    """Register the cluster in the project's fleet."""
+    encryption_key: KeyName | None = Field(
+        None,
+        examples=["projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY"],
+        description="Cloud KMS key, in the stack's region, that encrypts Kubernetes Secrets in the cluster's database.",
+    )
+    fleet: bool = Field(False, description="Register the cluster in the project's fleet.")
     security_posture: Literal["basic", "disabled"] = Field(
         "basic",
         json_schema_extra={"consequence": "GKE would refuse the cluster.", "remedy": "Write basic or disabled."},
+        description="Google's free checks of the workloads' configuration.",
     )
-    """Google's free checks of the workloads' configuration."""
 
 
 def existing_parts_stay_unchanged(part: Adoptable) -> Iterator[Violation]:

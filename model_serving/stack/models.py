@@ -53,57 +53,81 @@ Weight = Annotated[int, Field(ge=0, le=ALL_TRAFFIC)]
 class Resources(Section):
     """Resources of a pod. The CPU request has no limit; the memory request and limit are always equal."""
 
-    cpu: Quantity | None = Field(None, examples=["500m", "2"])
-    """CPU request of a pod, in cores. Defaults to what the implementation usually needs, mostly 100m. There is no
-    limit, because throttling costs latency."""
-    memory: Quantity | None = Field(None, examples=["512Mi", "2Gi"])
-    """Memory request and limit of a pod, so that a pod out of memory affects no other. Defaults to what the
-    implementation usually needs, once for the server and once for each worker."""
+    cpu: Quantity | None = Field(
+        None,
+        examples=["500m", "2"],
+        description="CPU request of a pod, in cores. Defaults to what the implementation usually needs, mostly 100m. "
+        "There is no limit, because throttling costs latency.",
+    )
+    memory: Quantity | None = Field(
+        None,
+        examples=["512Mi", "2Gi"],
+        description="Memory request and limit of a pod, so that a pod out of memory affects no other. Defaults to "
+        "what the implementation usually needs, once for the server and once for each worker.",
+    )
 
 
 class Autoscaling(Section):
     """A HorizontalPodAutoscaler, which owns the replica count from then on."""
 
-    minimum: int = Field(1, ge=1, le=1000)
-    """Minimum number of pods."""
-    maximum: int = Field(ge=1, le=1000, examples=[10])
-    """Maximum number of pods."""
-    cpu_percent: int = Field(70, ge=1, le=1000)
-    """Average CPU usage, in percent of the request, above which pods are added."""
+    minimum: int = Field(1, ge=1, le=1000, description="Minimum number of pods.")
+    maximum: int = Field(ge=1, le=1000, examples=[10], description="Maximum number of pods.")
+    cpu_percent: int = Field(
+        70, ge=1, le=1000, description="Average CPU usage, in percent of the request, above which pods are added."
+    )
 
 
 class Gpu(Section):
     """Accelerators of a pod."""
 
-    type: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", examples=["nvidia-l4", "nvidia-tesla-t4"])
-    """Accelerator type, as in GKE's node labels, https://cloud.google.com/kubernetes-engine/docs/concepts/gpus."""
-    count: Literal[1, 2, 4, 8, 16] = 1
-    """Accelerators per pod."""
+    type: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        examples=["nvidia-l4", "nvidia-tesla-t4"],
+        description="Accelerator type, as in GKE's node labels, "
+        "https://cloud.google.com/kubernetes-engine/docs/concepts/gpus.",
+    )
+    count: Literal[1, 2, 4, 8, 16] = Field(1, description="Accelerators per pod.")
 
 
 class ContractSettings(Section):
     """The check of a version before it gets traffic."""
 
-    check: bool = True
-    """Send each version the request in its request.json through the gateway. Write false if pods cannot reach the
-    gateway; a version then passes when its pods are ready."""
-    seconds: int | None = Field(None, ge=1, le=3600, examples=[30])
-    """Timeout for the correct answer, counted from the latest time at which the pods should be ready. Defaults to 30,
-    or to 240 with a gcp section: Google's load balancer takes minutes to pick up a new Service."""
+    check: bool = Field(
+        True,
+        description="Send each version the request in its request.json through the gateway. Write false if pods "
+        "cannot reach the gateway; a version then passes when its pods are ready.",
+    )
+    seconds: int | None = Field(
+        None,
+        ge=1,
+        le=3600,
+        examples=[30],
+        description="Timeout for the correct answer, counted from the latest time at which the pods should be ready. "
+        "Defaults to 30, or to 240 with a gcp section: Google's load balancer takes minutes to pick up a "
+        "new Service.",
+    )
 
 
 class ModelSettings(Section):
     """How one model is served in this stack."""
 
-    versions: Annotated[dict[str, Weight], AfterValidator(_whole_traffic)] = Field(default_factory=dict)
-    """Version to percent of the traffic. Defaults to all traffic for the newest release."""
-    shadow: str | None = Field(None, examples=['"1.1"'])
-    """Version that gets a copy of every request; its answers are discarded."""
-    keep_warm: int = Field(0, ge=0, le=LONGEST_ROUTE - 1)
-    """Number of releases before the newest live one to keep deployed without traffic. Rolling back to one of them only
-    changes the route."""
-    contract: ContractSettings = Field(default_factory=ContractSettings)
-    """The check of a version before it gets traffic."""
+    versions: Annotated[dict[str, Weight], AfterValidator(_whole_traffic)] = Field(
+        default_factory=dict,
+        description="Version to percent of the traffic. Defaults to all traffic for the newest release.",
+    )
+    shadow: str | None = Field(
+        None, examples=['"1.1"'], description="Version that gets a copy of every request; its answers are discarded."
+    )
+    keep_warm: int = Field(
+        0,
+        ge=0,
+        le=LONGEST_ROUTE - 1,
+        description="Number of releases before the newest live one to keep deployed without traffic. Rolling back to "
+        "one of them only changes the route.",
+    )
+    contract: ContractSettings = Field(
+        default_factory=ContractSettings, description="The check of a version before it gets traffic."
+    )
     replicas: int = Field(
         1,
         ge=1,
@@ -112,28 +136,43 @@ class ModelSettings(Section):
             "consequence": "The route would have no endpoint, and every request would get 503.",
             "remedy": "Write 1 or more, or remove the model to stop serving it.",
         },
+        description="Pods per live version.",
     )
-    """Pods per live version."""
-    autoscaling: Autoscaling | None = None
-    """Scale the number of pods with the load, instead of setting replicas."""
-    resources: Resources = Field(default_factory=Resources)
-    """Resources of each pod."""
-    workers: int = Field(0, ge=0, le=64)
-    """Number of inference processes per pod, besides the one that takes requests. With 0, that process also runs
-    inference, which suits small models; each worker loads the model again."""
-    gpu: Gpu | None = None
-    """Accelerators of each pod. Defaults to none."""
-    priority: Annotated[DnsName, AfterValidator(_own_priority)] | None = Field(None, examples=["models-high"])
-    """Existing PriorityClass of the pods: which pods are scheduled first and may preempt others."""
-    environment: Annotated[dict[str, str], AfterValidator(_workers_in_one_place)] = Field(default_factory=dict)
-    """Environment variables of the server, e.g. MLSERVER_ settings. No secrets."""
-    start_seconds: int = Field(120, ge=5, le=3600)
-    """Timeout for a pod to load its model; after that, the release has failed."""
-    provision_seconds: int = Field(300, ge=10, le=3600)
-    """Additional timeout for a pod to get a node and its image. Startup failures are reported after both timeouts."""
-    drain_seconds: Annotated[int, Field(ge=0, le=600)] | None = None
-    """How long a terminating pod keeps serving, in seconds, until every proxy has removed it. Defaults to 5, or to 60
-    behind Google's load balancer."""
+    autoscaling: Autoscaling | None = Field(
+        None, description="Scale the number of pods with the load, instead of setting replicas."
+    )
+    resources: Resources = Field(default_factory=Resources, description="Resources of each pod.")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Number of inference processes per pod, besides the one that takes requests. With 0, that process "
+        "also runs inference, which suits small models; each worker loads the model again.",
+    )
+    gpu: Gpu | None = Field(None, description="Accelerators of each pod. Defaults to none.")
+    priority: Annotated[DnsName, AfterValidator(_own_priority)] | None = Field(
+        None,
+        examples=["models-high"],
+        description="Existing PriorityClass of the pods: which pods are scheduled first and may preempt others.",
+    )
+    environment: Annotated[dict[str, str], AfterValidator(_workers_in_one_place)] = Field(
+        default_factory=dict, description="Environment variables of the server, e.g. MLSERVER_ settings. No secrets."
+    )
+    start_seconds: int = Field(
+        120, ge=5, le=3600, description="Timeout for a pod to load its model; after that, the release has failed."
+    )
+    provision_seconds: int = Field(
+        300,
+        ge=10,
+        le=3600,
+        description="Additional timeout for a pod to get a node and its image. Startup failures are reported after "
+        "both timeouts.",
+    )
+    drain_seconds: Annotated[int, Field(ge=0, le=600)] | None = Field(
+        None,
+        description="How long a terminating pod keeps serving, in seconds, until every proxy has removed it. Defaults "
+        "to 5, or to 60 behind Google's load balancer.",
+    )
 
 
 def minimum_is_not_above_maximum(autoscaling: Autoscaling) -> Iterator[Violation]:

@@ -39,60 +39,68 @@ NAMESPACE: Final = "model-serving"
 class ArtefactSettings(Section):
     """Storage of releases' large files; the releases contain pointers to them."""
 
-    remote: RemoteUrl = Field(examples=["gs://my-models-dvc/releases"])
-    """DVC remote: a bucket of Google Cloud Storage (gs://), S3 (s3://) or Azure (az://), with an optional path, or a
-    folder (file:///). It must be the remote that the models' repositories set in release.yaml."""
+    remote: RemoteUrl = Field(
+        examples=["gs://my-models-dvc/releases"],
+        description="DVC remote: a bucket of Google Cloud Storage (gs://), S3 (s3://) or Azure (az://), with an "
+        "optional path, or a folder (file:///). It must be the remote that the models' repositories set "
+        "in release.yaml.",
+    )
 
 
 class GatewaySettings(Section):
     """The gateway through which clients reach the models."""
 
-    class_name: str | None = Field(None, min_length=1)
-    """GatewayClass, which determines the implementation of the gateway. With a gcp section, it defaults to Google's
-    load balancer."""
+    class_name: str | None = Field(
+        None,
+        min_length=1,
+        description="GatewayClass, which determines the implementation of the gateway. With a gcp section, it "
+        "defaults to Google's load balancer.",
+    )
     endpoint: HttpUrl | None = Field(
         None,
         json_schema_extra={
             "consequence": "The stack's outputs would show an address that no client can use.",
             "remedy": "Write scheme, host and port and nothing after them, e.g. http://127.0.0.1:8080.",
         },
+        description="Address of the gateway for clients, if it differs from the address that the Gateway reports.",
     )
-    """Address of the gateway for clients, if it differs from the address that the Gateway reports."""
     cluster_endpoint: HttpUrl | None = Field(
         None,
         json_schema_extra={
             "consequence": "No version could be checked before it gets traffic, and no release would complete.",
             "remedy": "Write scheme, host and port and nothing after them, e.g. http://10.0.0.5.",
         },
+        description="Address of the gateway for the pods that check a new version, if it differs from the address "
+        "that the Gateway reports.",
     )
-    """Address of the gateway for the pods that check a new version, if it differs from the address that the Gateway
-    reports."""
     client_ranges: list[Cidr] = Field(
         default_factory=list,
         json_schema_extra={
             "consequence": "The pods would reject the gateway, and every request would get 503.",
             "remedy": "Write ranges such as 10.0.0.0/24.",
         },
+        description="Addresses from which the gateway's proxies connect to pods; only these are allowed.",
     )
-    """Addresses from which the gateway's proxies connect to pods; only these are allowed."""
 
 
 class Encrypted(Section):
     """A value that `pulumi config set --secret` wrote; only Pulumi can read it."""
 
-    secure: str
-    """The value as encrypted by Pulumi."""
+    secure: str = Field(description="The value as encrypted by Pulumi.")
 
 
 class Settings(Section):
     """A whole stack."""
 
-    kubeconfig: str | None = None
-    """Path of a kubeconfig, relative to the project. Defaults to KUBECONFIG or ~/.kube/config."""
-    kube_context: str | None = None
-    """Context in the kubeconfig. Defaults to the kubeconfig's current context."""
-    gcp: GcpSettings | None = None
-    """The platform on Google Cloud. Without it, the cluster and the registry already exist."""
+    kubeconfig: str | None = Field(
+        None, description="Path of a kubeconfig, relative to the project. Defaults to KUBECONFIG or ~/.kube/config."
+    )
+    kube_context: str | None = Field(
+        None, description="Context in the kubeconfig. Defaults to the kubeconfig's current context."
+    )
+    gcp: GcpSettings | None = Field(
+        None, description="The platform on Google Cloud. Without it, the cluster and the registry already exist."
+    )
     registry: str | None = Field(
         None,
         min_length=1,
@@ -101,28 +109,35 @@ class Settings(Section):
             "consequence": "No image could be pushed, so no model could be served.",
             "remedy": "Write a host with port and path as needed, e.g. localhost:5000.",
         },
+        description="Registry to which images are pushed and from which they are pulled: host, port and path, without "
+        "a scheme. With a gcp section, it defaults to the platform's own.",
     )
-    """Registry to which images are pushed and from which they are pulled: host, port and path, without a scheme. With a
-    gcp section, it defaults to the platform's own."""
-    namespace: DnsLabel = Field("models", examples=["models"])
-    """Kubernetes namespace of the model servers and the gateway."""
-    images: ImageSettings = Field(default_factory=ImageSettings)
-    """How images are built."""
-    artefacts: ArtefactSettings | None = None
-    """Storage of releases' large files. With a gcp section, it defaults to the root of the platform's DVC bucket."""
-    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
-    """How clients reach the models."""
-    scraper_namespaces: list[DnsLabel] = Field(default_factory=list)
-    """Namespaces whose pods may read the servers' metrics."""
-    agent: AgentSettings | None = None
-    """The GitLab agent. Without it, no agent is installed."""
-    agent_token: Encrypted | None = None
-    """Token of an agent that was registered elsewhere. `pulumi config set --secret model-serving:agentToken` writes
-    it."""
-    ci: CiSettings | None = None
-    """How pipelines deploy this stack. Without it, pipelines ignore the stack."""
-    models: dict[str, ModelSettings] = Field(default_factory=dict)
-    """Models that this stack serves: name to settings. The folder models/ has the releases."""
+    namespace: DnsLabel = Field(
+        "models", examples=["models"], description="Kubernetes namespace of the model servers and the gateway."
+    )
+    images: ImageSettings = Field(default_factory=ImageSettings, description="How images are built.")
+    artefacts: ArtefactSettings | None = Field(
+        None,
+        description="Storage of releases' large files. With a gcp section, it defaults to the root of the platform's "
+        "DVC bucket.",
+    )
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="How clients reach the models.")
+    scraper_namespaces: list[DnsLabel] = Field(
+        default_factory=list, description="Namespaces whose pods may read the servers' metrics."
+    )
+    agent: AgentSettings | None = Field(None, description="The GitLab agent. Without it, no agent is installed.")
+    agent_token: Encrypted | None = Field(
+        None,
+        description="Token of an agent that was registered elsewhere. `pulumi config set --secret "
+        "model-serving:agentToken` writes it.",
+    )
+    ci: CiSettings | None = Field(
+        None, description="How pipelines deploy this stack. Without it, pipelines ignore the stack."
+    )
+    models: dict[str, ModelSettings] = Field(
+        default_factory=dict,
+        description="Models that this stack serves: name to settings. The folder models/ has the releases.",
+    )
 
     @property
     def has_googles_gateway(self) -> bool:
