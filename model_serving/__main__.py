@@ -1,13 +1,20 @@
-"""The command line, each command usable on a laptop as well: ``python -m model_serving preview --stack dev``."""
+"""The command line, each command usable on a laptop as well: ``python -m model_serving preview --stack dev``.
+
+A command's module is imported only when it is called: a job waits for nothing that it does not use.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol, cast
 
-from model_serving import commands
+from model_serving.problems import Failure
 
+INTERRUPTED: Final = 130
+"""Exit code of a command that Ctrl-C ended, as shells have it."""
 COMMANDS: Final[Mapping[str, str]] = {
     # A model's repository.
     "publish": "releases.publish",
@@ -34,8 +41,43 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Command -> its module."""
 
 
+class Command(Protocol):
+    """What a command's module has."""
+
+    NAME: str
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, options: argparse.Namespace) -> int: ...
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    return commands.main("model_serving", "Release, preview, deploy and watch models.", COMMANDS, arguments)
+    """Runs the command that the arguments name, by default those of the process; returns the exit code."""
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    # Every module only for the list of all commands; else the one that is called.
+    chosen = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
+    parser = argparse.ArgumentParser(
+        prog="python -m model_serving", description="Release, preview, deploy and watch models."
+    )
+    table = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = {name: cast(Command, importlib.import_module(f"model_serving.{COMMANDS[name]}")) for name in chosen}
+    for name, command in commands.items():
+        own = table.add_parser(
+            name,
+            help=command.HELP,
+            description=command.HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(own)
+    options = parser.parse_args(words)
+    try:
+        return commands[options.command].run(options)
+    except Failure as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The errors that people are told: one base class, printed without a traceback in one place, `commands.main`."""
+"""The errors that people are told: one base class, printed without a traceback in one place, `__main__.main`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from model_serving.pipelines import show, traffic
 
 NOTHING: Final = "Nothing is live: there is no route to a model."
 _PATH: Final = "/mlapi/v2/models/"
-"""As in components/route.py, which is not imported because it depends on Pulumi's SDK."""
+"""As in components/serving/route.py, which is not imported because it depends on Pulumi's SDK."""
 
 
 def _models(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from model_serving.pipelines.values import UNKNOWN, Inputs, Resource, text_of
 
 HTTP_ROUTE: Final = re.compile(r"kubernetes:gateway\.networking\.k8s\.io/[^:]+:HTTPRoute")
 _PATH: Final = re.compile(r"/mlapi/v2/models/([^/]+)(?:/versions/([^/]+))?")
-"""The paths of components/route.py: of a model, and of one of its versions."""
+"""The paths of components/serving/route.py: of a model, and of one of its versions."""
 _MODEL_LABEL: Final = "app.kubernetes.io/name"
 _VERSION_LABEL: Final = "app.kubernetes.io/version"
 

@@ -30,8 +30,7 @@ class Inputs:
     @property
     def kubeconfig(self) -> str:
         """Path of the kubeconfig that the stack names; empty if it names none."""
-        named = self.settings.kubeconfig
-        return str(Path(named).expanduser()) if named else ""
+        return str(preflight.kubeconfig_paths(self.settings)[0]) if self.settings.kubeconfig else ""
 
     @property
     def releases(self) -> list[catalog.Release]:
