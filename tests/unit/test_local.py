@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from local.cluster import checks, layout, locks, steps
+from local.cluster import checks, layout, locks, probes, steps
 from local.cluster.errors import LocalError
 from local.cluster.processes import Process, Processes
 
@@ -107,7 +107,8 @@ def test_what_a_process_that_ended_left_behind_is_ended(processes: Processes) ->
     while processes.is_alive("parent"):
         assert time.monotonic() < deadline
     processes.end_all(processes.names())
-    assert len(list(processes.marked())) == 2
+    # A process that is being replaced by another program has no environment for a moment.
+    probes.wait_until(lambda: len(list(processes.marked())) == 2, 10, lambda: f"marked: {list(processes.marked())}")
     processes.end_marked()
     assert list(processes.marked()) == []
 
