@@ -9,6 +9,8 @@ from pulumi import Output, ResourceOptions
 
 CORE: Final = "v1"
 """API version of namespaces and Services, core/v1 in Pulumi's types."""
+EXISTS: Final = {"pulumi.com/waitFor": "jsonpath={.metadata.uid}"}
+"""Annotation of what the program waits for itself, see rollouts.py: Pulumi only waits until it exists or is gone."""
 
 
 class Manifest(pulumi.CustomResource):

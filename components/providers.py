@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,14 +19,17 @@ class Reach:
 
     Attributes:
         administrator: for the namespaces, RBAC and the agent itself.
+        kubeconfig: of the models' cluster: its content, or a path; empty for the one that kubectl would read.
+        context: of that kubeconfig; None uses its current one.
     """
 
     def __init__(self, stack: Inputs, cluster: Cluster | None) -> None:
         settings = stack.settings
-        self._stack = stack
-        self._kubeconfig: pulumi.Input[str] = stack.kubeconfig
+        self._settings = settings
+        self.kubeconfig: pulumi.Input[str] = stack.kubeconfig
+        self.context = stack.kube_context
         if cluster and not (stack.kubeconfig or stack.kube_context):
-            self._kubeconfig = cluster.kubeconfig
+            self.kubeconfig = cluster.kubeconfig
         self._has_two = True
         if cluster and settings.kube_context:
             self.administrator = self._provider("administrator", cluster.kubeconfig, None)
@@ -36,7 +38,7 @@ class Reach:
             self.administrator = self._provider("administrator", stack.kubeconfig, context)
         else:
             self._has_two = False
-            self.administrator = self._provider("cluster", self._kubeconfig, stack.kube_context)
+            self.administrator = self._provider("cluster", self.kubeconfig, self.context)
 
     def models(self, *, after: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
         """For the gateway and the models.
@@ -46,18 +48,7 @@ class Reach:
         """
         if not self._has_two:
             return self.administrator
-        return self._provider("cluster", self._kubeconfig, self._stack.kube_context, after)
-
-    @property
-    def kubectl(self) -> list[str]:
-        """Command for the models' cluster; empty without kubectl, or if the platform creates the kubeconfig.
-
-        That one is not written to a file, which would outlive a program that is killed.
-        """
-        if not isinstance(self._kubeconfig, str) or not shutil.which("kubectl"):
-            return []
-        given = {"kubeconfig": self._kubeconfig, "context": self._stack.kube_context}
-        return ["kubectl", *(f"--{option}={value}" for option, value in given.items() if value)]
+        return self._provider("cluster", self.kubeconfig, self.context, after)
 
     def _provider(
         self, name: str, kubeconfig: pulumi.Input[str], context: str | None, after: Sequence[pulumi.Resource] = ()
@@ -71,7 +62,7 @@ class Reach:
             # Plain and constant: a preview replaces everything in a cluster whose identity it does not know.
             cluster_identifier=pulumi.get_stack(),
             # ConfigMaps, because previews may not read Secrets, where the agent's token is.
-            helm_release_settings={"driver": "configmap"} if self._stack.settings.agent else None,
+            helm_release_settings={"driver": "configmap"} if self._settings.agent else None,
             opts=pulumi.ResourceOptions(depends_on=[*after]),
         )
         return pulumi.ResourceOptions(providers=[provider])

@@ -42,7 +42,7 @@ SHOWN: Final = 400
 """Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
 
 KEPT: Final = "The contract is kept."
-"""What is printed then, and what the program waits for, see contracts.py."""
+"""What is printed then."""
 
 
 class Broken(Exception):

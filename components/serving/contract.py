@@ -8,18 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pulumi import (
-    ComponentResource,
-    CustomTimeouts,
-    Input,
-    Output,
-    Resource,
-    ResourceHook,
-    ResourceHookBinding,
-    ResourceOptions,
-)
+from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
-from components.manifest import CORE, Manifest
+from components.manifest import CORE, EXISTS, Manifest
 from components.serving.route import pinned_path
 
 NAME: Final = "contract"
@@ -29,8 +20,6 @@ LABELS: Final = {"app.kubernetes.io/component": "contract-check"}
 FOLDER: Final = "/contract"
 LONGEST_LABEL: Final = 44
 """Characters of a release's label in the name of its Job, which may have 63."""
-KEPT: Final = "The contract is kept."
-"""Printed by server/contract.py, which is not imported because of its own imports."""
 PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -43,7 +32,6 @@ class ContractChecksArgs:
         url: the gateway's, as its certificate names it.
         address: of the URL's host, if the cluster may not resolve it.
         proxy_ranges: CIDR ranges of the gateway's proxies, which may run in the cluster.
-        begins: called before the Job of a check is created.
     """
 
     namespace: Input[str]
@@ -51,7 +39,6 @@ class ContractChecksArgs:
     url: Input[str]
     address: Input[str | None] = None
     proxy_ranges: Sequence[str] = ()
-    begins: ResourceHook | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +73,22 @@ class CheckArgs:
     def asking_seconds(self) -> int:
         return self.start_seconds + self.seconds
 
+    @property
+    def active_seconds(self) -> int:
+        return self.asking_seconds + self.provision_seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """A declared check.
 
     Attributes:
-        job: exists once the version has kept its contract.
-        name: of the Job in Kubernetes, whose pod prints KEPT as soon as it does.
+        job: whose success says that the contract is kept; its ``metadata`` is among the outputs.
+        seconds: after which it has failed.
     """
 
-    job: Resource
-    name: str
+    job: Manifest
+    seconds: int
 
 
 class ContractChecks(ComponentResource):
@@ -138,7 +129,6 @@ class ContractChecks(ComponentResource):
 
     def check(self, args: CheckArgs) -> Check:
         """Declares the check of a version."""
-        active_seconds = args.asking_seconds + args.provision_seconds
         job = Manifest(
             f"{args.label}-{NAME}",
             "batch/v1",
@@ -148,22 +138,20 @@ class ContractChecks(ComponentResource):
                 "namespace": self._args.namespace,
                 "labels": LABELS,
                 # The next update repeats a failed check.
-                "annotations": {"pulumi.com/replaceUnready": "true"},
+                "annotations": {"pulumi.com/replaceUnready": "true", **EXISTS},
             },
             spec={
                 # The script itself retries; a second pod would only hide the first one's message.
                 "backoffLimit": 0,
-                "activeDeadlineSeconds": active_seconds,
+                "activeDeadlineSeconds": args.active_seconds,
                 "template": {"metadata": {"labels": LABELS}, "spec": self._pod(args)},
             },
             opts=ResourceOptions(
                 parent=self,
                 depends_on=[*self._shared, *args.after],
-                custom_timeouts=CustomTimeouts(create=f"{active_seconds + 60}s"),
-                hooks=ResourceHookBinding(before_create=[self._args.begins]) if self._args.begins else None,
             ),
         )
-        return Check(job=job, name=args.job_name)
+        return Check(job=job, seconds=args.active_seconds)
 
     def _pod(self, args: CheckArgs) -> dict[str, Any]:
         return {

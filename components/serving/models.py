@@ -13,10 +13,10 @@ from components.providers import Reach
 from components.serving import hooks
 from components.serving.access import ServerAccess, ServerAccessArgs
 from components.serving.contract import Check, CheckArgs, ContractChecks, ContractChecksArgs
-from components.serving.contracts import Contracts
 from components.serving.gateway import Gateway
 from components.serving.image import ModelImage
 from components.serving.images import ModelImages
+from components.serving.rollouts import Rollouts, Version
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
 from components.serving.server import IN_FLIGHT_SECONDS, ModelServer, ModelServerArgs
 from model_serving.catalog import Release
@@ -100,7 +100,7 @@ class Serving:
             scraper_namespaces=place.scraper_namespaces,
         )
         ServerAccess("model-servers", access, place.opts)
-        self._contracts = Contracts(place.namespace, kubectl=place.reach.kubectl)
+        self._rollouts = Rollouts(place.reach, place.namespace)
         self._settled = hooks.traffic_moves_before_servers_go(place.pace.settle)
 
     def serve(self, model: LiveModel) -> dict[str, Any]:
@@ -133,7 +133,12 @@ class Serving:
     def _backend(self, model: LiveModel, version: LiveVersion, image: ModelImage) -> Backend:
         server = self._server(model, version, image)
         known = self._policies(model, version.release, server)
-        checks = self._contract(model, version.release, image, known)
+        awaited = Version(
+            title=f"{model.name} {version.release.version}",
+            pods=server.pods,
+            seconds=model.settings.provision_seconds + model.settings.start_seconds,
+            check=self._contract(model, version.release, image, known),
+        )
         return Backend(
             slug=version.release.slug,
             service=server.service,
@@ -141,7 +146,7 @@ class Serving:
             shadow=version.shadow,
             ready=known,
             proven=[server.pods],
-            shown=[self._contracts.kept(check, pods=server.pods) for check in checks],
+            shown=[self._rollouts.proven(awaited)],
         )
 
     def _server(self, model: LiveModel, version: LiveVersion, image: ModelImage) -> ModelServer:
@@ -153,6 +158,7 @@ class Serving:
             settings=model.settings,
             resources=version.resources,
             drain_seconds=self._place.drain_seconds(model),
+            changes=self._rollouts.changes,
         )
         return ModelServer(version.release.label, args, self._place.opts)
 
@@ -171,14 +177,14 @@ class Serving:
 
     def _contract(
         self, model: LiveModel, release: Release, image: ModelImage, after: list[pulumi.Resource]
-    ) -> list[Check]:
+    ) -> Check | None:
         """The check that must succeed before the version gets traffic; none without a request to send."""
         chosen = model.settings.contract
         if not (chosen.check and release.can_be_asked):
             if pulumi.runtime.is_dry_run():
                 reason = "it has no request.json and no inputs in its settings" if chosen.check else "the stack says so"
                 pulumi.log.info(f"{model.name} {release.version} gets traffic as soon as its pods are ready: {reason}.")
-            return []
+            return None
         args = CheckArgs(
             label=release.label,
             model=model.name,
@@ -190,7 +196,7 @@ class Serving:
             seconds=chosen.seconds or self._place.pace.learn,
             after=after,
         )
-        return [self._contract_checks.check(args)]
+        return self._contract_checks.check(args)
 
     @cached_property
     def _contract_checks(self) -> ContractChecks:
@@ -203,7 +209,6 @@ class Serving:
                 url=place.gateway.cluster_endpoint,
                 address=place.gateway.cluster_address,
                 proxy_ranges=place.client_ranges,
-                begins=self._contracts.begins,
             ),
             place.opts,
         )

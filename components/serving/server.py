@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pulumi import ComponentResource, CustomTimeouts, Input, Output, Resource, ResourceOptions
+from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookBinding, ResourceOptions
 
-from components.manifest import CORE, Manifest
+from components.manifest import CORE, EXISTS, Manifest
 from model_serving.stack.models import Autoscaling, ModelSettings
 from model_serving.stack.resources import PodResources
 
@@ -32,6 +32,7 @@ class ModelServerArgs:
         settings: the stack's section of the model.
         resources: of each pod; cores are reserved, but not limited, because throttling costs latency.
         drain_seconds: for which a pod that shuts down keeps serving, until every proxy has removed it.
+        changes: called before the Deployment is created or updated.
     """
 
     model: str
@@ -41,6 +42,7 @@ class ModelServerArgs:
     settings: ModelSettings
     resources: PodResources
     drain_seconds: int
+    changes: ResourceHook | None = None
 
     @property
     def ready_path(self) -> str:
@@ -67,8 +69,8 @@ class ModelServer(ComponentResource):
     def __init__(self, name: str, args: ModelServerArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ModelServer", name, None, opts)
         self._metadata = {"name": name, "namespace": args.namespace, "labels": args.labels}
-        self.pods: Resource = self._deployment(name, args)
-        """Exists once the pods are ready."""
+        self.pods = self._deployment(name, args)
+        """The Deployment, which exists before its pods are ready."""
         service = self._service(name, args)
         if args.several:
             self._disruption_budget(name, args)
@@ -81,14 +83,13 @@ class ModelServer(ComponentResource):
 
     def _deployment(self, name: str, args: ModelServerArgs) -> Manifest:
         settings, autoscaling = args.settings, args.settings.autoscaling
-        patience = f"{settings.provision_seconds + settings.start_seconds}s"
         # Resets a number of pods that a former autoscaler or a person has set.
-        force = {} if autoscaling else {"annotations": {"pulumi.com/patchForce": "true"}}
+        force = {} if autoscaling else {"pulumi.com/patchForce": "true"}
         return Manifest(
             name,
             "apps/v1",
             "Deployment",
-            metadata={**self._metadata, **force},
+            metadata={**self._metadata, "annotations": {**EXISTS, **force}},
             spec={
                 "replicas": autoscaling.minimum if autoscaling else settings.replicas,
                 "selector": {"matchLabels": args.labels},
@@ -101,8 +102,7 @@ class ModelServer(ComponentResource):
                 # Starts with the minimum, because the autoscaler only looks every 15 s and a single pod would get all
                 # traffic until then. Afterwards the autoscaler owns the number.
                 ignore_changes=["spec.replicas"] if autoscaling else None,
-                # Pulumi's default is 10 minutes; Kubernetes' own deadlines apply within this one.
-                custom_timeouts=CustomTimeouts(create=patience, update=patience),
+                hooks=_before(args.changes) if args.changes else None,
             ),
         )
 
@@ -144,6 +144,10 @@ class ModelServer(ComponentResource):
             },
             opts=ResourceOptions(parent=self),
         )
+
+
+def _before(hook: ResourceHook) -> ResourceHookBinding:
+    return ResourceHookBinding(before_create=[hook], before_update=[hook])
 
 
 def _pod(args: ModelServerArgs) -> dict[str, Any]:
@@ -188,6 +192,8 @@ def _container(args: ModelServerArgs) -> dict[str, Any]:
             "timeoutSeconds": 5,
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": args.drain_seconds}}} if args.drain_seconds else None,
+        # The launcher's reason, or else the end of the log, which the program reports if the model cannot be loaded.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

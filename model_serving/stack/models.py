@@ -165,8 +165,8 @@ class ModelSettings(Section):
         300,
         ge=10,
         le=3600,
-        description="Additional timeout for a pod to get a node and its image. Startup failures are reported after "
-        "both timeouts.",
+        description="Additional timeout for a pod to get a node and its image. A pod that ends while it loads its "
+        "model fails the release at once.",
     )
     drain_seconds: Annotated[int, Field(ge=0, le=600)] | None = Field(
         None,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,13 +10,30 @@ from pathlib import Path
 import pytest
 
 from local.cluster.locks import held
-from tests.engine.harness import Cloud, Project, pulumi_home, small_project, twin, whole_project
+from tests.engine.api_standin import ApiStandin
+from tests.engine.harness import AUTHORITY, ENDPOINT, Cloud, Project, pulumi_home, small_project, twin, whole_project
 
 SmallProject = Callable[..., Project]
 Whole = Callable[[str], Project]
 Edits = tuple[tuple[str, str], ...]
 """Old and new text of the stack's settings."""
 Standing = Callable[..., Project]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts the one API server of a run, which pytest-xdist's workers inherit."""
+    if AUTHORITY in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="api-standin-"))
+    server = ApiStandin(folder)
+    os.environ |= {ENDPOINT: server.endpoint, AUTHORITY: str(server.authority)}
+
+    def end() -> None:
+        del os.environ[ENDPOINT], os.environ[AUTHORITY]
+        server.close()
+        shutil.rmtree(folder)
+
+    config.add_cleanup(end)
 
 
 @pytest.fixture(scope="session")

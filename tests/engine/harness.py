@@ -16,9 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.engine.api_standin import LOGIN
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 120
 STANDINS: Final = ("gcp", "kubernetes", "docker-build", "gitlab")
+ENDPOINT: Final = "STANDIN_CLUSTER_DNS_ENDPOINT"
+AUTHORITY: Final = "STANDIN_CLUSTER_AUTHORITY"
+"""Environment variables with the address of the run's API server, and the file of its certificate."""
 _TAIL_LINES: Final = 60
 _NOT_PASSED_ON: Final = ("PULUMI_", "GOOGLE_", "PYTHON")
 
@@ -131,6 +136,9 @@ class Project:
             "STANDIN_FAULTS": str(cloud.faults),
             "STANDIN_TYPES": str(home / "types"),
         }
+        if AUTHORITY in os.environ:
+            # The kubeconfig has none, because Google's front door has a public certificate.
+            self.environment["SSL_CERT_FILE"] = os.environ[AUTHORITY]
         if is_new:
             self.run("stack", "init", stack, "--secrets-provider", "passphrase")
 
@@ -278,6 +286,9 @@ def pulumi_home(target: Path, standins: Iterable[str] = STANDINS) -> Path:
         raise FileNotFoundError("pulumi is neither in .state/bin nor on PATH: run `make tools`")
     (target / "bin").mkdir(parents=True)
     (target / "bin" / "pulumi").symlink_to(found)
+    login = target / "bin" / "gke-gcloud-auth-plugin"
+    login.write_text(LOGIN)
+    login.chmod(0o755)
     return target
 
 

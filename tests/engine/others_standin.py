@@ -30,7 +30,9 @@ class Kubernetes(Provider):
         return f"{metadata['namespace']}/{name}" if "namespace" in metadata else str(name)
 
     def computed(self, request: Request) -> Properties:
-        outputs: Properties = {"metadata": {"uid": _digest(request.identifier)[:36], "resourceVersion": "1"}}
+        outputs: Properties = {
+            "metadata": {"uid": _digest(request.identifier)[:36], "resourceVersion": "1", "generation": 1}
+        }
         if request.token.endswith(":Gateway"):
             outputs["status"] = {"addresses": [{"type": "IPAddress", "value": "10.10.0.9"}]}
         if request.token.endswith(":Service"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pulumi import _types
 from components.gitlab_agent.access import DEPLOYED
 from tests.engine.conftest import Standing, Whole
 from tests.engine.gitlab_standin import AGENT, FILE, GLAGENT, INPUTS, TOKEN
-from tests.engine.harness import Outcome, Project, plain_secrets
+from tests.engine.harness import ENDPOINT, Outcome, Project, plain_secrets
 
 MAINTAINER = {"GITLAB_TOKEN": "glpat-of-a-maintainer"}
 ENVIRON = MAINTAINER | {"KUBECONFIG": "kubeconfig"}
@@ -56,7 +57,11 @@ def kubeconfig(project: Project) -> Path:
 
 def give_context(project: Project) -> None:
     """What GitLab gives to a job that may use the agent."""
-    content = {"contexts": [{"name": CONTEXT, "context": {"cluster": "gitlab", "user": "agent:7"}}]}
+    content = {
+        "contexts": [{"name": CONTEXT, "context": {"cluster": "gitlab", "user": "agent:7"}}],
+        "clusters": [{"name": "gitlab", "cluster": {"server": f"https://{os.environ[ENDPOINT]}"}}],
+        "users": [{"name": "agent:7", "user": {"token": str(project.cloud.folder)}}],
+    }
     kubeconfig(project).write_text(json.dumps(content))
 
 

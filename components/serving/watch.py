@@ -1,0 +1,163 @@
+"""What there is in a namespace, kept up to date by watches."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+import urllib3
+from kubernetes import client, config, watch
+
+from components.serving.rollout_status import Failed, Judge, Object
+
+PAUSE_SECONDS: Final = 1
+"""Before the API server is asked again after an error."""
+END_SECONDS: Final = 2
+"""For which the end of a thread is awaited."""
+REFUSED: Final = frozenset({401, 403})
+"""Status of an answer that asking again does not change."""
+
+
+class Watch:
+    """The Deployments, ReplicaSets, Jobs and pods of a namespace."""
+
+    def __init__(self, kubeconfig: str, context: str | None, namespace: str) -> None:
+        """Begins to watch; has to be called in an event loop.
+
+        Args:
+            kubeconfig: its content, as JSON; or a path; empty for the one that kubectl would read.
+            context: None uses its current context.
+            namespace: which is watched.
+        """
+        self._namespace = namespace
+        self._loop = asyncio.get_running_loop()
+        self._objects: dict[str, dict[str, Object]] = {}
+        self._trouble: str | None = None
+        self._refused = False
+        self._news = asyncio.Event()
+        self._end = threading.Event()
+        self._streams: dict[str, watch.Watch] = {}
+        self._threads: list[threading.Thread] = []
+        self._run(self._begin, kubeconfig, context)
+        # However the program ends: Python may crash if a thread still reads then.
+        atexit.register(self._close)
+
+    async def until(self, judge: Judge, *, seconds: float, say: Callable[[str], None]) -> None:
+        """Waits until something is over.
+
+        Args:
+            judge: says whether it is.
+            seconds: how long to wait at most.
+            say: is told what it waits for, each time that changes.
+
+        Raises:
+            Failed: if it failed, or was not over in time; the text says why.
+        """
+        deadline, said = time.monotonic() + seconds, None
+        while (state := self._judged(judge)) is not None:
+            if state != said:
+                say(state)
+                said = state
+            try:
+                await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                raise Failed(f"not done after {seconds:g} s: {state}") from None
+
+    def _judged(self, judge: Judge) -> str | None:
+        state = judge({uid: thing for things in self._objects.values() for uid, thing in things.items()})
+        if state is None or self._trouble is None:
+            return state
+        if self._refused:
+            raise Failed(self._trouble)
+        return f"{state}; {self._trouble}"
+
+    def _begin(self, kubeconfig: str, context: str | None) -> None:
+        try:
+            api = _connect(kubeconfig, context)
+        except config.ConfigException as error:
+            self._tell(trouble=f"the kubeconfig cannot be used: {error}", refused=True)
+            return
+        apps, batch, core = client.AppsV1Api(api), client.BatchV1Api(api), client.CoreV1Api(api)
+        for list_kind in (
+            apps.list_namespaced_deployment,
+            apps.list_namespaced_replica_set,
+            batch.list_namespaced_job,
+            core.list_namespaced_pod,
+        ):
+            self._run(self._follow, list_kind)
+
+    def _run(self, function: Callable[..., None], *arguments: object) -> None:
+        # A daemon, so that the program does not wait for the next news when it is done.
+        thread = threading.Thread(target=function, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _close(self) -> None:
+        self._end.set()
+        for stream in self._streams.values():
+            stream.stop()
+        for thread in self._threads:
+            thread.join(END_SECONDS)
+
+    def _follow(self, list_kind: Callable[..., Any]) -> None:
+        kind = list_kind.__name__
+        while not self._end.is_set():
+            try:
+                listed = json.loads(list_kind(self._namespace, _preload_content=False).data)
+                things = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
+                self._tell(kind, things)
+                version = listed["metadata"]["resourceVersion"]
+                self._streams[kind] = stream = watch.Watch(return_type="object")
+                self._take(kind, things, stream.stream(list_kind, self._namespace, resource_version=version))
+            except client.ApiException as error:
+                self._tell(
+                    trouble=f"the API server answers {error.status} {error.reason} to {kind}",
+                    refused=error.status in REFUSED,
+                )
+                self._end.wait(PAUSE_SECONDS)
+            except urllib3.exceptions.HTTPError as error:
+                self._tell(trouble=f"the API server does not answer: {error}")
+                self._end.wait(PAUSE_SECONDS)
+
+    def _take(self, kind: str, things: dict[str, Object], events: Iterable[dict[str, Any]]) -> None:
+        for event in events:
+            thing = event["raw_object"]
+            things = {uid: other for uid, other in things.items() if uid != thing["metadata"]["uid"]}
+            if event["type"] != "DELETED":
+                things[thing["metadata"]["uid"]] = thing
+            self._tell(kind, things)
+
+    def _tell(
+        self,
+        kind: str = "",
+        things: dict[str, Object] | None = None,
+        *,
+        trouble: str | None = None,
+        refused: bool = False,
+    ) -> None:
+        """Hands news from a thread to the event loop."""
+
+        def take() -> None:
+            if things is not None:
+                self._objects[kind] = things
+            self._trouble, self._refused = trouble, refused
+            self._news.set()
+            self._news = asyncio.Event()
+
+        with suppress(RuntimeError):  # Which is raised when the program has ended.
+            self._loop.call_soon_threadsafe(take)
+
+
+def _connect(kubeconfig: str, context: str | None) -> client.ApiClient:
+    api: client.ApiClient
+    if kubeconfig.startswith("{"):
+        api = config.new_client_from_config_dict(json.loads(kubeconfig), context=context)
+    else:
+        api = config.new_client_from_config(kubeconfig or None, context=context)
+    return api
