@@ -90,7 +90,7 @@ class Rollouts:
 
     async def _until(self, judge: Judge, version: Version, seconds: float) -> None:
         def say(state: str) -> None:
-            pulumi.log.info(f"{version.title}: {state}", version.pods, ephemeral=True)
+            pulumi.log.info(state and f"{version.title}: {state}", version.pods, ephemeral=True)
 
         self._watch = self._watch or asyncio.ensure_future(self._begin())
         watch = await self._watch

@@ -54,7 +54,7 @@ class Watch:
         Args:
             judge: says whether it is.
             seconds: how long to wait at most.
-            say: is told what it waits for, each time that changes.
+            say: is told what it waits for, each time that changes, and nothing at the end.
 
         Raises:
             Failed: if it failed, or was not over in time; the text says why.
@@ -68,6 +68,8 @@ class Watch:
                 await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
             except TimeoutError:
                 raise Failed(f"not done after {seconds:g} s: {state}") from None
+        if said:
+            say("")
 
     def _judged(self, judge: Judge) -> str | None:
         state = judge({uid: thing for things in self._objects.values() for uid, thing in things.items()})

@@ -49,6 +49,7 @@ class Progress:
         self._compared: set[str] = set()
         self._done: set[str] = set()
         self._running: dict[str, tuple[str, float]] = {}
+        self._states: dict[str, str] = {}
         self._told: set[str] = set()
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -60,8 +61,7 @@ class Progress:
             self._running.pop(metadata["urn"], None)
             self._say(f"failed to {metadata['op']} {_called(metadata)}")
         elif diagnostic := event.get("diagnosticEvent"):
-            if diagnostic["severity"] in _SHOWN and not diagnostic.get("ephemeral"):
-                self.text(diagnostic.get("prefix", "") + diagnostic["message"])
+            self._diagnostic(diagnostic)
         elif violation := event.get("policyEvent"):
             self.text(f"policy {violation['policyName']} ({violation['enforcementLevel']}): {violation['message']}")
         elif summary := event.get("summaryEvent"):
@@ -84,10 +84,21 @@ class Progress:
         if now - self._said < QUIET_SECONDS:
             return
         longest = sorted(self._running.values(), key=lambda running: running[1])[:3]
-        still = [f"{what} ({_duration(now - since)})" for what, since in longest]
-        if len(self._running) > len(longest):
-            still.append(f"{len(self._running) - len(longest)} more")
+        still = [f"{what} ({_duration(now - since)})" for what, since in longest] or [*self._states.values()][:3]
+        if (others := max(len(self._running), len(self._states)) - len(still)) > 0:
+            still.append(f"{others} more")
         self._say(f"still {', '.join(still)}" if still else f"still running, {len(self._compared)} resources compared")
+
+    def _diagnostic(self, diagnostic: Mapping[str, Any]) -> None:
+        if diagnostic["severity"] not in _SHOWN:
+            return
+        if not diagnostic.get("ephemeral"):
+            self.text(diagnostic.get("prefix", "") + diagnostic["message"])
+        # What the program waits for, e.g. the pods of a version, which is no operation of the engine's.
+        elif state := diagnostic["message"].strip():
+            self._states[diagnostic.get("urn", "")] = f"waiting: {state}"
+        else:
+            self._states.pop(diagnostic.get("urn", ""), None)
 
     def _begin(self, metadata: Mapping[str, Any], *, planning: bool) -> None:
         self._compared.add(metadata["urn"])
@@ -104,6 +115,7 @@ class Progress:
         if planning or not _counts(metadata):
             return
         self._done.add(metadata["urn"])
+        self._states.pop(metadata["urn"], None)
         _, since = self._running.pop(metadata["urn"], ("", self._clock()))
         number = f"{len(self._done)}/{max(self._expected, len(self._done))} " if self._expected else ""
         took = _duration(self._clock() - since)

@@ -204,6 +204,25 @@ def test_silence_is_broken_by_what_is_still_under_way() -> None:
     assert told.lines[-1] == "[0m15s] still creating Deployment iris-1-1 (0m15s)"
 
 
+def test_silence_is_broken_by_what_the_program_waits_for() -> None:
+    told = Told()
+
+    def wait(state: str) -> None:
+        diagnostic = {"severity": "info", "urn": "urn", "message": f"{state}\n", "ephemeral": True}
+        told.progress.event({"diagnosticEvent": diagnostic})
+
+    def tick() -> str:
+        told.now += QUIET_SECONDS
+        told.progress.tick()
+        return told.lines[-1]
+
+    wait("iris 1.1: 0 of 1 pods are ready")
+    assert told.lines == []
+    assert tick() == "[0m15s] still waiting: iris 1.1: 0 of 1 pods are ready"
+    wait("")
+    assert tick() == "[0m30s] still running, 0 resources compared"
+
+
 def test_nothing_that_pulumi_says_is_a_command_to_the_runner() -> None:
     told = Told()
     told.progress.text("::add-mask::x\n##[group]y\n\x1b[31mred\x1b[0m\rback")
