@@ -52,13 +52,13 @@ def check(objects: Objects, uid: str) -> str | None:
     """How far the Job of a contract check is. Its pod is done seconds before the Job, whose controller gathers news."""
     job = objects.get(uid, {})
     pods = [*_owned(objects, uid)]
-    phases = {pod.get("status", {}).get("phase") for pod in pods}
-    if "Succeeded" in phases or _condition(job, "Complete").get("status") == "True":
+    ends = [container["state"].get("terminated") for pod in pods for container in _containers(pod)]
+    for ended in filter(None, ends):
+        if ended["exitCode"]:
+            raise Failed(ended.get("message") or f"the contract check ended with exit code {ended['exitCode']}")
         return None
-    for pod in pods:
-        for container in _containers(pod):
-            if ended := container["state"].get("terminated"):
-                raise Failed(ended.get("message") or f"the contract check ended with exit code {ended['exitCode']}")
+    if _condition(job, "Complete").get("status") == "True":
+        return None
     if (failed := _condition(job, "Failed")).get("status") == "True":
         raise Failed(f"the contract check did not finish: {failed.get('message') or failed.get('reason')}")
     return "; ".join(["the contract is being checked", *dict.fromkeys(filter(None, map(_waits_for, pods)))])
