@@ -40,7 +40,7 @@ up: $(if $(filter local,$(STACK)),cluster,tools) stack ## bring the stack up and
 ifeq ($(STACK),local)
 	@python -m model_serving recover --stack $(STACK)
 endif
-	@pulumi up --yes --skip-preview --stack $(STACK)
+	@pulumi up --yes --skip-preview --suppress-outputs --stack $(STACK)
 	@python -m model_serving show --stack $(STACK) $(if $(filter local,$(STACK)),--predict)
 
 .PHONY: preview

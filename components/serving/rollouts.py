@@ -50,13 +50,18 @@ class Rollouts:
         self._reach = reach
         self._namespace = namespace
         self._changed: set[str] = set()
+        self._undecided = 0
+        self._decided = asyncio.Event()
         self._watch: asyncio.Task[Watch] | None = None
         self.changes = pulumi.ResourceHook("pods-change", self._note_change)
         """Has to be bound to each Deployment, before it is created or updated."""
 
     def proven(self, version: Version) -> pulumi.Output[None]:
         """Known once a version can get traffic. In a preview, at once."""
-        return pulumi.Output.from_input(None if pulumi.runtime.is_dry_run() else self._prove(version))
+        if pulumi.runtime.is_dry_run():
+            return pulumi.Output.from_input(None)
+        self._undecided += 1
+        return pulumi.Output.from_input(self._prove(version))
 
     def _note_change(self, args: pulumi.ResourceHookArgs) -> None:
         self._changed.add(args.urn)
@@ -64,14 +69,19 @@ class Rollouts:
     async def _prove(self, version: Version) -> None:
         try:
             await self._roll_out(version)
-        except Failed as failed:
-            unchanged = "No traffic was moved to it, and what served before still serves."
-            raise _reported(version, f"{version.title} did not start: {failed}\n  {unchanged}") from None
-        try:
             if version.check:
                 await self._check(version, version.check)
         except Failed as failed:
-            raise _reported(version, str(failed)) from None
+            pulumi.log.error(str(failed), version.pods)
+        else:
+            return
+        finally:
+            self._undecided -= 1
+            if not self._undecided:
+                self._decided.set()
+        # An error ends the program: each of several versions is judged, and those that can be released are.
+        await self._decided.wait()
+        raise pulumi.RunError(f"{version.title} was not released; its Deployment's error says why")
 
     async def _roll_out(self, version: Version) -> None:
         metadata = await _value(version.pods.metadata)
@@ -81,7 +91,11 @@ class Rollouts:
             generation=metadata["generation"],
             changed=await _value(version.pods.urn) in self._changed,
         )
-        await self._until(judge, version, version.seconds)
+        try:
+            await self._until(judge, version, version.seconds)
+        except Failed as failed:
+            unchanged = "No traffic was moved to it, and what served before still serves."
+            raise Failed(f"{version.title} did not start: {failed}\n  {unchanged}") from None
 
     async def _check(self, version: Version, check: Check) -> None:
         metadata = await _value(check.job.metadata)
@@ -102,12 +116,6 @@ class Rollouts:
 
         kubeconfig = await _value(pulumi.Output.from_input(self._reach.kubeconfig))
         return Watch(kubeconfig, self._reach.context, await _value(pulumi.Output.from_input(self._namespace)))
-
-
-def _reported(version: Version, message: str) -> pulumi.RunError:
-    """Shows why a version gets no traffic, each of several; what is returned ends the program."""
-    pulumi.log.error(message, version.pods)
-    return pulumi.RunError(f"{version.title} was not released; the reason is above")
 
 
 async def _value(output: pulumi.Output[Any]) -> Any:
