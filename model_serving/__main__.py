@@ -44,7 +44,6 @@ COMMANDS: Final[Mapping[str, str]] = {
 class Command(Protocol):
     """What a command's module has."""
 
-    NAME: str
     HELP: str
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...

@@ -10,7 +10,6 @@ from model_serving.pipelines import stacks
 from model_serving.problems import InvalidInput, Problem
 from model_serving.stack import gitlab_agent, settings
 
-NAME: Final = "agent"
 HELP: Final = "write .gitlab/agents/<name>/config.yaml from the stack's agent section"
 
 

@@ -24,7 +24,6 @@ from model_serving.stack import settings
 from model_serving.stack.google import GcpSettings
 from model_serving.stack.settings import Settings
 
-NAME: Final = "credentials"
 HELP: Final = "run a command with the cloud identity and the backend of a stack's jobs"
 GITLAB_TOKEN: Final = "GOOGLE_ID_TOKEN"  # noqa: S105 - the variable's name
 """Variable with the token of a GitLab job, requested in .gitlab/environments.yml."""

@@ -37,7 +37,6 @@ from model_serving.pipelines.phases import Phases
 from model_serving.pipelines.redact import Redactor
 from model_serving.problems import Failure
 
-NAME: Final = "deploy"
 HELP: Final = "apply this commit to a stack, and report what is live"
 EXAMPLE: Final = f"""\
 example:

@@ -25,7 +25,6 @@ from model_serving.pipelines.events import NO_CHANGES_EXPECTED, Recorder
 from model_serving.pipelines.stack_note import parts_of
 from model_serving.problems import Failure
 
-NAME: Final = "drift"
 HELP: Final = "detect drift of a stack, and keep an issue about it"
 EXAMPLE: Final = """\
 example:

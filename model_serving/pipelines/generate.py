@@ -22,7 +22,6 @@ from model_serving.pipelines import credentials, stacks
 from model_serving.problems import Failure, InvalidInput, Problem
 from model_serving.stack.pipelines import CiSettings
 
-NAME: Final = "pipelines"
 HELP: Final = "generate the pipeline jobs of each stack with a ci section"
 GITLAB: Final = Path(".gitlab/environments.yml")
 GITHUB: Final = (Path(".github/workflows/mlops.yml"), Path(".github/workflows/mlops-tools.yml"))

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from model_serving.problems import Failure
 
-NAME: Final = "init-gcp"
 HELP: Final = "create the bucket and the key for a stack's state in a Google Cloud project"
 APIS: Final = ("cloudkms", "cloudresourcemanager", "iam", "serviceusage", "storage")
 """Used by this command, or by the program to enable the others."""

@@ -22,7 +22,6 @@ from model_serving.pipelines.changes import COLUMNS, Preview
 from model_serving.pipelines.stack_note import parts_of, signed
 from model_serving.problems import Failure
 
-NAME: Final = "note"
 HELP: Final = "combine the previews of all stacks into one Markdown note"
 REPORT: Final = ".terraform.json"
 COMMIT_CHARACTERS: Final = 12

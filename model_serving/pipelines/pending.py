@@ -14,7 +14,6 @@ from typing import Final
 from model_serving.hosts import PREVIEW, Site, SiteError, here
 from model_serving.pipelines import note
 
-NAME: Final = "pending"
 HELP: Final = "mark the note as out of date while a new commit is previewed; the job does not fail if the site refuses"
 
 

@@ -11,7 +11,6 @@ from model_serving.hosts import PREVIEW, here
 from model_serving.hosts.posting import post
 from model_serving.pipelines import note
 
-NAME: Final = "post"
 HELP: Final = "write the note into the merge or pull request; the job does not fail if the site refuses"
 
 

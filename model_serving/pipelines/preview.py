@@ -21,7 +21,6 @@ from model_serving.pipelines.note import REPORT
 from model_serving.pipelines.redact import SecretsUnreadable
 from model_serving.problems import InvalidInput
 
-NAME: Final = "preview"
 HELP: Final = "show what an update of a stack would change, and keep the result for the note"
 FORK: Final = (
     "This merge request comes from a fork, whose code gets no cloud identity. Someone who may push to this repository "

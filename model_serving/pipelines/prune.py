@@ -33,7 +33,6 @@ from model_serving.problems import InvalidInput
 from model_serving.stack import live
 from model_serving.stack.settings import Settings
 
-NAME: Final = "prune"
 HELP: Final = "list the images that are no longer needed, and remove them"
 EXAMPLE: Final = """\
 example:

@@ -20,7 +20,6 @@ from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.interrupted import Interrupted
 from model_serving.problems import Failure
 
-NAME: Final = "recover"
 HELP: Final = "repair a local stack after a killed update"
 EXAMPLE: Final = """\
 example:

@@ -24,7 +24,6 @@ from model_serving.stack import live
 from model_serving.stack.models import ALL_TRAFFIC
 from model_serving.stack.settings import NAMESPACE
 
-NAME: Final = "rollback"
 HELP: Final = "change a model in the stack file back to what it served before"
 MODELS: Final = stacks.PROJECT / "models"
 

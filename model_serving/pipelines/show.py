@@ -15,7 +15,6 @@ from model_serving.pipelines.backend import Backend
 from model_serving.problems import Failure
 from server.contract import NOT_YET
 
-NAME: Final = "show"
 HELP: Final = "list the models that a stack serves, and how to send a request to one"
 PREDICTION_SECONDS: Final = 30
 READY_SECONDS: Final = 60

@@ -28,7 +28,6 @@ from model_serving.releases.converters.draft import Converter, Draft, nested
 from model_serving.releases.project import Artefacts
 from model_serving.releases.release import put
 
-NAME: Final = "convert"
 HELP: Final = "create a release of a model saved by MLEM, DVC or MLflow, or in the older layout"
 CONVERTERS: Final[Mapping[str, Converter]] = {"mlem": mlem, "dvc": dvc, "mlflow": mlflow, "older": older}
 LARGEST_MEBIBYTES: Final = Artefacts().largest_mebibytes

@@ -30,7 +30,6 @@ from model_serving.releases.release import Built
 from model_serving.releases.serving_repository import ServingRepository, token_problem
 from model_serving.releases.steps import Steps
 
-NAME: Final = "publish"
 HELP: Final = "release the model of this repository: check it, try it, deliver it to the serving repository"
 EXAMPLE: Final = """\
 examples:

@@ -23,7 +23,6 @@ from model_serving.releases import project, report_plots
 from model_serving.releases.project import Plot, Project
 from model_serving.releases.report_files import Files, Pair, Table, Values, shown, table, values
 
-NAME: Final = "report"
 HELP: Final = "compare params, metrics and plots with the target branch of a merge request"
 COMMIT_CHARACTERS: Final = 12
 EXAMPLE: Final = """\

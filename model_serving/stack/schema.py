@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from model_serving.stack.settings import NAMESPACE, Settings
 
-NAME: Final = "schema"
 HELP: Final = "print the JSON Schema of the stack files"
 
 
