@@ -73,11 +73,10 @@ class Fixed:
         return self.text
 
 
-def fit(parts: Sequence[Block | Fixed], limit: int) -> tuple[str, list[str]]:
+def fit_note(parts: Sequence[Block | Fixed], limit: int, *, rest: str) -> str:
     """Joins parts within a limit in characters, of which RESERVE stay free.
 
-    Returns:
-        The text, and one phrase for each block that is not complete.
+    The text ends with a sentence about what was left out; ``rest`` says where to find that.
     """
     blocks = [part for part in parts if isinstance(part, Block)]
     excess = sum(len(str(part)) for part in parts) - (limit - RESERVE)
@@ -85,12 +84,7 @@ def fit(parts: Sequence[Block | Fixed], limit: int) -> tuple[str, list[str]]:
     for save in [*(block.shorten for block in blocks), *(block.drop for block in by_importance)]:
         if excess > 0:
             excess -= save(excess)
-    return "".join(map(str, parts)), [block.left_out for block in blocks if block.left_out]
-
-
-def fit_note(parts: Sequence[Block | Fixed], limit: int, *, rest: str) -> str:
-    """Joins the parts and ends with a sentence about what was left out; ``rest`` says where to find that."""
-    text, left_out = fit(parts, limit)
+    text, left_out = "".join(map(str, parts)), [block.left_out for block in blocks if block.left_out]
     if not left_out:
         return text
     named = "; ".join(left_out[:NAMED]) + ("; …" if len(left_out) > NAMED else "")

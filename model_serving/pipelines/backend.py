@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from model_serving.pipelines import redact
 from model_serving.pipelines.engine import EngineMissing
+from model_serving.pipelines.redact import Redactor
 from model_serving.problems import Failure
 
 URL: Final = "PULUMI_BACKEND_URL"
@@ -85,6 +87,14 @@ class Backend:
         """Removes a tag, if it exists."""
         self._run("stack", "tag", "rm", name)
 
+    def redactor(self) -> Redactor:
+        """Hides the secrets of the stack's configuration and state, and those of the environment."""
+        # In parallel: each takes half a second, mostly to decrypt.
+        with ThreadPoolExecutor() as pool:
+            configuration = pool.submit(self._json, "config", "--show-secrets", "--json")
+            state = pool.submit(self._json, "stack", "export", "--show-secrets")
+            return redact.for_stack(configuration.result(), state.result(), self.environ)
+
     def cancel(self) -> None:
         """Removes all locks of the stack; the caller makes sure that no update is running."""
         self._run("cancel", "--yes")
@@ -111,10 +121,12 @@ class Backend:
                 error.stderr if isinstance(error, subprocess.CalledProcessError) else f"no answer in {error.timeout} s"
             )
             said = redact.for_environment(self.environ).text(f"`{shlex.join(command)}` failed: {why.strip()}")
+            consequence = "The stack's data in the backend could not be read or written."
+            if "--show-secrets" in arguments:
+                consequence = "Without the secrets, Pulumi's output cannot be redacted and is not shown."
             raise BackendError(
-                f"{said}\n"
-                "  The stack's data in the backend could not be read or written.\n"
-                f"  Check {URL}, that the stack exists, and that your identity has access to the backend."
+                f"{said}\n  {consequence}\n"
+                f"  Check {URL}, that the stack exists, and that you may read its state and decrypt with its key."
             ) from None
 
 

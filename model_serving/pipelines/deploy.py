@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving.hosts import here
-from model_serving.pipelines import engine, interrupted, locks, lost_images, redact, served
+from model_serving.pipelines import engine, interrupted, locks, lost_images, served
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import Preview
 from model_serving.pipelines.commits import SHORT, Checkout, WrongCommit
@@ -103,7 +103,7 @@ class Deployment:
         """Deploys, and reports the result; returns the command's exit code.
 
         Raises:
-            WrongCommit, Locked, BackendError, SecretsUnreadable, EngineMissing: if nothing was changed.
+            WrongCommit, Locked, BackendError, EngineMissing: if nothing was changed.
         """
         preview = self._read_preview()
         self._checkout.refuse_other_than_head(
@@ -149,7 +149,7 @@ class Deployment:
     def _prepare(self) -> None:
         """Collects everything the update needs, in parallel: each answer takes half a second."""
         with ThreadPoolExecutor() as pool:
-            redactor = pool.submit(redact.for_stack, self._stack, self._environ)
+            redactor = pool.submit(self._backend.redactor)
             state = pool.submit(self._backend.state)
             record = pool.submit(self._register.write, self._holder)
             older = pool.submit(self._refuse_older)

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from model_serving.hosts import Site, SiteError, here
-from model_serving.hosts.blocks import Fixed, fit
+from model_serving.hosts.blocks import Fixed, fit_note
 from model_serving.hosts.markdown import code, link
-from model_serving.pipelines import engine, redact
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import Preview
 from model_serving.pipelines.commits import SHORT, Checkout
-from model_serving.pipelines.events import NO_CHANGES_EXPECTED, Recorder
+from model_serving.pipelines.events import NO_CHANGES_EXPECTED
+from model_serving.pipelines.preview import recorded
 from model_serving.pipelines.stack_note import parts_of
 from model_serving.problems import Failure
 
@@ -65,16 +65,8 @@ def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
     """
     commit = Checkout(environ=environ).head()
     update = Backend(stack=stack, environ=environ).last_update()
-    redactor = redact.for_stack(stack, environ)
-    recorder = Recorder(stack=stack, commit=commit, redactor=redactor)
-    ended = engine.run(
-        ["preview", "--refresh", "--expect-no-changes", "--stack", stack],
-        redactor=redactor,
-        on_event=recorder.event,
-        on_text=recorder.text,
-        environ=environ,
-    )
-    return recorder.preview(ended), ended == NO_CHANGES_EXPECTED, update.commit if update else commit
+    found, ended = recorded(stack, "--refresh", "--expect-no-changes", commit=commit, environ=environ)
+    return found, ended == NO_CHANGES_EXPECTED, update.commit if update else commit
 
 
 def render(found: Preview, deployed: str, site: Site) -> str:
@@ -95,8 +87,8 @@ def render(found: Preview, deployed: str, site: Site) -> str:
         )
     if not found.changes:
         lines += ["", "Only values reported by the cloud have changed: an update would only change the state."]
-    text, left_out = fit([Fixed(text="\n".join(lines) + "\n"), *parts_of(found)], site.note_limit)
-    return f"{text}\nOmitted because of its length: {'; '.join(left_out)}. See the job's log.\n" if left_out else text
+    parts = [Fixed(text="\n".join(lines) + "\n"), *parts_of(found)]
+    return fit_note(parts, site.note_limit, rest="See the job's log.")
 
 
 def _tell(site: Site, found: Preview, deployed: str, *, has_drifted: bool) -> None:

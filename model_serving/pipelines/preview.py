@@ -13,13 +13,12 @@ from typing import Final
 from model_serving import hosts
 from model_serving.git import Git
 from model_serving.hosts.markdown import visible
-from model_serving.pipelines import engine, redact, stacks
+from model_serving.pipelines import engine, stacks
+from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import SIGNS, Preview, terraform_report
-from model_serving.pipelines.engine import EngineMissing
 from model_serving.pipelines.events import Recorder
 from model_serving.pipelines.note import REPORT
-from model_serving.pipelines.redact import SecretsUnreadable
-from model_serving.problems import InvalidInput
+from model_serving.problems import Failure, InvalidInput
 
 HELP: Final = "show what an update of a stack would change, and keep the result for the note"
 FORK: Final = (
@@ -63,16 +62,27 @@ def preview(
     """Runs the engine and prints its progress; failures are part of the result, so that the note shows them."""
     place = order(stack)
     try:
-        redactor = redact.for_stack(stack, environ)
-        recorder = Recorder(stack=stack, commit=commit, redactor=redactor, order=place)
-        arguments = ["preview", "--stack", stack, *(["--refresh"] if refresh else [])]
-        arguments += [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
-        code = engine.run(arguments, redactor=redactor, on_event=recorder.event, on_text=recorder.text, environ=environ)
-    except (EngineMissing, SecretsUnreadable) as error:
+        options = ["--refresh"] if refresh else []
+        options += [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
+        return recorded(stack, *options, commit=commit, order=place, environ=environ)[0]
+    except Failure as error:
         print(error, file=sys.stderr)
         why = "It could not start."
         return Preview(stack=stack, commit=commit, order=place, outcome="failed", why=why, errors=(str(error),))
-    return recorder.preview(code)
+
+
+def recorded(stack: str, *options: str, commit: str, environ: Mapping[str, str], order: int = 0) -> tuple[Preview, int]:
+    """Runs the engine's preview with these options; returns the result, and the exit code."""
+    redactor = Backend(stack=stack, environ=environ).redactor()
+    recorder = Recorder(stack=stack, commit=commit, redactor=redactor, order=order)
+    code = engine.run(
+        ["preview", "--stack", stack, *options],
+        redactor=redactor,
+        on_event=recorder.event,
+        on_text=recorder.text,
+        environ=environ,
+    )
+    return recorder.preview(code), code
 
 
 def listing(found: Preview) -> Iterator[str]:

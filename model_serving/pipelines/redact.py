@@ -13,14 +13,9 @@ import json
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
-
-from model_serving.problems import Failure
 
 MARK: Final = "[secret]"
 """Replaces a secret, as in Pulumi's own output."""
@@ -53,10 +48,6 @@ _PUBLIC_IN_SERVICE_ACCOUNT: Final = frozenset(
     }
 )
 """Fields of a service account key that stay visible; otherwise the project's id would be hidden in every note."""
-
-
-class SecretsUnreadable(Failure):
-    """The values to hide cannot be read; the message contains no secret."""
 
 
 class Redactor:
@@ -93,18 +84,8 @@ def for_environment(environ: Mapping[str, str] = os.environ) -> Redactor:
     return Redactor(_environment_values(environ))
 
 
-def for_stack(stack: str, environ: Mapping[str, str] = os.environ) -> Redactor:
-    """Hides the secrets of a stack's configuration and state, and those of the environment.
-
-    Runs Pulumi in the current folder.
-
-    Raises:
-        SecretsUnreadable: if Pulumi cannot read the secrets.
-    """
-    commands = (("config", "--show-secrets", "--json"), ("stack", "export", "--show-secrets"))
-    # In parallel: each takes half a second, mostly to decrypt.
-    with ThreadPoolExecutor() as pool:
-        configuration, state = pool.map(partial(_pulumi, stack=stack, environ=environ), commands)
+def for_stack(configuration: Mapping[str, Any], state: Any, environ: Mapping[str, str]) -> Redactor:
+    """Hides the secrets of a stack and of the environment; configuration and state are Pulumi's, with the secrets."""
     values = [entry["value"] for entry in configuration.values() if entry.get("secret") and "value" in entry]
     # The state has more secrets than the outputs: those of providers and of every resource.
     values += _plaintexts(state)
@@ -113,27 +94,6 @@ def for_stack(stack: str, environ: Mapping[str, str] = os.environ) -> Redactor:
 
 def _environment_values(environ: Mapping[str, str]) -> list[str]:
     return [value for name, value in environ.items() if _NAMES.search(name)]
-
-
-def _pulumi(arguments: Iterable[str], *, stack: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON that a command of Pulumi prints."""
-    command = ["pulumi", *arguments, "--stack", stack, "--non-interactive"]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environ
-        )
-    except FileNotFoundError:
-        raise SecretsUnreadable(
-            'pulumi is not on PATH.\n  The stack cannot be read.\n  Run `make tools`, then `eval "$(make env)"`.'
-        ) from None
-    if done.returncode:
-        raise SecretsUnreadable(
-            f"`{shlex.join(command)}` failed: {for_environment(environ).text(done.stderr.strip())}\n"
-            "  Without the secrets, Pulumi's output cannot be redacted and is not shown.\n"
-            "  Check that the stack exists, and that you may read its state and decrypt with its key."
-        )
-    answer: dict[str, Any] = json.loads(done.stdout or "{}")
-    return answer
 
 
 def _plaintexts(node: Any) -> Iterator[str]:

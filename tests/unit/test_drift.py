@@ -8,8 +8,8 @@ from model_serving.__main__ import main
 from model_serving.hosts import SiteError
 from model_serving.hosts.runs import Run
 from model_serving.pipelines import drift
+from model_serving.pipelines.backend import BackendError
 from model_serving.pipelines.changes import Change, Preview
-from model_serving.pipelines.redact import SecretsUnreadable
 from model_serving.pipelines.values import Difference
 
 COMMIT, DEPLOYED = "a" * 40, "b" * 40
@@ -131,7 +131,7 @@ def test_who_cannot_look_says_why(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
-        raise SecretsUnreadable("no key.\n  …\n  Ask for it.")
+        raise BackendError("no key.\n  …\n  Ask for it.")
 
     monkeypatch.setattr(drift, "look", refuse)
     assert run() == 1
@@ -145,4 +145,4 @@ def test_a_long_issue_says_what_it_leaves_out(site: Site, finds: Callable[..., N
     run()
     ((_, body),) = site.issues.values()
     assert len(body) <= site.note_limit
-    assert "Omitted because of its length" in body
+    assert "Left out because notes are limited to 4,000 characters" in body
