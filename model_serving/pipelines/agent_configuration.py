@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from model_serving.pipelines import stacks
-from model_serving.problems import InvalidInput, Problem
+from model_serving.problems import InvalidInput
 from model_serving.stack import gitlab_agent, settings
 
 HELP: Final = "write .gitlab/agents/<name>/config.yaml from the stack's agent section"
@@ -22,15 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     stack, chosen = options.stack, stacks.read(options.stack)
     if chosen.agent is None:
-        raise InvalidInput(
-            [
-                Problem(
-                    file=settings.file_of(stack),
-                    what="model-serving:agent is missing",
-                    consequence="The stack has no GitLab agent to configure.",
-                    remedy="Add the section as described in docs/agent.md.",
-                )
-            ]
+        raise InvalidInput.of(
+            settings.file_of(stack),
+            "model-serving:agent is missing",
+            "The stack has no GitLab agent to configure.",
+            "Add the section as described in docs/agent.md.",
         )
     if options.check:
         found = gitlab_agent.configuration_problems(chosen.agent, stack=stack, serving_namespace=chosen.namespace)

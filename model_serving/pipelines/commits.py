@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from model_serving.git import Done, Git
-from model_serving.problems import Failure
+from model_serving.problems import Failure, first_few
 
 FETCH_SECONDS: Final = 120
-_SHOWN_FILES: Final = 5
 _JOB_COMMIT: Final = ("CI_COMMIT_SHA", "GITHUB_SHA")
 SHORT: Final = 10
 """Digits of a commit for people."""
@@ -66,9 +65,8 @@ class Checkout:
                 "  Preview HEAD, then deploy."
             )
         if changed := self._changed(apart_from):
-            more = f" and {len(changed) - _SHOWN_FILES} more" if len(changed) > _SHOWN_FILES else ""
             raise WrongCommit(
-                f"the checkout has changes that are in no commit: {', '.join(changed[:_SHOWN_FILES])}{more}.\n"
+                f"the checkout has changes that are in no commit: {first_few(changed)}.\n"
                 "  They would be deployed without a preview.\n"
                 "  Commit or remove them; `make up` deploys uncommitted changes."
             )

@@ -19,10 +19,10 @@ from model_serving.catalog import Catalog
 from model_serving.git import Git
 from model_serving.pipelines import stacks
 from model_serving.pipelines.backend import Backend
-from model_serving.problems import Failure, InvalidInput, Problem
+from model_serving.problems import Failure, InvalidInput
 from model_serving.stack import live
 from model_serving.stack.models import ALL_TRAFFIC
-from model_serving.stack.settings import NAMESPACE
+from model_serving.stack.settings import NAMESPACE, file_of
 
 HELP: Final = "change a model in the stack file back to what it served before"
 MODELS: Final = stacks.PROJECT / "models"
@@ -70,7 +70,7 @@ def find(stack: str, model: str, released: Catalog) -> Target:
     if model not in models or model not in released.names():
         what = f"{NAMESPACE}:models has no {model or 'model without a name'}"
         remedy = f"Name one of {', '.join(sorted(models))}, e.g. make rollback MODEL={min(models, default='…')}."
-        raise stacks.refusal(stack, what, remedy, consequence=consequence)
+        raise InvalidInput.of(file_of(stack), what, consequence, remedy)
     releases = released.releases(model)
     order = [release.version for release in releases]
     newest = _newest(_answering(live.weights(models[model], releases)), order)
@@ -80,7 +80,7 @@ def find(stack: str, model: str, released: Catalog) -> Target:
     if newest == 0:
         what = f"{NAMESPACE}:models.{model} serves {order[0]}, and there is no release before it"
         remedy = "Release a corrected version, or remove the model from the stack."
-        raise stacks.refusal(stack, what, remedy, consequence=consequence)
+        raise InvalidInput.of(file_of(stack), what, consequence, remedy)
     source = f"the release before {order[newest]}; the stack's history names no other"
     return Target({order[newest - 1]: ALL_TRAFFIC}, source)
 
@@ -134,13 +134,8 @@ def pinned(text: str, model: str, weights: Weights) -> str:
             content = content[name]
         if content.get("versions") == dict(weights):
             return after
-    problem = Problem(
-        file="the stack file",
-        what=f"{NAMESPACE}:models.{model} cannot be changed in place",
-        consequence="Nothing was changed.",
-        remedy=f"Write it by hand: versions: {versions}",
-    )
-    raise InvalidInput([problem])
+    what = f"{NAMESPACE}:models.{model} cannot be changed in place"
+    raise InvalidInput.of("the stack file", what, "Nothing was changed.", f"Write it by hand: versions: {versions}")
 
 
 def _entry(text: str, path: Sequence[str]) -> tuple[yaml.Node, yaml.Node] | None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from model_serving.problems import InvalidInput, Problem
+from model_serving.problems import InvalidInput
 from model_serving.stack import settings
 from model_serving.stack.settings import Settings
 
@@ -44,18 +44,17 @@ def _config(stack: str, folder: Path) -> Mapping[str, Any]:
         known = names(folder)
         near = difflib.get_close_matches(stack, known, n=1)
         remedy = f"Did you mean {near[0]}?" if near else f"The stacks are {', '.join(known) or 'none yet'}."
-        raise refusal(stack, "does not exist", remedy) from None
+        raise _refusal(stack, "does not exist", remedy) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise refusal(stack, f"cannot be read: {' '.join(str(error).split())}", "Correct the file.") from None
+        raise _refusal(stack, f"cannot be read: {' '.join(str(error).split())}", "Correct the file.") from None
     config = content.get("config") if isinstance(content, Mapping) else content
     if config is None or isinstance(config, Mapping):
         return config or {}
-    raise refusal(stack, "is not a mapping with the key config", "Indent the settings below `config:`.")
+    raise _refusal(stack, "is not a mapping with the key config", "Indent the settings below `config:`.")
 
 
-def refusal(stack: str, what: str, remedy: str, *, consequence: str = UNKNOWN) -> InvalidInput:
-    """The error for one mistake in a stack file."""
-    return InvalidInput([Problem(file=settings.file_of(stack), what=what, consequence=consequence, remedy=remedy)])
+def _refusal(stack: str, what: str, remedy: str) -> InvalidInput:
+    return InvalidInput.of(settings.file_of(stack), what, UNKNOWN, remedy)
 
 
 def _as_pulumi_passes_it(value: Any) -> str:
