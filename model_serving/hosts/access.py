@@ -1,4 +1,4 @@
-"""How the API of a site is asked, and how it fails; no library is needed to know that."""
+"""Access to the API of a site, and its errors; imports no client library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from model_serving.problems import Failure
 
 
 class SiteError(Failure):
-    """A site did not do what it was asked, in three parts: what, consequence, remedy."""
+    """A site refused a request or did not answer."""
 
     def __init__(self, *, what: str, consequence: str, remedy: str) -> None:
         super().__init__(f"{what}\n  {consequence}\n  {remedy}")
@@ -17,26 +17,25 @@ class SiteError(Failure):
 
 
 class Missing(SiteError):
-    """404: it is not there, or the token may not see it."""
+    """404: it does not exist, or the token may not see it."""
 
 
 class TooLong(SiteError):
-    """The site, or a proxy in front of it, takes no text as long as this one."""
+    """The text is too long for the site, or for a proxy in front of it."""
 
 
 class Unanswered(SiteError):
-    """What was to be made may have been made: look before it is asked for again."""
+    """The request may have been carried out: look before repeating it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long to try; the worst case of one question is about two minutes.
+    """How long to try; one request takes two minutes at worst.
 
     Attributes:
-        retries: how often a question is repeated.
-        backoff_seconds: times 2, 4, 8 is the pause before the second, third and fourth repetition.
-        longest_pause_seconds: a site that asks for a longer one by Retry-After is given up at once.
-        timeout_seconds: for the connection, and for each part of the answer; PyGithub takes whole ones only.
+        backoff_seconds: the pauses before the second, third and fourth repetition are 2, 4 and 8 times as long.
+        longest_pause_seconds: if a site asks for a longer one by Retry-After, the request fails at once.
+        timeout_seconds: of the connection, and of each part of the answer; PyGithub only takes an integer.
     """
 
     retries: int = 3
@@ -47,16 +46,14 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """To the API of one site.
+    """Access to the API of one site.
 
     Attributes:
         site: its name for people.
-        api: its address.
-        token: goes to that address only, and into no message.
+        token: only goes to that address, and into no message.
         loss: consequence of a failure, one sentence.
-        remedy: what to do about a status, one sentence; 0 stands for no answer at all.
-        patience: how long to try.
-        authorities: file with those whose certificates are trusted; the machine's own, if there is none.
+        remedy: status -> one sentence; 0 stands for no answer.
+        authorities: file of trusted certificate authorities, instead of the machine's own.
     """
 
     site: str
@@ -68,5 +65,5 @@ class Access:
     authorities: str | None = None
 
     def error(self, what: str, status: int = 0, kind: type[SiteError] = SiteError) -> SiteError:
-        """What to raise."""
+        """The error to raise."""
         return kind(what=f"{self.site} {what}", consequence=self.loss, remedy=self.remedy(status))

@@ -1,6 +1,6 @@
-"""Comments, issues and runs of GitHub, as a job's environment describes where it runs.
+"""Comments, issues and runs of GitHub, from inside a job.
 
-https://docs.github.com/en/actions/reference/workflows-and-actions/variables has the variables.
+Variables: https://docs.github.com/en/actions/reference/workflows-and-actions/variables.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
 
 TOKEN: Final = "GITHUB_TOKEN"  # noqa: S105 - a variable's name
 JOB_ID: Final = "MODEL_SERVING_GITHUB_JOB"
-"""Optional, ``${{ job.check_run_id }}``: then a lock names the job and not the whole run with all its other jobs."""
+"""Optional, ``${{ job.check_run_id }}``: then a lock names the job instead of the whole run."""
 NOTE_LIMIT: Final = 65_536
-"""Characters of a comment and of an issue; GitHub answers 422 to a longer one."""
+"""Characters of a comment or an issue; GitHub answers 422 to a longer one."""
 SUMMARY_BYTES: Final = 1024 * 1024
 """Of all summaries of one step, https://docs.github.com/en/actions/reference/limits."""
 API_VERSION: Final = "2022-11-28"
 REMEDIES: Final = {
     0: "Run the job again when GitHub is reachable from the runner.",
-    401: f"Hand the job's token over: `env: {TOKEN}: ${{{{ github.token }}}}`.",
-    403: "Give the job what it needs: `permissions:` with `pull-requests: write` for notes, `issues: write` for "
-    "issues and `actions: read` for runs.",
+    401: f"Pass the job's token: `env: {TOKEN}: ${{{{ github.token }}}}`.",
+    403: "Give the job `permissions:` with `pull-requests: write` for notes, `issues: write` for issues and "
+    "`actions: read` for runs.",
     404: "GitHub also answers 404 to a token that may not see it: give the job `permissions:` with `contents: read` "
     "and `pull-requests: write`, for issues `issues: write`.",
-    409: "Somebody else is changing the same thing. Run the job again.",
-    410: "Issues are switched off. Switch them on: Settings > General > Features.",
-    413: "Read all of it in the job's summary.",
-    422: "Read all of it in the job's summary.",
-    429: "GitHub's limit of requests is reached. Run the job again in a few minutes.",
+    409: "Something else is changing it at the same time. Run the job again.",
+    410: "Enable issues: Settings > General > Features.",
+    413: "The whole text is in the job's summary.",
+    422: "The whole text is in the job's summary.",
+    429: "GitHub's rate limit is reached. Run the job again in a few minutes.",
 }
-REMEDY_FOR_A_FORK: Final = "That is right for a fork, whose token may only read. Read the result in the job's summary."
+REMEDY_FOR_A_FORK: Final = "This is normal for a fork, whose token may only read. The result is in the job's summary."
 
 
 class GitHub(Site):
-    """GitHub, seen from a job."""
+    """GitHub, from inside a job."""
 
     name = "GitHub"
     note_limit = NOTE_LIMIT - marked.overhead(marked.PREVIEW)
 
     @property
     def commit(self) -> str:
-        """The commit that the run is about; GITHUB_SHA of a pull request is a merge that nobody has pushed."""
+        """The commit that the run is about; GITHUB_SHA of a pull request is a merge that no one has pushed."""
         head = self._pull_request.get("head") or {}
         return str(head.get("sha") or self._environ.get("GITHUB_SHA", ""))
 
@@ -64,12 +64,12 @@ class GitHub(Site):
     def is_fork(self) -> bool:
         if not self._pull_request:
             return False
-        # Null once the fork was deleted.
+        # Null after the fork was deleted.
         source = (self._pull_request.get("head") or {}).get("repo") or {}
         return bool(source.get("full_name") != self._environ.get("GITHUB_REPOSITORY"))
 
     def this_run(self) -> Run:
-        """The job itself, if the workflow says which it is, or else the run."""
+        """The job itself if the workflow says which it is, else the run."""
         number = self._environ.get("GITHUB_RUN_ID", "")
         attempt = self._environ.get("GITHUB_RUN_ATTEMPT", "1")
         job = self._environ.get(JOB_ID)
@@ -77,27 +77,27 @@ class GitHub(Site):
         return Run(
             name=f"job {self._environ.get('GITHUB_JOB', 'unknown')} of run {number}, attempt {attempt}",
             url=f"{url}/job/{job}" if job else f"{url}/attempts/{attempt}",
-            # With its attempt: a run that is started again keeps its number.
+            # With its attempt: a restarted run keeps its number.
             id=f"jobs/{job}" if job else f"runs/{number}/attempts/{attempt}",
         )
 
     def run_state(self, run: Run) -> RunState:
-        # An id of GitLab's, or of a lock that somebody wrote by hand.
+        # GitLab's id, or that of a lock that was written by hand.
         if not re.fullmatch(r"jobs/\d+|runs/\d+/attempts/\d+", run.id):
             return "unknown"
-        with suppress(Missing), self._repository(f"Whether {run.name} still runs is not known.") as repository:
+        with suppress(Missing), self._repository(f"Whether {run.name} is still running is not known.") as repository:
             _, found = repository.requester.requestJsonAndCheck("GET", f"{repository.url}/actions/{run.id}")
             return "finished" if found["status"] == "completed" else "running"
         return "unknown"
 
     def summary(self, body: str) -> None:
-        """Appends to what GitHub shows of the job; a text that has no room is only mentioned."""
+        """Appends to the job's summary; a text that is too long for it is only mentioned."""
         if not (name := self._environ.get("GITHUB_STEP_SUMMARY")):
             return
         path = Path(name)
         taken = path.stat().st_size if path.exists() else 0
         if taken + len(body.encode()) + 1 > SUMMARY_BYTES:
-            body = "*This summary is longer than GitHub shows. The artefacts of this run have all of it.*"
+            body = "*This summary is too long for GitHub. The whole text is in the artefacts of this run.*"
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{body}\n")
 
@@ -111,7 +111,7 @@ class GitHub(Site):
         if number is None:
             raise SiteError(
                 what=f"this run was not started by a pull request, but by {self._environ.get('GITHUB_EVENT_NAME')}",
-                consequence="There is no pull request to write into.",
+                consequence="There is no pull request to write to.",
                 remedy="Run this in a workflow with `on: pull_request`.",
             )
         with self._repository("The pull request does not show this result.") as repository:
@@ -124,15 +124,15 @@ class GitHub(Site):
 
     @cached_property
     def _pull_request(self) -> dict[str, Any]:
-        """What the event says of the pull request; nothing, if there is none."""
+        """The pull request in the event; empty if there is none."""
         path = Path(self._environ.get("GITHUB_EVENT_PATH", ""))
         found = json.loads(path.read_text(encoding="utf-8")).get("pull_request") if path.is_file() else None
         return dict(found or {})
 
     @cached_property
     def _author(self) -> str:
-        """Login of the token's user. GraphQL tells it to every kind of token, GET /user not to a job's."""
-        loss = "Nothing was written, because our own notes cannot be told from other people's."
+        """Login of the token's user. GraphQL works with every kind of token, GET /user not with a job's."""
+        loss = "Nothing was written, because this project's notes cannot be told from other people's."
         with self._repository(loss, is_question=True) as repository:
             _, found = repository.requester.graphql_query("query { viewer { login } }", {})
             return str(found["data"]["viewer"]["login"])
@@ -154,22 +154,19 @@ class GitHub(Site):
     def _remedy(self, status: int) -> str:
         if self.is_fork and status in (401, 403, 404):
             return REMEDY_FOR_A_FORK
-        return REMEDIES.get(status, "Run the job again when GitHub is well, see https://www.githubstatus.com.")
+        return REMEDIES.get(status, "Run the job again when GitHub works again, see https://www.githubstatus.com.")
 
 
 @contextmanager
 def connected(access: Access, name: str, *, is_question: bool = False) -> Iterator[Repository]:
-    """A block that asks about a repository.
+    """A block that sends requests about a repository; failures in it become a `SiteError`.
 
     Args:
         access: to the API.
         name: the repository's, with its owner.
-        is_question: whether even a POST changes nothing, as with a query of GraphQL, and may be repeated.
-
-    Raises:
-        SiteError: if GitHub does not do what it is asked in the block.
+        is_question: whether a POST changes nothing either, as with a query of GraphQL, and may be repeated.
     """
-    # Here, because nobody on a laptop should wait for them.
+    # Imported here, so that commands on a laptop do not wait for them.
     import github  # noqa: PLC0415
 
     from model_serving.hosts.rest import PER_PAGE, REPEATABLE, USER_AGENT, RetryPolicy, answers  # noqa: PLC0415
@@ -182,7 +179,7 @@ def connected(access: Access, name: str, *, is_question: bool = False) -> Iterat
         per_page=PER_PAGE,
         verify=access.authorities or True,
         retry=RetryPolicy(access=access, allowed_methods=REPEATABLE | ({"POST"} if is_question else set())),
-        # GitHub says itself when it has been asked too often.
+        # GitHub itself reports too many requests.
         seconds_between_requests=None,
         seconds_between_writes=None,
         lazy=True,
@@ -193,10 +190,7 @@ def connected(access: Access, name: str, *, is_question: bool = False) -> Iterat
 
 
 def pages(of: Repository | Issue, path: str, **query: str) -> Iterator[dict[str, Any]]:
-    """Reads a list to its end.
-
-    By number, not by the address in the Link header: the token goes to the address that we were given only.
-    """
+    """A whole list, page by page; not by the addresses in the Link header, so that no other host gets the token."""
     for number in count(1):
         query |= {"per_page": str(of.requester.per_page), "page": str(number)}
         headers, page = of.requester.requestJsonAndCheck("GET", f"{of.url}{path}", query)
@@ -212,7 +206,7 @@ class _Thread:
 
     def notes(self) -> Iterator[marked.Posted]:
         for comment in pages(self.issue, "/comments"):
-            # Null once the user was deleted.
+            # Null after the user was deleted.
             if comment["user"] and comment["user"]["login"] == self.author:
                 yield marked.Posted(id=comment["id"], text=comment["body"] or "")
 
@@ -234,7 +228,7 @@ class _Tracker:
 
     def issues(self, label: str) -> Iterator[marked.Issue]:
         for issue in pages(self.repository, "/issues", labels=label, state="all"):
-            # A pull request is an issue to this list.
+            # This list also has the pull requests.
             if issue["user"] and issue["user"]["login"] == self.author and issue.get("pull_request") is None:
                 is_open = issue["state"] == "open"
                 text = issue["body"] or ""

@@ -1,7 +1,7 @@
-"""Notes, issues and jobs of GitLab, as a job's environment describes where it runs.
+"""Notes, issues and jobs of GitLab, from inside a job.
 
-Needs a token of its own: a job's CI_JOB_TOKEN may read notes and write none.
-https://docs.gitlab.com/ci/variables/predefined_variables/ has the variables.
+It needs a token of its own: a job's CI_JOB_TOKEN may read notes, but not write them.
+Variables: https://docs.gitlab.com/ci/variables/predefined_variables/.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ TOKEN: Final = "MODEL_SERVING_GITLAB_TOKEN"  # noqa: S105 - a variable's name
 NOTE_LIMIT: Final = 1_000_000
 """Characters of a note, https://docs.gitlab.com/administration/instance_limits/."""
 OVER: Final = frozenset({"success", "failed", "canceled", "skipped"})
-"""States in which a job's script runs no more. `canceling` is not one: the script gets time to end."""
+"""States in which a job's script no longer runs. `canceling` is not one: the script gets time to end."""
 HOW_TO_GET_A_TOKEN: Final = (
-    "Make a project access token (Settings > Access tokens; scope api, role Planner) and put it into the masked "
+    "Create a project access token (Settings > Access tokens; scope api, role Planner), and set it as the masked "
     f"variable {TOKEN} (Settings > CI/CD > Variables)."
 )
 REMEDIES: Final = {
     0: "Run the job again when GitLab is reachable from the runner.",
     401: f"The token is wrong, expired or revoked. {HOW_TO_GET_A_TOKEN}",
-    403: f"The token's scope or role is too small. {HOW_TO_GET_A_TOKEN} "
-    "To read jobs it takes the role Reporter where only members see pipelines.",
+    403: f"The token's scope or role is insufficient. {HOW_TO_GET_A_TOKEN} "
+    "If only members see pipelines, reading jobs needs the role Reporter.",
     404: f"GitLab also answers 404 to a token that may not see the project or the merge request. {HOW_TO_GET_A_TOKEN}",
-    409: "Somebody else is changing the same thing. Run the job again.",
-    413: "Raise the limit of the proxy in front of GitLab, or read all of it among the artefacts of this pipeline.",
-    429: "GitLab's limit of requests is reached. Run the job again in a few minutes.",
+    409: "Something else is changing it at the same time. Run the job again.",
+    413: "The whole text is in the artefacts of this pipeline. Or raise the limit of the proxy in front of GitLab.",
+    429: "GitLab's rate limit is reached. Run the job again in a few minutes.",
 }
 
 
 class GitLab(Site):
-    """GitLab, seen from a job."""
+    """GitLab, from inside a job."""
 
     name = "GitLab"
     note_limit = NOTE_LIMIT - marked.overhead(marked.PREVIEW)
 
     @property
     def commit(self) -> str:
-        """The commit that the pipeline is about: the source branch's, not the one of a merged result."""
+        """The commit that the pipeline is about: that of the source branch, not of a merged result."""
         return self._environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or self._environ.get("CI_COMMIT_SHA", "")
 
     @property
@@ -68,10 +68,10 @@ class GitLab(Site):
         )
 
     def run_state(self, run: Run) -> RunState:
-        # An id of GitHub's, or of a lock that somebody wrote by hand.
+        # GitHub's id, or that of a lock that was written by hand.
         if not re.fullmatch(r"\d+", run.id):
             return "unknown"
-        with suppress(Missing), self._project(f"Whether {run.name} still runs is not known.") as project:
+        with suppress(Missing), self._project(f"Whether {run.name} is still running is not known.") as project:
             return "finished" if project.jobs.get(run.id).status in OVER else "running"
         return "unknown"
 
@@ -88,8 +88,8 @@ class GitLab(Site):
         with self._project("The merge request does not show this result.") as project:
             if not number:
                 raise SiteError(
-                    what="CI_MERGE_REQUEST_IID is not set: this is not a merge request's pipeline",
-                    consequence="There is no merge request to write into.",
+                    what="CI_MERGE_REQUEST_IID is not set: this is not a merge request pipeline",
+                    consequence="There is no merge request to write to.",
                     remedy="Run this in a job with `rules: - if: $CI_PIPELINE_SOURCE == 'merge_request_event'`.",
                 )
             yield _Thread(manager=project.mergerequests.get(int(number), lazy=True).notes, author=self._author)
@@ -101,10 +101,10 @@ class GitLab(Site):
 
     @cached_property
     def _author(self) -> int:
-        """Id of the token's user; each project access token has one of its own."""
+        """ID of the token's user; each project access token has its own."""
         from gitlab.v4.objects import CurrentUserManager  # noqa: PLC0415
 
-        loss = "Nothing was written, because our own notes cannot be told from other people's."
+        loss = "Nothing was written, because this project's notes cannot be told from other people's."
         with self._project(loss) as project:
             return int(CurrentUserManager(project.manager.gitlab).get().id)
 
@@ -114,9 +114,9 @@ class GitLab(Site):
             api=self._environ["CI_API_V4_URL"],
             token=self._token(loss),
             loss=loss,
-            remedy=lambda status: REMEDIES.get(status, "Run the job again when GitLab is well."),
+            remedy=lambda status: REMEDIES.get(status, "Run the job again when GitLab works again."),
             patience=self._patience,
-            # A GitLab of one's own may have a certificate of its own; the runner hands over what it trusts.
+            # A self-managed GitLab may have a private certificate authority, which the runner passes on.
             authorities=self._environ.get("CI_SERVER_TLS_CA_FILE"),
         )
         # In a fork's pipeline, CI_PROJECT_ID is the fork.
@@ -128,24 +128,16 @@ class GitLab(Site):
             return token
         remedy = HOW_TO_GET_A_TOKEN
         if self.is_fork:
-            remedy = "That is right for a fork. Read the result among the artefacts of this pipeline."
+            remedy = "This is normal for a fork. The result is in the artefacts of this pipeline."
         elif self._environ.get("CI_COMMIT_REF_PROTECTED") == "false":
-            remedy += " Not as a protected one: merge requests' pipelines do not get those."
+            remedy += " Do not protect it: merge request pipelines do not get protected variables."
         raise SiteError(what=f"{TOKEN} is not set", consequence=loss, remedy=remedy)
 
 
 @contextmanager
 def connected(access: Access, name: str) -> Iterator[Project]:
-    """A block that asks about a project.
-
-    Args:
-        access: to the API.
-        name: the project's, or its number.
-
-    Raises:
-        SiteError: if GitLab does not do what it is asked in the block.
-    """
-    # Here, because nobody on a laptop should wait for them.
+    """A block that sends requests about a project, by its path or number; failures in it become a `SiteError`."""
+    # Imported here, so that commands on a laptop do not wait for them.
     import gitlab  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
@@ -162,8 +154,8 @@ def connected(access: Access, name: str) -> Iterator[Project]:
         keep_base_url=True,
         session=session,
     )
-    # No adapter for any other address: requests would take GitLab's header along to wherever a redirect or the next
-    # page of a list is said to be.
+    # No adapter for any other address: requests would also send GitLab's header wherever a redirect or a list's next
+    # page leads.
     session.adapters.clear()
     session.mount(f"{client.api_url}/", requests.adapters.HTTPAdapter(max_retries=RetryPolicy(access=access)))
     with client, answers(access, gitlab.GitlabError):
@@ -208,7 +200,7 @@ class _Tracker:
         self.manager.create({"title": title, "description": _harmless(text), "labels": label})
 
     def change(self, issue: int, title: str, text: str) -> None:
-        # Reopening what is open is no mistake to GitLab.
+        # GitLab accepts reopening an open one.
         self.manager.update(issue, {"title": title, "description": _harmless(text), "state_event": "reopen"})
 
     def comment(self, issue: int, text: str) -> None:
@@ -219,5 +211,5 @@ class _Tracker:
 
 
 def _harmless(text: str) -> str:
-    """A text without orders: GitLab would carry out a line such as /merge in the token's name."""
+    """A text without quick actions: GitLab would carry out a line such as /merge in the token's name."""
     return re.sub(r"(?m)^([ \t>]*)/(?=[a-z])", r"\1\\/", text)

@@ -1,6 +1,6 @@
 """Opens a merge request on GitLab, or a pull request on GitHub, in a repository that is not the job's own.
 
-https://docs.gitlab.com/api/merge_requests/ and https://docs.github.com/en/rest/pulls/pulls have what is asked.
+APIs: https://docs.gitlab.com/api/merge_requests/ and https://docs.github.com/en/rest/pulls/pulls.
 """
 
 from __future__ import annotations
@@ -22,14 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A request.
-
-    Attributes:
-        source: branch with the change.
-        target: branch that it is to be merged into.
-        title: one line.
-        description: Markdown.
-    """
+    """A request to merge one branch into another; the description is Markdown."""
 
     source: str
     target: str
@@ -39,20 +32,14 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """Those of one repository.
-
-    Attributes:
-        kind: of site.
-        access: to its API.
-        name: the repository's in the API.
-    """
+    """The requests of one repository, which has this name in the API."""
 
     kind: Kind
     access: Access
     name: str
 
     def open(self, wanted: Wanted) -> str:
-        """Opens a request unless the branch has one that is open; returns its address.
+        """Opens a request unless the branch has an open one; returns its address.
 
         Raises:
             SiteError: if there is none afterwards.
@@ -61,7 +48,7 @@ class Requests:
 
     def _on_gitlab(self, wanted: Wanted) -> str:
         branches = {"source_branch": wanted.source, "target_branch": wanted.target}
-        # GitLab removes the branch when the request is merged; on GitHub, that is a setting of the repository.
+        # Removes the branch once it is merged; on GitHub, that is a setting of the repository.
         content = {"title": wanted.title, "description": wanted.description[:LONGEST], "remove_source_branch": True}
         with gitlab.connected(self.access, self.name) as project:
             manager = project.mergerequests
@@ -105,17 +92,10 @@ def requests_of(
     authorities: str | None = None,
     patience: Patience | None = None,
 ) -> Requests:
-    """Those of a repository; asks nothing yet.
+    """The requests of a repository; sends nothing yet.
 
-    Args:
-        kind: of site.
-        repository: its address for git.
-        token: of a user that may open requests there.
-        loss: what a failure would mean, one sentence.
-        api: address of the site's API; by default the usual one on that host.
-        project: the repository's name in the API; by default the path of its address.
-        authorities: file with those that are trusted beside the machine's own.
-        patience: how long to try.
+    ``repository`` is its address for git. By default, the API is at the host's usual address, and the project's name
+    there is the path of the repository's address. `Access` describes the others.
     """
     base = (api or usual_api(kind, repository)).rstrip("/")
     access = Access(
@@ -131,7 +111,7 @@ def requests_of(
 
 
 def usual_api(kind: Kind, repository: str) -> str:
-    """Where the API of a host is, unless somebody moved it."""
+    """The usual address of a host's API."""
     parts = urlsplit(repository)
     if kind == "gitlab":
         return f"{parts.scheme}://{parts.netloc}/api/v4"
@@ -139,24 +119,24 @@ def usual_api(kind: Kind, repository: str) -> str:
 
 
 def _project(repository: str, api: str) -> str:
-    """The path of the address; where GitLab itself is below a path of its host, without that."""
+    """The path of the address, without the path below which GitLab itself may be."""
     path = urlsplit(repository).path.removesuffix("/").removesuffix(".git")
     below = urlsplit(api).path.partition("/api/")[0]
     return path.removeprefix(below).strip("/")
 
 
 _NAMES: Final = {"gitlab": gitlab.GitLab.name, "github": github.GitHub.name}
-_AGAIN: Final = "The same job again goes on from there."
+_AGAIN: Final = "Run the same job again: it continues from there."
 _TOKENS: Final = {
-    "gitlab": "It takes a project access token of the serving repository with the scopes api and write_repository and "
-    "the role Developer, in MODEL_SERVING_TOKEN.",
-    "github": "It takes a fine-grained token or a GitHub App with contents: write and pull requests: write on the "
-    "serving repository, in MODEL_SERVING_TOKEN.",
+    "gitlab": "MODEL_SERVING_TOKEN must be a project access token of the serving repository with the scopes api and "
+    "write_repository and the role Developer.",
+    "github": "MODEL_SERVING_TOKEN must be a fine-grained token or that of a GitHub App, with contents: write and pull "
+    "requests: write on the serving repository.",
 }
 
 
 def _remedy(kind: Kind, status: int) -> str:
     if status in (401, 403, 404):
-        address = " Or serving.api and serving.project are wrong." if status == HTTPStatus.NOT_FOUND else ""
+        address = " Or correct serving.api and serving.project." if status == HTTPStatus.NOT_FOUND else ""
         return f"{_TOKENS[kind]}{address} {_AGAIN}"
-    return f"Run it again when {_NAMES[kind]} is well. {_AGAIN}"
+    return f"Wait until {_NAMES[kind]} works again. {_AGAIN}"

@@ -1,6 +1,6 @@
 """Posts a note into the merge or pull request of the job.
 
-A note that cannot be posted fails no job: what it tells of is right without it. Nothing of the note is printed.
+A note that cannot be posted does not fail the job, and the log does not contain the note.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Final
 from model_serving.hosts import Outcome, Site, SiteError, TooLong
 
 SHRINKING: Final = (1, 4, 16)
-"""Divisors of a site's limit: a proxy before the site may take less than the site itself."""
+"""Divisors of a site's limit: a proxy in front of the site may have a lower one."""
 SAID: Final[dict[Outcome, str]] = {
-    "created": "the note is there.",
-    "updated": "the note was brought up to date.",
-    "unchanged": "the note is up to date already.",
+    "created": "created the note.",
+    "updated": "updated the note.",
+    "unchanged": "the note is up to date.",
     "outdated": "a newer pipeline has written the note; it stays unchanged.",
 }
 
 Renderer = Callable[[int], str]
-"""Makes the note with at most so many characters."""
+"""Renders the note within a number of characters."""
 
 
 def post(site: Site, marker: str, render: Renderer) -> None:
-    """Posts the note that a marker belongs to, or prints why not."""
+    """Posts the note with this marker, or prints why not."""
     site.summary(render(site.note_limit))
     try:
         print(f"{site.name}: {SAID[_written(site, marker, render)]}")

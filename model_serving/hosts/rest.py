@@ -1,7 +1,7 @@
-"""What the clients of both APIs share: which requests are repeated, and how a failure is told.
+"""What the clients of both APIs share: which requests are repeated, and how failures are reported.
 
-python-gitlab and PyGithub both send through requests and take a `Retry` of urllib3. The token is in a header of the
-request and nowhere else: in no address, no message, no exception.
+python-gitlab and PyGithub both use requests and take a `Retry` of urllib3. The token is only in a header of the
+request: in no address, message or exception.
 """
 
 from __future__ import annotations
@@ -24,33 +24,28 @@ from model_serving.hosts.access import Access, Missing, SiteError, TooLong, Unan
 
 USER_AGENT: Final = "model-serving"
 PER_PAGE: Final = 100
-"""The most that either site puts on a page."""
+"""Maximum of both sites."""
 LONGEST_QUOTE: Final = 200
-"""Characters of a site's own words in a message."""
+"""Characters of a site's message in ours."""
 REPEATABLE: Final = frozenset({"GET", "PUT", "PATCH", "DELETE"})
-"""Methods that do the same when they are called twice; a POST makes two notes."""
+"""Methods that have the same effect if they are called twice; a POST would make two notes."""
 ANSWERS: Final = frozenset({200, 201, 204})
-"""No redirect, which a token could follow to another host, and no 202, after which PyGithub asks again without end."""
+"""No redirect, which the token could follow to another host; no 202, after which PyGithub never stops asking."""
 NOT_NOW: Final = frozenset({429, 503})
-"""The site did nothing and asks to come back: safe to repeat, whatever the method."""
+"""The site did nothing and asks to try later: safe to repeat, whatever the method."""
 PERHAPS_DONE: Final = frozenset({500, 502, 504})
-"""The site may have done what it was asked before it failed."""
+"""The site may have carried out the request before it failed."""
 
 
 class RetryPolicy(Retry):
-    """urllib3's Retry with this project's opinion of what is safe, and of how long is too long.
+    """urllib3's Retry with this project's rules about what may be repeated, and for how long.
 
-    What it gives up is a `SiteError` before a library sees it: python-gitlab would repeat a 429 ten times, and PyGithub
-    take a redirect for an answer.
+    It raises a `SiteError` before a library sees the answer: python-gitlab would repeat a 429 ten times, and PyGithub
+    would take a redirect for an answer.
     """
 
     def __init__(self, *, access: Access, **options: Any) -> None:
-        """For one request.
-
-        Args:
-            access: says how long to try, and what a failure means.
-            options: urllib3's own, such as allowed_methods: those that are repeated even if they were carried out.
-        """
+        """Of one request; the options are urllib3's."""
         patience = access.patience
         ours = {
             "total": patience.retries,
@@ -66,7 +61,7 @@ class RetryPolicy(Retry):
         return super().new(access=self.access, **options)
 
     def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
-        """Whether `increment` sees the response; it decides."""
+        """Whether `increment` gets the response; it decides."""
         return status_code not in ANSWERS
 
     def increment(
@@ -78,12 +73,7 @@ class RetryPolicy(Retry):
         _pool: ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> Self:
-        """The policy for the next attempt.
-
-        Raises:
-            SiteError: if there is to be none; Missing, if something is not there; TooLong, if a shorter text could be
-                taken; Unanswered, if it is a POST that may have been carried out.
-        """
+        """The policy for the next attempt; raises the `SiteError` if there is none."""
         if response is None or self._is_worth_it(method or "", response):
             with suppress(exceptions.HTTPError):
                 return super().increment(method, url, response, error, _pool, _stacktrace)
@@ -91,15 +81,15 @@ class RetryPolicy(Retry):
         if response is not None:
             raise self._refusal(asked, response)
         kind = Unanswered if method == "POST" else SiteError
-        # "from None": the errors of a connection name the address again.
+        # "from None": the errors of a connection contain the address.
         raise self.access.error(f"did not answer {asked}: {reason(error)}", kind=kind) from None
 
     def _is_worth_it(self, method: str, response: BaseHTTPResponse) -> bool:
         pause = response.headers.get("Retry-After", "")
-        # urllib3 would wait for the longest pause and ask too early, several times.
+        # urllib3 would wait for the longest pause and send the request too early, several times.
         if pause.isdecimal() and int(pause) > self.retry_after_max:
             return False
-        # GitHub's second limit is a 403 that says when to come back.
+        # GitHub's secondary limit is a 403 that says when to try again.
         if response.status in NOT_NOW or (response.status == HTTPStatus.FORBIDDEN and pause):
             return True
         return response.status in {*PERHAPS_DONE, HTTPStatus.CONFLICT} and method in (self.allowed_methods or ())
@@ -112,7 +102,7 @@ class RetryPolicy(Retry):
         kind = SiteError
         if status == HTTPStatus.NOT_FOUND:
             kind = Missing
-        # GitLab answers 400 and GitHub 422 to a text over their limits, a proxy 413.
+        # To a text over their limits, GitLab answers 400, GitHub 422 and a proxy 413.
         elif status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (status in (400, 422) and "too long" in text):
             kind = TooLong
         elif status in PERHAPS_DONE and asked.startswith("POST "):
@@ -123,31 +113,26 @@ class RetryPolicy(Retry):
 
 @contextmanager
 def answers(access: Access, library: type[Exception]) -> Iterator[None]:
-    """A block in which a library asks the site; what `RetryPolicy` does not see becomes a `SiteError` here.
+    """A block in which a library sends requests; errors that `RetryPolicy` does not see become a `SiteError` here.
 
-    Args:
-        access: says what a failure means.
-        library: the library's own error; it is about an answer that the library does not understand.
-
-    Raises:
-        SiteError: if an answer breaks off, is not what the documentation says, or nothing could be asked.
+    ``library`` is the library's own error, about an answer that it does not understand.
     """
     try:
         yield
-    # requests' own errors are OSErrors as well; a missing file of certificates is a plain one.
+    # The errors of requests are OSErrors as well; a missing file of certificates is a plain one.
     except OSError as error:
         # "from None": requests' errors hold the request with its headers.
         raise access.error(f"did not answer a request: {reason(error)}") from None
     except (library, AssertionError, AttributeError, LookupError, TypeError, ValueError):
         raise SiteError(
-            what=f"{access.site} answered with something else than the API's documentation says",
+            what=f"{access.site} answered something that its API does not document",
             consequence=access.loss,
-            remedy="See whether a proxy or a login page answers at the address of the API.",
+            remedy="Check whether a proxy or a login page answers at the address of the API.",
         ) from None
 
 
 def reason(error: Exception | None) -> str:
-    """Why there was no answer, without the address: it would be there twice."""
+    """Why there was no answer, without the address, which the message already has."""
     if not isinstance(error, (requests.RequestException, exceptions.HTTPError)):
         return str(error)
     if isinstance(error, (requests.exceptions.SSLError, exceptions.SSLError)):
@@ -159,7 +144,7 @@ def reason(error: Exception | None) -> str:
 
 
 def _said(text: str) -> str:
-    """The site's own words, one short line; empty if it has none. Never a whole page of HTML."""
+    """The site's message in one short line; empty if there is none, as in a page of HTML."""
     try:
         content = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which job of a pipeline something belongs to: a lock, a note, a deployment."""
+"""The job of a pipeline to which something belongs: a lock, a note, a deployment."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 RunState = Literal["running", "finished", "unknown"]
-"""Unknown is what the site does not know, or no longer: a deleted pipeline, a job of another project or site."""
+"""Unknown: a deleted pipeline, or a job of another project or site."""
 
 
 class Run(BaseModel):
-    """One run of a job; survives a round trip through JSON.
+    """One run of a job.
 
     Attributes:
         name: for people, e.g. ``job deploy-dev of pipeline 1207``.
-        url: where its log is; empty if there is none.
-        id: for ``Site.run_state`` of the same site alone.
+        url: of its log; empty if there is none.
+        id: for ``Site.run_state`` of the same site only.
     """
 
     model_config = ConfigDict(frozen=True)

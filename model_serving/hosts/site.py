@@ -1,4 +1,4 @@
-"""What both sites can do, with what is the same on both."""
+"""What both sites can do, and what is the same on both."""
 
 from __future__ import annotations
 
@@ -12,30 +12,25 @@ from model_serving.hosts.runs import Run, RunState
 
 
 class Site(ABC):
-    """The site in whose job this runs. Everything that asks it raises `SiteError` where it cannot be done.
+    """The site in whose job this runs. Methods that send a request raise `SiteError` if it fails.
 
     Attributes:
         name: for people.
-        note_limit: characters that a note may have.
+        note_limit: maximum number of characters of a note.
     """
 
     name: str
     note_limit: int
 
     def __init__(self, environ: Mapping[str, str], patience: Patience | None = None) -> None:
-        """Asks nothing yet.
-
-        Args:
-            environ: the job's environment.
-            patience: how long to try.
-        """
+        """Sends nothing yet; ``environ`` is the job's environment."""
         self._environ = environ
         self._patience = patience or Patience()
 
     @property
     @abstractmethod
     def commit(self) -> str:
-        """The commit that this pipeline is about: of a merge request, the newest of its own branch."""
+        """The commit that this pipeline is about; for a merge request, the newest of its own branch."""
 
     @property
     @abstractmethod
@@ -48,55 +43,39 @@ class Site(ABC):
 
     @abstractmethod
     def run_state(self, run: Run) -> RunState:
-        """Whether a job still runs.
-
-        Raises:
-            SiteError: if the site cannot be asked.
-        """
+        """Whether a job is still running."""
 
     @abstractmethod
     def summary(self, body: str) -> None:
-        """Shows Markdown on the job's page, where the site has a place for it."""
+        """Shows Markdown on the job's page, if the site has a place for it."""
 
     def read_note(self, marker: str) -> marked.Note | None:
-        """The merge request's note with a marker, if there is one of our own.
-
-        Raises:
-            SiteError: if it cannot be read.
-        """
+        """This project's note with a marker on the merge request."""
         with self._thread() as thread:
             return marked.find(thread, marker)
 
     def upsert_note(self, marker: str, body: str, *, shows: str | None = None) -> marked.Outcome:
-        """Writes a note, or writes it anew, unless a newer run has.
+        """Creates or updates a note, unless a newer run has written it.
 
         Args:
-            marker: hidden comment by which the note is found again.
+            marker: hidden comment that identifies the note.
             body: Markdown.
-            shows: commit whose result the body tells of, if it is not this run's.
+            shows: commit whose result the body shows, if it is not this run's.
 
         Raises:
-            SiteError: if it cannot be written; TooLong, if a shorter one could.
+            TooLong: if a shorter one could be written.
         """
         commit = self.commit if shows is None else shows
         with self._thread() as thread:
             return marked.settle(thread, marker, marked.stamped(marker, body, run=self._pipeline, commit=commit))
 
     def upsert_issue(self, marker: str, title: str, body: str) -> None:
-        """Opens an issue, or brings the one with this marker up to date and opens it again.
-
-        Raises:
-            SiteError: if it cannot be written.
-        """
+        """Opens an issue, or updates and reopens the one with this marker."""
         with self._tracker() as tracker:
             marked.settle_issue(tracker, marker, title, marked.stamped(marker, body, run=0, commit=""))
 
     def close_issue(self, marker: str, comment: str) -> bool:
-        """Closes the issue with this marker with a comment; False if none is open.
-
-        Raises:
-            SiteError: if it cannot be closed.
-        """
+        """Closes the issue with this marker with a comment; False if none is open."""
         with self._tracker() as tracker:
             return marked.close_issues(tracker, marker, comment)
 

@@ -243,6 +243,6 @@ def test_there_is_one_note_of_each_model_and_it_is_brought_up_to_date(
     assert note.startswith("<!-- model-serving: report wines -->")
     assert "▲ better" not in note
     assert capsys.readouterr().out.splitlines() == [
-        "GitLab: the note is there.",
-        "GitLab: the note was brought up to date.",
+        "GitLab: created the note.",
+        "GitLab: updated the note.",
     ]

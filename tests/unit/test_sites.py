@@ -242,7 +242,7 @@ def test_a_site_that_asks_for_too_long_a_pause_is_given_up(place: Place, monkeyp
         (403, r"scope api, role Planner|pull-requests: write"),
         (404, r"may not see"),
         (409, r"Run the job again"),
-        (413, r"Read all of it|read all of it"),
+        (413, r"The whole text is in"),
         (500, r"Run the job again"),
         (502, r"Run the job again"),
     ],
@@ -355,7 +355,7 @@ def test_an_answer_that_is_not_ready_is_none(place: Place) -> None:
 
 def test_a_login_page_instead_of_an_answer_is_said_so(place: Place) -> None:
     place.server.add(Fault(method="GET", path=place.notes, status=200))
-    with pytest.raises(SiteError, match=r"something else than the API's(.|\n)*login page"):
+    with pytest.raises(SiteError, match=r"something that its API does not document(.|\n)*login page"):
         place.make().upsert_note(PREVIEW, "result")
 
 
@@ -454,7 +454,7 @@ def test_a_run_of_the_other_site_is_unknown(server: Server, tmp_path: Path) -> N
 def test_a_run_cannot_be_judged_if_the_site_does_not_answer(place: Place) -> None:
     site = place.make()
     place.server.fail("GET", "/(jobs|runs)/", 403)
-    with pytest.raises(SiteError, match=r"answered 403(.|\n)*still runs is not known"):
+    with pytest.raises(SiteError, match=r"answered 403(.|\n)*is still running is not known"):
         site.run_state(site.this_run())
 
 

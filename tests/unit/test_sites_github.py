@@ -39,7 +39,7 @@ def test_a_fork_that_may_only_read_is_told_that_this_is_right(server: Server, tm
     site = make(server, tmp_path, source="somebody/models")
     assert site.is_fork
     server.fail("POST", "/comments$", 403)
-    with pytest.raises(SiteError, match=r"That is right for a fork(.|\n)*job's summary"):
+    with pytest.raises(SiteError, match=r"This is normal for a fork(.|\n)*job's summary"):
         site.upsert_note(PREVIEW, "result")
 
 
@@ -98,7 +98,7 @@ def test_a_summary_without_room_is_mentioned_and_the_earlier_one_kept(server: Se
     site.summary("é" * (SUMMARY_BYTES // 2))
     written = (tmp_path / "summary.md").read_text()
     assert written.startswith("one\n")
-    assert "longer than GitHub shows" in written
+    assert "too long for GitHub" in written
     assert len(written) < 1000
 
 

@@ -80,14 +80,14 @@ def test_a_fork_writes_into_the_project_that_it_wants_to_be_merged_into(server: 
 
 def test_a_fork_without_a_token_is_told_that_this_is_right(server: Server) -> None:
     site = make(server, CI_MERGE_REQUEST_SOURCE_PROJECT_ID="8", MODEL_SERVING_GITLAB_TOKEN="")
-    with pytest.raises(SiteError, match=r"That is right for a fork\. Read the result among the artefacts"):
+    with pytest.raises(SiteError, match=r"This is normal for a fork\. The result is in the artefacts"):
         site.upsert_note(PREVIEW, "result")
 
 
 def test_a_protected_token_on_an_unprotected_branch_is_guessed(server: Server) -> None:
     site = make(server, CI_COMMIT_REF_PROTECTED="false", MODEL_SERVING_GITLAB_TOKEN="")
     assert not site.is_fork
-    with pytest.raises(SiteError, match="Not as a protected one"):
+    with pytest.raises(SiteError, match="Do not protect it"):
         site.upsert_note(PREVIEW, "result")
 
 

@@ -77,7 +77,7 @@ def test_an_answer_that_is_lost_is_looked_for(server: Server, kind: str, how: An
 
 
 @KINDS
-@pytest.mark.parametrize(("status", "remedy"), [(401, "It takes a"), (403, "It takes a"), (404, "serving.api")])
+@pytest.mark.parametrize(("status", "remedy"), [(401, "must be a"), (403, "must be a"), (404, "serving.api")])
 def test_a_refusal_says_what_the_token_needs_and_shows_it_not(
     server: Server, kind: str, status: int, remedy: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_refusal_says_what_the_token_needs_and_shows_it_not(
     with pytest.raises(SiteError) as refused:
         make(server, kind, token="secret-of-the-test").open(WANTED)  # noqa: S106 - opens nothing
     assert remedy in str(refused.value)
-    assert "The same job again goes on from there." in str(refused.value)
+    assert "Run the same job again: it continues from there." in str(refused.value)
     assert "secret-of-the-test" not in str(refused.value)
 
 

@@ -107,7 +107,7 @@ def test_jobs_in_other_processes_post_to_it(tmp_path: Path, kind: str) -> None:
             assert _ci("pending", environ=environ).endswith("there is no note yet.\n")
             requests.post(f"{server.url}/_faults", json={"method": "POST", "path": "s$", "status": 503}, timeout=5)
             said = _ci("post", str(note), environ=environ)
-            assert said.endswith("the note is there.\n")
+            assert said.endswith("created the note.\n")
             assert "confidential" not in said
             [text] = requests.get(f"{server.url}/_state", timeout=5).json()[kind]
             assert text.startswith(PREVIEW)
