@@ -8,8 +8,7 @@ from model_serving.hosts.access import SiteError, TooLong
 from model_serving.hosts.github import GitHub
 from model_serving.hosts.gitlab import GitLab
 from model_serving.hosts.marked import PREVIEW, Note, Outcome
-from model_serving.hosts.runs import Run, RunState
-from model_serving.hosts.site import Site
+from model_serving.hosts.site import Run, RunState, Site
 
 __all__ = ["PREVIEW", "Note", "Outcome", "Run", "RunState", "Site", "SiteError", "TooLong", "here"]
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from model_serving.hosts import marked
 from model_serving.hosts.access import Access, Missing, SiteError
-from model_serving.hosts.runs import Run, RunState
-from model_serving.hosts.site import Site
+from model_serving.hosts.site import Run, RunState, Site
 
 if TYPE_CHECKING:
     from gitlab.v4.objects import Project, ProjectIssueManager, ProjectMergeRequestNoteManager

@@ -5,10 +5,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from model_serving.hosts import marked
 from model_serving.hosts.access import Patience
-from model_serving.hosts.runs import Run, RunState
+
+RunState = Literal["running", "finished", "unknown"]
+"""Unknown: a deleted pipeline, or a job of another project or site."""
+
+
+class Run(BaseModel):
+    """One run of a job.
+
+    Attributes:
+        name: for people, e.g. ``job deploy-dev of pipeline 1207``.
+        url: of its log; empty if there is none.
+        id: for ``Site.run_state`` of the same site only.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    url: str
+    id: str
 
 
 class Site(ABC):

@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model_serving.hosts.runs import Run
+from model_serving.hosts.site import Run
 from model_serving.pipelines.backend import Backend
 
 PREFIX: Final = "deploy-"

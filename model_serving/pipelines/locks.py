@@ -20,7 +20,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 from pydantic import BaseModel
 
 from model_serving.hosts import SiteError
-from model_serving.hosts.runs import Run, RunState
+from model_serving.hosts.site import Run, RunState
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.holders import Holder, Machine, Register, process_name, process_start
 from model_serving.problems import Failure

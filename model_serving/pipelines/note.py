@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from model_serving import hosts
 from model_serving.hosts.blocks import LIMIT, Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
-from model_serving.hosts.runs import Run
+from model_serving.hosts.site import Run
 from model_serving.pipelines.changes import COLUMNS, Preview
 from model_serving.pipelines.stack_note import parts_of, signed
 from model_serving.problems import Failure

@@ -17,7 +17,7 @@ from model_serving import hosts
 from model_serving.hosts.blocks import LIMIT, Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.posting import post
-from model_serving.hosts.runs import Run
+from model_serving.hosts.site import Run
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases import project, report_plots
 from model_serving.releases.project import Plot, Project

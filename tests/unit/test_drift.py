@@ -6,7 +6,7 @@ import pytest
 
 from model_serving.__main__ import main
 from model_serving.hosts import SiteError
-from model_serving.hosts.runs import Run
+from model_serving.hosts.site import Run
 from model_serving.pipelines import drift
 from model_serving.pipelines.backend import BackendError
 from model_serving.pipelines.changes import Change, Preview

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from model_serving.hosts import SiteError
-from model_serving.hosts.runs import Run, RunState
+from model_serving.hosts.site import Run, RunState
 from model_serving.pipelines import holders, locks
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.holders import Holder, Machine, Register

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model_serving.hosts.blocks import LIMIT
-from model_serving.hosts.runs import Run
+from model_serving.hosts.site import Run
 from model_serving.pipelines import note
 from model_serving.pipelines.changes import Change, ModelChange, Preview, Share, Violation
 from model_serving.pipelines.preview import FORK

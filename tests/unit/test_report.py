@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from model_serving.hosts.runs import Run
+from model_serving.hosts.site import Run
 from model_serving.problems import InvalidInput
 from model_serving.releases import project, report
 from tests.hosts import serving
