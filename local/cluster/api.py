@@ -6,13 +6,14 @@ One connection from Python answers in one or two milliseconds; each start of kub
 from __future__ import annotations
 
 import base64
-import http.client
-import json
 import re
-import ssl
 from functools import cached_property
-from pathlib import Path
+from http import HTTPStatus
 from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
 
 from local.cluster import certificates, ports
 from local.cluster.errors import LocalError
@@ -21,69 +22,59 @@ from local.cluster.layout import Layout, write_atomically
 MANAGER = "model-serving-local"
 TIMEOUT_SECONDS = 10.0
 REPETITIONS = 3
-"""Of a request without an answer; a GET and a server-side apply may both be repeated."""
+"""Of a request without an answer: a server that has just started can be slow."""
 
 
 class Api:
     """A connection with the rights of the kubeconfig super-admin, which is read at the first request."""
 
     def __init__(self, layout: Layout, address: str) -> None:
-        self._kubeconfig = certificates.kubeconfig(layout, "super-admin")
-        self._address = address
+        self._layout = layout
+        self._url = f"https://{address}:{ports.API}"
 
     def is_ready(self) -> bool:
         try:
-            return self._send("GET", "/readyz", repetitions=0)[0] == http.client.OK
-        except (OSError, http.client.HTTPException):
+            return self._send("GET", "/readyz").ok
+        except requests.RequestException:
             return False
 
     def get(self, path: str) -> dict[str, Any] | None:
         """An object, or None if it does not exist."""
-        status, body = self._send("GET", path)
-        return None if status == http.client.NOT_FOUND else _decode(status, body)
+        answer = self._send("GET", path)
+        return None if answer.status_code == HTTPStatus.NOT_FOUND else _decode(answer)
 
     def apply(self, path: str, manifest: str) -> None:
         """Apply an object in YAML or JSON on the server's side, leaving fields that others own."""
-        _decode(*self._send("PATCH", f"{path}?fieldManager={MANAGER}&force=true", manifest.encode()))
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        _decode(
+            self._send("PATCH", f"{path}?fieldManager={MANAGER}&force=true", data=manifest.encode(), headers=headers)
+        )
 
-    def _send(
-        self, method: str, path: str, body: bytes | None = None, *, repetitions: int = REPETITIONS
-    ) -> tuple[int, bytes]:
-        """Sends a request, and again if there is no answer: a server that has just started can be slow."""
-        try:
-            headers = {"Content-Type": "application/apply-patch+yaml"} if body else {}
-            self._connection.request(method, path, body, headers)
-            response = self._connection.getresponse()
-            return response.status, response.read()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()  # the next request opens it again
-            if not repetitions:
-                raise
-        return self._send(method, path, body, repetitions=repetitions - 1)
+    def _send(self, method: str, path: str, **options: Any) -> requests.Response:
+        return self._session.request(method, self._url + path, timeout=TIMEOUT_SECONDS, **options)
 
     @cached_property
-    def _connection(self) -> http.client.HTTPSConnection:
-        context = _context(self._kubeconfig)
-        return http.client.HTTPSConnection(self._address, ports.API, timeout=TIMEOUT_SECONDS, context=context)
+    def _session(self) -> requests.Session:
+        """Trust and identity of a kubeconfig that kubeadm made; a GET and a server-side apply may both be repeated."""
+        kubeconfig = certificates.kubeconfig(self._layout, "super-admin")
+        identity = kubeconfig.with_suffix(".pem")  # certificates are only read from files
+        if not identity.exists() or identity.stat().st_mtime < kubeconfig.stat().st_mtime:
+            text = kubeconfig.read_text()
+            pem = _data(text, "client-certificate-data") + _data(text, "client-key-data")
+            write_atomically(identity, pem, mode=0o600)
+        session = requests.Session()
+        session.trust_env = False  # no proxy leads to this machine
+        session.verify, session.cert = str(self._layout.certificates / "ca.crt"), str(identity)
+        session.mount(self._url, HTTPAdapter(max_retries=Retry(REPETITIONS, allowed_methods=None)))
+        session.mount(f"{self._url}/readyz", HTTPAdapter())
+        return session
 
 
-def _decode(status: int, body: bytes) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(body or b"{}")
-    if status >= http.client.BAD_REQUEST:
-        raise LocalError(f"The API server answered {status}: {content.get('message', content)}")
+def _decode(answer: requests.Response) -> dict[str, Any]:
+    content: dict[str, Any] = answer.json()
+    if not answer.ok:
+        raise LocalError(f"The API server answered {answer.status_code}: {content.get('message', content)}")
     return content
-
-
-def _context(kubeconfig: Path) -> ssl.SSLContext:
-    """Trust and identity of a kubeconfig that kubeadm made."""
-    text = kubeconfig.read_text()
-    context = ssl.create_default_context(cadata=_data(text, "certificate-authority-data"))
-    identity = kubeconfig.with_suffix(".pem")  # the ssl module reads certificates only from files
-    if not identity.exists() or identity.stat().st_mtime < kubeconfig.stat().st_mtime:
-        pem = _data(text, "client-certificate-data") + _data(text, "client-key-data")
-        write_atomically(identity, pem, mode=0o600)
-    context.load_cert_chain(identity)
-    return context
 
 
 def _data(kubeconfig: str, key: str) -> str:

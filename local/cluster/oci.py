@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
-import io
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
 
 from local.cluster.errors import LocalError
 from local.cluster.layout import LOOPBACK, REGISTRY, REGISTRY_PORT
 
 CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 60
 COMPRESSION_LEVEL = 4  # half the time of the default, a twentieth larger
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -65,16 +68,11 @@ def is_pushed(image: str) -> bool:
     Raises:
         LocalError: the registry does not answer.
     """
-    repository, tag = _parse(image)
-    with _Registry() as registry:
-        return (
-            registry.send("HEAD", f"/v2/{repository}/manifests/{tag}", headers={"Accept": _MANIFEST}) == http.client.OK
-        )
+    return _ask(_session(), "HEAD", _manifest(image), headers={"Accept": _MANIFEST}).ok
 
 
 def push(image: str, layer: Layer, file: Path, process: Mapping[str, Any]) -> None:
     """Push an image of one layer; `process` is its default for containers: Env, Cmd, Entrypoint."""
-    repository, tag = _parse(image)
     config = json.dumps(
         {
             "architecture": "amd64",
@@ -91,58 +89,48 @@ def push(image: str, layer: Layer, file: Path, process: Mapping[str, Any]) -> No
         "config": {"mediaType": _CONFIG, "digest": config_digest, "size": len(config)},
         "layers": [{"mediaType": _LAYER, "digest": layer.digest, "size": layer.size}],
     }
-    with _Registry() as registry, file.open("rb") as content:
-        registry.put_blob(repository, layer.digest, content, layer.size)
-        registry.put_blob(repository, config_digest, io.BytesIO(config), len(config))
-        path = f"/v2/{repository}/manifests/{tag}"
-        registry.expect(http.client.CREATED, "PUT", path, json.dumps(manifest).encode(), {"Content-Type": _MANIFEST})
+    url = _manifest(image)
+    blobs = url.rpartition("/manifests/")[0] + "/blobs"
+    with _session() as session, file.open("rb") as content:
+        _put_blob(session, blobs, layer.digest, content)
+        _put_blob(session, blobs, config_digest, config)
+        headers = {"Content-Type": _MANIFEST}
+        _ask(session, "PUT", url, HTTPStatus.CREATED, data=json.dumps(manifest), headers=headers)
 
 
-def _parse(image: str) -> tuple[str, str]:
+def _manifest(image: str) -> str:
+    """Its address in the registry."""
     repository, _, tag = image.removeprefix(f"{REGISTRY}/").partition(":")
-    return repository, tag
+    return f"http://{LOOPBACK}:{REGISTRY_PORT}/v2/{repository}/manifests/{tag}"
 
 
-class _Registry:
-    """One connection to the local registry."""
+def _put_blob(session: requests.Session, blobs: str, digest: str, content: IO[bytes] | bytes) -> None:
+    if _ask(session, "HEAD", f"{blobs}/{digest}").ok:
+        return
+    begun = _ask(session, "POST", f"{blobs}/uploads/", HTTPStatus.ACCEPTED)
+    place, headers = urljoin(begun.url, begun.headers["Location"]), {"Content-Type": "application/octet-stream"}
+    _ask(session, "PUT", place, HTTPStatus.CREATED, params={"digest": digest}, data=content, headers=headers)
 
-    def __init__(self) -> None:
-        self._connection = http.client.HTTPConnection(LOOPBACK, REGISTRY_PORT, timeout=60)
-        self._location = ""
 
-    def __enter__(self) -> _Registry:
-        return self
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # no proxy leads to this machine
+    return session
 
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
 
-    def send(
-        self, method: str, path: str, body: bytes | IO[bytes] | None = None, headers: Mapping[str, str] | None = None
-    ) -> int:
-        try:
-            self._connection.request(method, path, body, dict(headers or {}))
-            response = self._connection.getresponse()
-            response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise LocalError(
-                f"The image registry at {REGISTRY} does not answer: {error}\n"
-                "  Start it with the rest of the local cluster: python -m local.cluster start"
-            ) from error
-        self._location = response.headers.get("Location", "")
-        return response.status
-
-    def expect(
-        self, wanted: int, method: str, path: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]
-    ) -> None:
-        status = self.send(method, path, body, headers)
-        if status != wanted:
-            raise LocalError(f"The image registry at {REGISTRY} answered {status} to {method} {path}; see its log.")
-
-    def put_blob(self, repository: str, digest: str, content: IO[bytes], size: int) -> None:
-        if self.send("HEAD", f"/v2/{repository}/blobs/{digest}") == http.client.OK:
-            return
-        self.expect(http.client.ACCEPTED, "POST", f"/v2/{repository}/blobs/uploads/", None, {"Content-Length": "0"})
-        location = self._location.removeprefix(f"http://{LOOPBACK}:{REGISTRY_PORT}")
-        path = f"{location}{'&' if '?' in location else '?'}digest={digest}"
-        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        self.expect(http.client.CREATED, "PUT", path, content, headers)
+def _ask(
+    session: requests.Session, method: str, url: str, wanted: HTTPStatus | None = None, **options: Any
+) -> requests.Response:
+    try:
+        answer = session.request(method, url, timeout=TIMEOUT_SECONDS, **options)
+    except requests.RequestException as error:
+        raise LocalError(
+            f"The image registry at {REGISTRY} does not answer: {error}\n"
+            "  Start it with the rest of the local cluster: python -m local.cluster start"
+        ) from error
+    if wanted and answer.status_code != wanted:
+        path = urlsplit(url).path
+        raise LocalError(
+            f"The image registry at {REGISTRY} answered {answer.status_code} to {method} {path}; see its log."
+        )
+    return answer

