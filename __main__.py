@@ -60,9 +60,9 @@ def declare_platform(settings: Settings) -> Platform | None:
     if settings.gcp is None:
         return None
     # Imported here: a stack without a cloud does not wait for Google's SDK.
-    from components.google.platform import Platform, PlatformArgs  # noqa: PLC0415
+    from components.google.platform import Platform  # noqa: PLC0415
 
-    return Platform("platform", PlatformArgs(settings=settings.gcp, namespace=settings.namespace))
+    return Platform("platform", settings.gcp, settings.namespace)
 
 
 def declare_agent(settings: Settings, namespace: ServingNamespace, opts: pulumi.ResourceOptions) -> list[Agent]:

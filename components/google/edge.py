@@ -19,30 +19,21 @@ REQUEST_SECONDS: Final = 30
 """Longest time that a request may take."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EdgeArgs:
-    """The front of a gateway; an internal one has its address in the network's subnet."""
-
-    settings: GcpSettings
-    network: Network
-
-
 class Edge(ComponentResource):
     """Address, certificate and, for a public gateway, Cloud Armor; and the settings with which a Gateway uses them.
 
     It does not manage DNS, which is rarely in the same hands: ``dns_records`` lists the records to create.
     """
 
-    def __init__(self, name: str, args: EdgeArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, settings: GcpSettings, network: Network, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Edge", name, None, opts)
-        settings = args.settings
         public, domain = settings.gateway.public, settings.gateway.domain
         self.class_name: str = "gke-l7-global-external-managed" if public else "gke-l7-rilb"
         self.client_ranges: tuple[str, ...] = GOOGLE_RANGES if public else (settings.network.proxies, *GOOGLE_RANGES)
         """Sources of the requests that reach a pod."""
         self.protocol, self.port = ("HTTPS", 443) if domain else ("HTTP", 80)
         self.endpoint: str | None = f"https://{domain}" if domain else None
-        address = self._public_address(name, args) if public else self._internal_address(name, args)
+        address = (self._public_address if public else self._internal_address)(name, settings, network)
         self.address_name: Output[str] = address.name
         self.address: Output[str] = address.address
         self.annotations: Mapping[str, Input[str]] = {}
@@ -55,20 +46,20 @@ class Edge(ComponentResource):
         self.ssl_policy: Output[str] | None = self._ssl_policy(name, settings) if public else None
         self.register_outputs({"address": self.address})
 
-    def _public_address(self, name: str, args: EdgeArgs) -> gcp.compute.GlobalAddress:
-        settings, child = args.settings, ResourceOptions(parent=self, depends_on=[*args.network.ready])
+    def _public_address(self, name: str, settings: GcpSettings, network: Network) -> gcp.compute.GlobalAddress:
+        child = ResourceOptions(parent=self, depends_on=[*network.ready])
         return gcp.compute.GlobalAddress(name, name=settings.name, project=settings.project, opts=child)
 
-    def _internal_address(self, name: str, args: EdgeArgs) -> gcp.compute.Address:
+    def _internal_address(self, name: str, settings: GcpSettings, network: Network) -> gcp.compute.Address:
         return gcp.compute.Address(
             name,
-            name=args.settings.name,
-            project=args.settings.project,
-            region=args.settings.region,
+            name=settings.name,
+            project=settings.project,
+            region=settings.region,
             address_type="INTERNAL",
             purpose="SHARED_LOADBALANCER_VIP",
-            subnetwork=args.network.subnetwork,
-            opts=ResourceOptions(parent=self, depends_on=[*args.network.ready]),
+            subnetwork=network.subnetwork,
+            opts=ResourceOptions(parent=self, depends_on=[*network.ready]),
         )
 
     def _certify(self, name: str, settings: GcpSettings, domain: str) -> None:
@@ -166,27 +157,21 @@ def _from(ranges: Sequence[str]) -> gcp.compute.SecurityPolicyRuleMatchArgsDict:
     return {"versioned_expr": "SRC_IPS_V1", "config": {"src_ip_ranges": [*ranges]}}
 
 
-@dataclass(frozen=True, kw_only=True)
-class GatewayPolicyArgs:
-    """A TLS policy.
-
-    Attributes:
-        gateway: name of the Gateway.
-        ssl_policy: name of the SSL policy.
-    """
-
-    namespace: Input[str]
-    gateway: Input[str]
-    ssl_policy: Input[str]
-
-
 class GatewayPolicy(ComponentResource):
     """The TLS versions that Google's load balancer accepts for a Gateway."""
 
-    def __init__(self, name: str, args: GatewayPolicyArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        opts: ResourceOptions | None = None,
+        *,
+        namespace: Input[str],
+        gateway: Input[str],
+        ssl_policy: Input[str],
+    ) -> None:
         super().__init__("model-serving:index:GatewayPolicy", name, None, opts)
-        target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": args.gateway}
-        _policy(self, name, "GCPGatewayPolicy", args.namespace, target=target, default={"sslPolicy": args.ssl_policy})
+        target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway}
+        _policy(self, name, "GCPGatewayPolicy", namespace, target=target, default={"sslPolicy": ssl_policy})
         self.register_outputs({})
 
 

@@ -6,51 +6,30 @@ Imported only for a stack with that section, because Google's SDK takes long to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Resource, ResourceOptions
 
 from components.google.cluster import Cluster, ClusterAccess, ClusterArgs
-from components.google.edge import (
-    Edge,
-    EdgeArgs,
-    GatewayPolicy,
-    GatewayPolicyArgs,
-    ServicePolicies,
-    ServicePoliciesArgs,
-)
+from components.google.edge import Edge, GatewayPolicy, ServicePolicies, ServicePoliciesArgs
 from components.google.identity import NODES, PLAN, Identity
 from components.google.network import Network
 from components.google.observability import SCRAPER_NAMESPACES, Collection, Observability, ObservabilityArgs
-from components.google.registry import Registry, RegistryArgs
+from components.google.registry import Registry
 from components.google.services import Services
-from components.google.storage import StateAccess, StateAccessArgs, Storage, StorageArgs
+from components.google.storage import StateAccess, Storage
 from model_serving.stack.google import GcpSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlatformArgs:
-    """A platform.
-
-    Attributes:
-        settings: the stack's ``gcp`` section.
-        namespace: Kubernetes namespace of the model servers, for the queries of the dashboard and the alerts.
-    """
-
-    settings: GcpSettings
-    namespace: str
 
 
 class Platform(ComponentResource):
     """Everything in Google Cloud, from the APIs to the alerts.
 
-    ``equip`` and ``equip_service`` declare its parts inside the cluster, once a provider can reach it.
+    ``equip`` and ``equip_service`` declare its parts inside the cluster, once a provider can reach it. ``namespace`` is
+    that of the model servers, for the queries of the dashboard and the alerts.
     """
 
-    def __init__(self, name: str, args: PlatformArgs, opts: ResourceOptions | None = None) -> None:
-        settings = args.settings
+    def __init__(self, name: str, settings: GcpSettings, namespace: str, opts: ResourceOptions | None = None) -> None:
         google = ResourceOptions(providers=[_provider(settings)])
         super().__init__("model-serving:index:Platform", name, None, ResourceOptions.merge(opts, google))
         self._settings = settings
@@ -58,10 +37,10 @@ class Platform(ComponentResource):
         child = ResourceOptions(parent=self, transformations=[services.before_use])
         self.identity = Identity("identity", settings, child)
         members = self.identity.members
-        self.storage = Storage("storage", StorageArgs(settings=settings, members=members), child)
+        self.storage = Storage("storage", settings, members, child)
         if settings.state:
-            StateAccess("state", StateAccessArgs(state=settings.state, members=members), child)
-        self.registry = Registry("registry", RegistryArgs(settings=settings, members=members), child)
+            StateAccess("state", settings.state, members, child)
+        self.registry = Registry("registry", settings, members, child)
         network = Network("network", settings, child)
         cluster = ClusterArgs(
             settings=settings,
@@ -70,10 +49,10 @@ class Platform(ComponentResource):
             registry=self.registry.url,
         )
         self.cluster = Cluster("cluster", cluster, child)
-        self.edge = Edge("edge", EdgeArgs(settings=settings, network=network), child)
+        self.edge = Edge("edge", settings, network, child)
         self.scraper_namespaces: Sequence[str] = ()
         if settings.observability.enabled:
-            watched = ObservabilityArgs(settings=settings, cluster=self.cluster.name, namespace=args.namespace)
+            watched = ObservabilityArgs(settings=settings, cluster=self.cluster.name, namespace=namespace)
             Observability("observability", watched, child)
             self.scraper_namespaces = SCRAPER_NAMESPACES
         self.register_outputs({})
@@ -103,21 +82,12 @@ class Platform(ComponentResource):
         if self._settings.observability.enabled:
             Collection("collection", namespace, opts)
         if self.edge.ssl_policy is not None:
-            policy = GatewayPolicyArgs(namespace=namespace, gateway=gateway, ssl_policy=self.edge.ssl_policy)
-            GatewayPolicy("gateway", policy, opts)
+            GatewayPolicy("gateway", opts, namespace=namespace, gateway=gateway, ssl_policy=self.edge.ssl_policy)
 
     def equip_service(
         self, name: str, *, namespace: Input[str], ready_path: str, drain_seconds: int, opts: ResourceOptions
     ) -> Resource:
-        """Declares the load balancer's policies for one Service; a route to the Service should depend on them.
-
-        Args:
-            name: of the Service.
-            namespace: of the Service.
-            ready_path: answers 200 exactly when the server can serve.
-            drain_seconds: for requests in progress when their pod shuts down.
-            opts: with the provider of the cluster.
-        """
+        """Declares the load balancer's policies for one Service; a route to the Service should depend on them."""
         policies = ServicePoliciesArgs(
             namespace=namespace,
             service=name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import pulumi_gcp as gcp
@@ -17,28 +16,17 @@ GRANTS: Final[Mapping[str, str]] = {NODES: "reader", APPLY: "writer"}
 """Duty -> its role on the repository. Nodes pull images. Only *apply* pushes them; it cannot delete any."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegistryArgs:
-    """A repository of Artifact Registry.
-
-    Attributes:
-        members: duty -> IAM member.
-    """
-
-    settings: GcpSettings
-    members: Mapping[str, Input[str]]
-
-
 class Registry(ComponentResource):
     """A Docker repository whose tags never move, and the grants on it.
 
     Deployed images are always there: a released image has its version as its tag, tags cannot be removed, and cleanup
-    only deletes untagged images. An existing repository only gets the grants.
+    only deletes untagged images. An existing repository only gets the grants. ``members``: duty -> IAM member.
     """
 
-    def __init__(self, name: str, args: RegistryArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, settings: GcpSettings, members: Mapping[str, Input[str]], opts: ResourceOptions | None = None
+    ) -> None:
         super().__init__("model-serving:index:Registry", name, None, opts)
-        settings = args.settings
         repository: Input[str] = settings.registry.existing or self._repository(name, settings).repository_id
         # Through the repository, so that nothing is pushed before it exists.
         self.url: Output[str] = Output.concat(f"{settings.region}-docker.pkg.dev/{settings.project}/", repository)
@@ -49,7 +37,7 @@ class Registry(ComponentResource):
                 location=settings.region,
                 repository=repository,
                 role=f"roles/artifactregistry.{role}",
-                member=args.members[duty],
+                member=members[duty],
                 opts=ResourceOptions(parent=self),
             )
         self.register_outputs({"url": self.url})

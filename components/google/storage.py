@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import pulumi_gcp as gcp
@@ -16,33 +15,23 @@ SOFT_DELETE_SECONDS: Final = 7 * 24 * 60 * 60
 """Google's minimum besides 0. Without the block Google keeps whatever the bucket has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StorageArgs:
-    """The DVC remote.
-
-    Attributes:
-        members: duty -> IAM member.
-    """
-
-    settings: GcpSettings
-    members: Mapping[str, Input[str]]
-
-
 class Storage(ComponentResource):
-    """A bucket for training data and models, which *training* reads and writes.
+    """The DVC remote: a bucket for training data and models, which *training* reads and writes.
 
     It deletes no objects: destroying the stack fails while the bucket has any. An existing bucket only gets the grant.
+    ``members`` maps a duty to its IAM member.
     """
 
-    def __init__(self, name: str, args: StorageArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, settings: GcpSettings, members: Mapping[str, Input[str]], opts: ResourceOptions | None = None
+    ) -> None:
         super().__init__("model-serving:index:Storage", name, None, opts)
-        settings = args.settings
         bucket: Input[str] = settings.bucket if settings.storage.existing else self._bucket(name, settings).name
         gcp.storage.BucketIAMMember(
             f"{name}-writer-{TRAINING}",
             bucket=bucket,
             role="roles/storage.objectUser",
-            member=args.members[TRAINING],
+            member=members[TRAINING],
             opts=ResourceOptions(parent=self),
         )
         self.url: Output[str] = Output.concat("gs://", bucket)
@@ -69,18 +58,6 @@ class Storage(ComponentResource):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class StateAccessArgs:
-    """Who may use the state of this stack.
-
-    Attributes:
-        members: duty -> IAM member.
-    """
-
-    state: StateSettings
-    members: Mapping[str, Input[str]]
-
-
 class StateAccess(ComponentResource):
     """Grants on the bucket and the key of this stack's state.
 
@@ -88,26 +65,27 @@ class StateAccess(ComponentResource):
     the last. A preview takes no lock and writes nothing, so *plan* only reads; it must decrypt the stack's secrets.
     """
 
-    def __init__(self, name: str, args: StateAccessArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, state: StateSettings, members: Mapping[str, Input[str]], opts: ResourceOptions | None = None
+    ) -> None:
         super().__init__("model-serving:index:StateAccess", name, None, opts)
-        self._args = args
+        self._state, self._members = state, members
         self._grant(f"{name}-reader", PLAN, on_bucket="objectViewer", on_key="cryptoKeyDecrypter")
         self._grant(f"{name}-writer", APPLY, on_bucket="objectUser", on_key="cryptoKeyEncrypterDecrypter")
         self.register_outputs({})
 
     def _grant(self, name: str, duty: str, *, on_bucket: str, on_key: str) -> None:
-        state, member = self._args.state, self._args.members[duty]
         gcp.storage.BucketIAMMember(
             f"{name}-{duty}",
-            bucket=state.bucket,
+            bucket=self._state.bucket,
             role=f"roles/storage.{on_bucket}",
-            member=member,
+            member=self._members[duty],
             opts=ResourceOptions(parent=self),
         )
         gcp.kms.CryptoKeyIAMMember(
             f"{name}-{duty}",
-            crypto_key_id=state.key,
+            crypto_key_id=self._state.key,
             role=f"roles/cloudkms.{on_key}",
-            member=member,
+            member=self._members[duty],
             opts=ResourceOptions(parent=self),
         )

@@ -15,7 +15,7 @@ import pytest
 from components.google import observability
 from components.google.edge import GOOGLE_RANGES
 from components.google.identity import DUTIES, PROJECT_ROLES, trust_github, trust_gitlab
-from components.google.platform import Platform, PlatformArgs
+from components.google.platform import Platform
 from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
 from tests.engine import sdk_types
 from tests.unit.conftest import Recorder, mocked
@@ -132,7 +132,7 @@ def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[C
         told: dict[str, Any] = {}
 
         def program() -> None:
-            made = Platform("platform", PlatformArgs(settings=settings, namespace="models"))
+            made = Platform("platform", settings, "models")
             opts = pulumi.ResourceOptions()
             made.equip("models", "gateway", opts)
             made.equip_service("iris-1-0", namespace="models", ready_path="/ready", drain_seconds=10, opts=opts)
