@@ -80,9 +80,8 @@ class Agent(ComponentResource):
         if not (settings.register_ or written):
             return given
         # GitLab's SDK takes a second to load: only for stacks that manage something in GitLab.
-        from components.gitlab_agent.registration import AgentRegistration, AgentRegistrationArgs  # noqa: PLC0415
+        from components.gitlab_agent.registration import AgentRegistration  # noqa: PLC0415
 
         environment = environment_of(settings, args.stack)
         content = settings.configuration_text(args.stack, environment, args.serving_namespace) if written else None
-        registration = AgentRegistrationArgs(settings=settings, configuration=content)
-        return given | AgentRegistration(name, registration, ResourceOptions(parent=self)).tokens
+        return given | AgentRegistration(name, settings, content, ResourceOptions(parent=self)).tokens

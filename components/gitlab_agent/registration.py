@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pulumi_gitlab as gitlab
 from pulumi import ComponentResource, Output, ResourceOptions
 
 from model_serving.stack.gitlab_agent import AgentSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class AgentRegistrationArgs:
-    """An agent of one project.
-
-    Attributes:
-        configuration: content of the agent's file, if the program writes it.
-    """
-
-    settings: AgentSettings
-    configuration: str | None = None
-
-
 class AgentRegistration(ComponentResource):
     """The agent, its tokens and its configuration file.
 
     It does not manage the project, above all its protected branches: write access to the file decides who may deploy.
-    Changes here need GITLAB_TOKEN of a Maintainer.
+    Changes here need GITLAB_TOKEN of a Maintainer. ``content`` is that of the file, if the program writes it.
     """
 
-    def __init__(self, name: str, args: AgentRegistrationArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, settings: AgentSettings, content: str | None, opts: ResourceOptions | None = None
+    ) -> None:
         # Without the early check, an update that changes nothing in GitLab needs no token for GitLab.
-        address = f"{args.settings.gitlab}/api/v4/"
+        address = f"{settings.gitlab}/api/v4/"
         provider = gitlab.Provider("gitlab", base_url=address, early_auth_check=False)
         own = ResourceOptions(providers=[provider])
         super().__init__("model-serving:index:AgentRegistration", name, None, ResourceOptions.merge(opts, own))
         # By number, which stays when the project's path changes.
-        self._project = str(args.settings.project_id)
-        if args.configuration:
-            self._file(name, args.settings, args.configuration)
-        self.tokens: dict[str, Output[str]] = self._tokens(name, args.settings) if args.settings.register_ else {}
+        self._project = str(settings.project_id)
+        if content:
+            self._file(name, settings, content)
+        self.tokens: dict[str, Output[str]] = self._tokens(name, settings) if settings.register_ else {}
         """Name -> secret value, which GitLab shows once."""
         self.register_outputs({})
 
