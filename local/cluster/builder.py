@@ -5,54 +5,29 @@ from __future__ import annotations
 import json
 
 from local.cluster import probes
-from local.cluster.layout import BUILDER, LOOPBACK, REGISTRY, REGISTRY_PORT, Layout
+from local.cluster.configuration import files
+from local.cluster.layout import BUILDER, REGISTRY_PORT, Layout
 from local.cluster.processes import Process
 
 
 def registry(layout: Layout, *, is_read_only: bool = False) -> Process:
-    configuration = layout.configuration / "registry.json"
-    maintenance = {"maintenance": {"readonly": {"enabled": True}}} if is_read_only else {}
-    content = {
-        "version": "0.1",
-        "log": {"accesslog": {"disabled": True}},
-        "storage": {
-            "filesystem": {"rootdirectory": str(layout.cache / "registry")},
-            "delete": {"enabled": True},
-            "cache": {"blobdescriptor": "inmemory"},
-            **maintenance,
-        },
-        "http": {"addr": f"{LOOPBACK}:{REGISTRY_PORT}"},
-    }
+    configuration = files(layout, "registry.yaml", is_read_only=json.dumps(is_read_only))
     return Process(
         name="registry",
-        command=("docker-registry", "serve", str(configuration)),
+        command=("docker-registry", "serve", *map(str, configuration)),
         ready=lambda: probes.http_ok(REGISTRY_PORT, "/v2/"),
         ports={REGISTRY_PORT: "the image registry"},
-        files={configuration: json.dumps(content, indent=2)},
+        files=configuration,
     )
 
 
 def buildkitd(layout: Layout) -> Process:
-    configuration = layout.configuration / "buildkitd.toml"
-    content = f"""\
-root = "{layout.cache}/buildkit"
-[grpc]
-  address = ["unix://{layout.buildkit_socket}"]
-[otel]
-  socketPath = "{layout.run}/otel.sock"
-[worker.oci]
-  enabled = true
-  defaultCgroupParent = "/{layout.cgroup}/builds"
-[worker.containerd]
-  enabled = false
-[registry."{REGISTRY}"]
-  http = true
-"""
+    configuration = files(layout, "buildkitd.toml")
     return Process(
         name="buildkitd",
-        command=(f"{layout.bin}/buildkitd", "--config", str(configuration)),
+        command=(f"{layout.bin}/buildkitd", "--config", *map(str, configuration)),
         ready=lambda: probes.socket_accepts(layout.buildkit_socket),
-        files={configuration: content},
+        files=configuration,
     )
 
 

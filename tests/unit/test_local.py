@@ -8,12 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from local.cluster import checks, layout, locks, probes, steps
+from local.cluster.cluster import Cluster
+from local.cluster.configuration import FOLDER
 from local.cluster.errors import LocalError
 from local.cluster.processes import Process, Processes
 
@@ -137,3 +141,17 @@ def test_a_port_is_taken_if_its_address_is(family: int, held: str, wanted: str, 
             return
         with pytest.raises(LocalError, match=rf"{port}, wanted for the gateway: held by process \d+ \("):
             checks.check_ports([process])
+
+
+def test_every_program_gets_its_flags_and_a_configuration_in_its_own_format() -> None:
+    made = layout.Layout(name="unit", state=Path("/tmp/state"), bin=Path("/tmp/bin"))
+    programs = [step for step in Cluster(made).steps("10.1.2.3") if isinstance(step, Process)]
+    texts = {path: text for program in programs for path, text in program.files.items()}
+    for path, text in texts.items():
+        assert tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text), path
+    used = {path.name for path in texts} - {"10-model-serving.conflist"} | {"network.conflist", "kubeadm.yaml"}
+    used |= {name for program in programs if (FOLDER / (name := f"{program.name}.flags")).exists()}
+    assert used == {path.name for path in FOLDER.iterdir()}, "every file is used"
+    (kubelet,) = [program for program in programs if program.name == "kubelet"]
+    assert f"--config={made.configuration}/kubelet.yaml" in kubelet.command
+    assert not any("$" in word or word.startswith("#") for program in programs for word in program.command)
