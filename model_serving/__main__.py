@@ -9,7 +9,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol, cast
+from typing import Final
 
 from model_serving.problems import Failure
 
@@ -38,16 +38,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "init-gcp": "pipelines.init_gcp",
     "schema": "stack.schema",
 }
-"""Command -> its module."""
-
-
-class Command(Protocol):
-    """What a command's module has."""
-
-    HELP: str
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
-    def run(self, options: argparse.Namespace) -> int: ...
+"""Command -> its module, which has HELP, add_arguments(parser) and run(options), the exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m model_serving", description="Release, preview, deploy and watch models."
     )
     table = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands = {name: cast(Command, importlib.import_module(f"model_serving.{COMMANDS[name]}")) for name in chosen}
+    commands = {name: importlib.import_module(f"model_serving.{COMMANDS[name]}") for name in chosen}
     for name, command in commands.items():
         own = table.add_parser(
             name,
@@ -70,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(own)
     options = parser.parse_args(words)
     try:
-        return commands[options.command].run(options)
+        return int(commands[options.command].run(options))
     except Failure as error:
         print(error, file=sys.stderr)
         return 1

@@ -37,13 +37,7 @@ _NOT_INHERITED: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """The result of a command.
-
-    Attributes:
-        code: exit code.
-        bytes: standard output.
-        said: standard error, without the token.
-    """
+    """The result of a command: exit code, standard output, and standard error without the token."""
 
     code: int
     bytes: bytes
@@ -61,18 +55,14 @@ class Done:
 
 
 class GitError(Failure):
-    """A command failed that has no reason to; the message quotes git, without the token."""
+    """An unexpected failure; the message quotes git, without the token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Git:
-    """git in one folder.
+    """git in one folder, with these settings for every command and a time limit of each.
 
-    Attributes:
-        folder: the working directory.
-        environ: environment of the process; variables that point git to another repository are left out.
-        settings: git's configuration for every command.
-        longest_seconds: time limit of a command.
+    Of the environment, variables that point git to another repository are left out.
     """
 
     folder: Path
@@ -102,11 +92,7 @@ class Git:
         return Done(code=done.returncode, bytes=done.stdout, said=said)
 
     def must(self, *arguments: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None) -> Done:
-        """Runs a command that has no reason to fail.
-
-        Raises:
-            GitError: if it fails nevertheless.
-        """
+        """Runs a command that has no reason to fail; raises `GitError` if it does."""
         done = self.run(*arguments, stdin=stdin, environ=environ)
         if done.code:
             raise GitError(f"git {arguments[0]} ended with {done.code}: {done.last_words}")

@@ -107,11 +107,7 @@ def _valid_value(info: FieldInfo, value: Any) -> Any:
 def problems_of(error: ValidationError, settings: type[BaseModel], *, file: str, prefix: str = "") -> list[Problem]:
     """Every mistake in a file, each with its key, value, consequence and remedy.
 
-    Args:
-        error: raised by the validation of the file's content.
-        settings: the form of the file.
-        file: as the reader knows it.
-        prefix: of the keys in the file.
+    The file has the form ``settings``, and is named as the reader knows it; ``prefix`` is that of its keys.
     """
 
     def problem(details: ErrorDetails) -> Problem:

@@ -71,13 +71,7 @@ class Platform(ComponentResource):
         }
 
     def equip(self, namespace: Input[str], gateway: Input[str], opts: ResourceOptions) -> None:
-        """Declares the platform's parts inside the cluster.
-
-        Args:
-            namespace: of the model servers and the gateway.
-            gateway: name of the Gateway.
-            opts: with the provider of the cluster.
-        """
+        """Declares the platform's parts inside the cluster: in the models' namespace, and for the Gateway there."""
         ClusterAccess("access", self.identity.emails[PLAN], opts)
         if self._settings.observability.enabled:
             Collection("collection", namespace, opts)

@@ -28,12 +28,7 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A compressed archive and what a manifest says about it.
-
-    Attributes:
-        digest: of the compressed file.
-        content_digest: of the archive in it.
-    """
+    """What a manifest says about a compressed archive: digest and size of the file, and digest of the archive in it."""
 
     digest: str
     content_digest: str
@@ -63,11 +58,7 @@ def compress(archive: IO[bytes], target: Path) -> Layer:
 
 
 def is_pushed(image: str) -> bool:
-    """Whether the registry has the image.
-
-    Raises:
-        LocalError: the registry does not answer.
-    """
+    """Whether the registry has the image."""
     return _ask(_session(), "HEAD", _manifest(image), headers={"Accept": _MANIFEST}).ok
 
 

@@ -120,9 +120,6 @@ def settle(thread: Thread, marker: str, text: str) -> Outcome:
     Checks, writes what is missing and checks again, so neither a lost answer nor a concurrent run does harm: the
     oldest note stays and the others are removed. One race remains, which neither site can prevent: an older run that
     reads before and writes after the last check of a newer one.
-
-    Raises:
-        SiteError: if the site refuses.
     """
     outcome: Outcome = "unchanged"
     made: list[Posted] = []
@@ -147,11 +144,7 @@ def settle(thread: Thread, marker: str, text: str) -> Outcome:
 
 
 def settle_issue(tracker: Tracker, marker: str, title: str, text: str) -> None:
-    """Leaves exactly one open issue with the marker; a closed one is reopened.
-
-    Raises:
-        SiteError: if the site refuses.
-    """
+    """Leaves exactly one open issue with the marker; a closed one is reopened."""
     for rounds_left in reversed(range(ROUNDS)):
         if issues := _issues(tracker, marker):
             kept, *others = [issue for issue in issues if issue.is_open] or issues[-1:]
@@ -170,11 +163,7 @@ def settle_issue(tracker: Tracker, marker: str, title: str, text: str) -> None:
 
 
 def close_issues(tracker: Tracker, marker: str, comment: str) -> bool:
-    """Closes all open issues with the marker, with a comment; False if there was none.
-
-    Raises:
-        SiteError: if the site refuses.
-    """
+    """Closes all open issues with the marker, with a comment; False if there was none."""
     still_open = [issue.number for issue in _issues(tracker, marker) if issue.is_open]
     for number in still_open:
         # The comment may have arrived nevertheless, and closing matters more.

@@ -31,11 +31,7 @@ class Checkout:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def head(self) -> str:
-        """The commit that is checked out.
-
-        Raises:
-            WrongCommit: if there is none.
-        """
+        """The checked-out commit."""
         done = self._git("rev-parse", "--verify", "HEAD")
         if done.code:
             raise WrongCommit(
@@ -46,11 +42,7 @@ class Checkout:
         return done.text
 
     def refuse_other_than_head(self, head: str, *, previewed: str | None, apart_from: Sequence[Path] = ()) -> None:
-        """Checks that HEAD is the job's commit and the previewed one, without changes in other paths than those named.
-
-        Raises:
-            WrongCommit: if it is not.
-        """
+        """Checks that HEAD is the job's commit and the previewed one, without changes apart from the paths named."""
         for name in _JOB_COMMIT:
             if self.environ.get(name, head) != head:
                 raise WrongCommit(

@@ -48,11 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that a command needs in addition to those of the job; ``duty`` is plan or apply.
-
-    Raises:
-        InvalidInput: with everything that the stack file lacks.
-    """
+    """Variables that a command needs in addition to those of the job; ``duty`` is plan or apply."""
     here, site = hosts.here(environ), _site(environ)
     if here and here.is_fork:
         # A fork's jobs run its author's code; the preview reports the missing identity.

@@ -58,11 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
-    """Compares the actual resources with the program.
-
-    Returns:
-        The changes that would undo the drift, whether there is any, and the commit of the last deployment.
-    """
+    """The changes that would undo the drift, whether there is any, and the commit of the last deployment."""
     commit = Checkout(environ=environ).head()
     update = Backend(stack=stack, environ=environ).last_update()
     found, ended = recorded(stack, "--refresh", "--expect-no-changes", commit=commit, environ=environ)

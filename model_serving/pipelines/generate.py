@@ -96,11 +96,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def environments(folder: Path) -> list[Environment]:
-    """The stacks with a ``ci`` section, in the order of deployment.
-
-    Raises:
-        InvalidInput: with every error of every stack.
-    """
+    """The stacks with a ``ci`` section, in the order of deployment."""
     problems: list[Problem] = []
     found = []
     for stack in stacks.names(folder):
@@ -176,11 +172,7 @@ def _before(each: Environment, found: Sequence[Environment]) -> list[str]:
 
 
 def github(text: str, found: Sequence[Environment], tag: str) -> str:
-    """A workflow with new content in its regions.
-
-    Raises:
-        ValueError: if a region has no end.
-    """
+    """A workflow with new content in its regions."""
     regions = {
         "tool image": f"TOOL_TAG: {tag}\n",
         "environments": f"stack: [{', '.join(each.name for each in found)}]\n",

@@ -60,8 +60,7 @@ class Holder(BaseModel):
     Attributes:
         process: ID of Pulumi's process; None before it starts.
         started: start time of that process, see `process_start`.
-        began: when the record was made.
-        run: the job; None outside a pipeline.
+        began: creation time of the record.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -125,11 +124,7 @@ class Register:
 
 
 def process_start(process: int) -> str | None:
-    """Start time of a process on this machine in clock ticks, which tells it from a later one with the same ID.
-
-    Returns:
-        None if the process no longer runs.
-    """
+    """Start time of a process here in clock ticks, which no later one with its ID has; None if it no longer runs."""
     try:
         # proc_pid_stat(5): the name may contain spaces and brackets, so fields are counted from its end.
         fields = (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()

@@ -183,11 +183,7 @@ class Gate:
         self._said: tuple[list[str], float] = ([], 0)
 
     def meet(self, held: Sequence[Lock]) -> None:
-        """Returns when it is worth trying again.
-
-        Raises:
-            Locked: if the time is up.
-        """
+        """Returns when it is worth trying again; raises `Locked` if the time is up."""
         now = self._clock()
         self._since = now if self._since is None else self._since
         records = self._register.others()

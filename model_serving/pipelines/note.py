@@ -54,11 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read(folder: Path) -> list[Preview]:
-    """The previews in a folder, in the order of deployment.
-
-    Raises:
-        Unreadable: if there is none, or a file is not a preview.
-    """
+    """The previews in a folder, in the order of deployment."""
     previews = []
     for path in sorted(folder.glob("*.json")):
         if path.name.endswith(REPORT):

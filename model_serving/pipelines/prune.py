@@ -161,12 +161,7 @@ def _remove(registry: Registry, images: Sequence[Image]) -> None:
 
 
 def needs(released: Catalog, versions: Mapping[str, frozenset[str]], sharing: Mapping[str, Settings]) -> Needs:
-    """Collects what has to stay from stack files, git and backends, for the stacks that share a registry.
-
-    Raises:
-        BackendError: if a state cannot be read.
-        InvalidInput: if a stack file is wrong.
-    """
+    """Collects what has to stay from stack files, git and backends, for the stacks that share a registry."""
     releases = {
         (release.name, release.version): release for name in released.names() for release in released.releases(name)
     }

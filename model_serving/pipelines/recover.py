@@ -49,11 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def recover(stack: str, folder: Path) -> int:
-    """Repairs a stack whose state is in a folder ``.pulumi``; returns Pulumi's exit code.
-
-    Raises:
-        Locked: if an update may be running.
-    """
+    """Repairs a stack whose state is in a folder ``.pulumi``; returns Pulumi's exit code."""
     dead = locks.dead_in(
         folder / "locks" / "organization" / PROJECT / stack,
         "Two updates at once would damage the state, so nothing was changed.",

@@ -120,11 +120,7 @@ def _newest(weights: Weights, order: Sequence[str]) -> int:
 
 
 def pinned(text: str, model: str, weights: Weights) -> str:
-    """The text of a stack file with these versions for a model, and otherwise unchanged.
-
-    Raises:
-        InvalidInput: if the value cannot be replaced in place, for example because of an anchor.
-    """
+    """The text of a stack file with these versions for a model, and otherwise unchanged."""
     versions = "{" + ", ".join(f'"{version}": {weight}' for version, weight in weights.items()) + "}"
     path = ("config", f"{NAMESPACE}:models", model)
     if entry := _entry(text, path):

@@ -42,11 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def stack_outputs(stack: str) -> dict[str, Any]:
-    """The outputs of a stack's last update.
-
-    Raises:
-        Failure: if the backend cannot be read, or the stack was never brought up.
-    """
+    """The outputs of a stack's last update."""
     outputs = Backend(stack=stack).outputs()
     if "models" not in outputs:
         raise Failure(
@@ -117,11 +113,7 @@ def predict_when_ready(url: str, request: Path) -> str:
 
 
 def show_prediction(requests: Sequence[tuple[str, Path]]) -> None:
-    """Waits for all answers, and prints the first.
-
-    Raises:
-        Failure: if a model does not answer.
-    """
+    """Waits for all answers, and prints the first."""
     answers = []
     for url, request in requests:
         try:

@@ -25,12 +25,7 @@ _VERSION_LABEL: Final = "app.kubernetes.io/version"
 def models(
     resources: Sequence[Resource], changes: Iterable[tuple[Resource, Change]]
 ) -> tuple[tuple[ModelChange, ...], int]:
-    """The models that change, and the number of the others.
-
-    Args:
-        resources: of the whole stack, unchanged ones as well.
-        changes: of these resources.
-    """
+    """The models that change, and the number of the others; from all resources of the stack, and their changes."""
     routes = [each for each in resources if HTTP_ROUTE.fullmatch(each.token)]
     before, after = shares(each.old for each in routes), shares(each.new for each in routes)
     servers = _servers(changes)

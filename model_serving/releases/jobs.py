@@ -79,11 +79,7 @@ def here(environ: Mapping[str, str]) -> Job | None:
 
 
 def subject(project: Project, git: Git, job: Job | None) -> Subject:
-    """The release of a job.
-
-    Raises:
-        InvalidInput: with every reason not to release it.
-    """
+    """The release of a job."""
     if job is None:
         raise InvalidInput.of(
             TAGS,
@@ -115,11 +111,7 @@ def subject(project: Project, git: Git, job: Job | None) -> Subject:
 
 
 def rehearsal(project: Project, git: Git, job: Job | None, tag: str | None) -> tuple[Subject, Sequence[str]]:
-    """The release that a tag, by default that of HEAD, would make, and why its checkout would be refused then.
-
-    Raises:
-        InvalidInput: if the tag cannot name a release.
-    """
+    """The release that a tag, by default that of HEAD, would make, and why its checkout would be refused then."""
     origin = job or Job(site="", tag=None, commit="", is_protected=False, pipeline=None, repository=_origin(git))
     head = _head(git)
     chosen = tag or origin.tag or _only_tag(git)

@@ -168,11 +168,7 @@ class Project(Section):
 
 
 def read(folder: Path) -> Project:
-    """Reads the file in the root of a model's repository.
-
-    Raises:
-        InvalidInput: with every mistake.
-    """
+    """Reads the file in the root of a model's repository."""
     return read_yaml(
         folder / FILE,
         Project,

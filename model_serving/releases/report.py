@@ -39,13 +39,7 @@ _MISSING: Final = object()
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """The content of a report.
-
-    Attributes:
-        project: the model's repository.
-        files: that were compared.
-        uncommitted: result files that differ from HEAD.
-    """
+    """The content of a report; ``uncommitted`` names the result files that differ from HEAD."""
 
     project: Project
     files: Files
@@ -98,11 +92,7 @@ def marker(name: str) -> str:
 
 
 def compare(chosen: Project, root: Path, *, base: str) -> Compared:
-    """Reads the content of a report.
-
-    Raises:
-        InvalidInput: with every file of the working tree that cannot be shown.
-    """
+    """Reads the content of a report."""
     files, shows = Files(root=root, base=base), chosen.report
     params = [pair for path in shows.params if (pair := files.pair(path, values))]
     metrics = [pair for path in shows.metrics if (pair := files.pair(path, values))]

@@ -106,11 +106,7 @@ class Files:
 
 
 def values(content: bytes) -> Values:
-    """The values of a YAML or JSON file.
-
-    Raises:
-        Unreadable: if it is neither, or holds no keys.
-    """
+    """The values of a YAML or JSON file; raises `Unreadable` for any other."""
     try:
         text = content.decode("utf-8")
         # JSON first: in YAML, 1e-05 is not a number.
@@ -126,11 +122,7 @@ def values(content: bytes) -> Values:
 
 
 def table(content: bytes, required: Iterable[str] = ()) -> Table:
-    """A CSV file with a header.
-
-    Raises:
-        Unreadable: if it is not one, or lacks a required column.
-    """
+    """A CSV file with a header; raises `Unreadable` if it is not one, or lacks a required column."""
     try:
         lines = [*csv.reader(io.StringIO(content.decode("utf-8"), newline=""), strict=True)]
     except (csv.Error, UnicodeDecodeError) as error:

@@ -21,12 +21,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, label: str) -> Iterator[None]:
-        """Reports a step and its seconds.
-
-        Args:
-            name: a word for the summary.
-            label: for people.
-        """
+        """Reports a step and its seconds; ``name`` is for the summary."""
         begun = time.monotonic()
         head = f"[{len(self._took) + 1}/{self._total}] {label}"
         if sys.stdout.isatty():
