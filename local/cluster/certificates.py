@@ -10,7 +10,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from local.cluster.configuration import filled
 from local.cluster.errors import LocalError
 from local.cluster.layout import CONTEXT, Layout, write_atomically
 
@@ -33,7 +32,7 @@ def ensure(layout: Layout, address: str) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove_leaves(folder)
     configuration = folder / "kubeadm.yaml"
-    configuration.write_text(filled("kubeadm.yaml", layout, own_address=address))
+    configuration.write_text(layout.filled("kubeadm.yaml", own_address=address))
     _kubeadm(layout, "certs", "all", f"--config={configuration}")
     _kubeadm(layout, "kubeconfig", "all", f"--config={configuration}", f"--kubeconfig-dir={folder}")
     # kubeadm names the context after its user; the user's own kubeconfig has one whose name never changes.

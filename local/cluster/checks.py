@@ -16,9 +16,9 @@ from typing import NamedTuple
 from local.cluster import network
 from local.cluster.errors import LocalError
 from local.cluster.layout import Layout
-from local.cluster.node import cni_folder
 from local.cluster.probes import POLL_SECONDS
 from local.cluster.processes import Process, mark_of, owner_of
+from local.cluster.programs import cni_folder
 
 RELEASE_SECONDS = 5
 OTHER_CLUSTER = (

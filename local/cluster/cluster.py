@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from local.cluster import (
-    builder,
     certificates,
     cgroups,
     checks,
-    control_plane,
     firewall,
     garbage,
     gateway,
@@ -25,8 +23,8 @@ from local.cluster import (
     locks,
     mounts,
     network,
-    node,
     pause,
+    programs,
 )
 from local.cluster.api import Api
 from local.cluster.errors import LocalError
@@ -88,22 +86,22 @@ class Cluster:
         layout, served = self._layout, ("kube-apiserver",)
         return [
             Task(name="certificates", run=lambda: certificates.ensure(layout, address)),
-            builder.registry(layout),
-            builder.buildkitd(layout),
-            control_plane.etcd(layout),
-            control_plane.api_server(layout, address),
-            control_plane.controller_manager(layout),
-            control_plane.scheduler(layout),
-            node.containerd(layout),
-            node.kubelet(layout, address),
-            node.kube_proxy(layout),
-            node.kube_router(layout),
+            programs.registry(layout),
+            programs.buildkitd(layout),
+            programs.etcd(layout),
+            programs.api_server(layout, address),
+            programs.controller_manager(layout),
+            programs.scheduler(layout),
+            programs.containerd(layout),
+            programs.kubelet(layout, address),
+            programs.kube_proxy(layout),
+            programs.kube_router(layout),
             Task(name="pause image", run=pause.ensure_pushed, after=("registry",)),
             Task(name="administrators", run=lambda: _bind_administrators(layout, address), after=served),
             Task(name="node", run=lambda: self._await_node(address), after=("kubelet", "kube-controller-manager")),
             Task(name="gateway definitions", run=lambda: gateway.install_definitions(layout, address), after=served),
-            gateway.contour(layout),
-            gateway.envoy(layout),
+            programs.contour(layout),
+            programs.envoy(layout),
         ]
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
@@ -177,7 +175,7 @@ class Cluster:
         network.ensure_bridge()
         kernel.prepare(layout)
         cgroups.make(layout)
-        builder.write_definition(layout)
+        programs.write_definition(layout)
 
     def _await_node(self, address: str) -> None:
         """Wait until the kubelet that runs now has reported the node as Ready, and it accepts pods."""

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from local.cluster import builder
+from local.cluster import programs
 from local.cluster.errors import LocalError
 from local.cluster.layout import Layout
 from local.cluster.probes import wait_until
@@ -29,7 +29,7 @@ def collect(layout: Layout, processes: Processes) -> int:
     After a failure the registry serves as before. If this command is killed, the registry rejects pushes until the next
     start of the cluster, which sees its configuration and restarts it.
     """
-    usual = builder.registry(layout)
+    usual = programs.registry(layout)
     if not (processes.is_alive(usual.name) and usual.ready()):
         raise LocalError(
             "The image registry does not run, so no space was freed.\n  Run `python -m local.cluster start` first."
@@ -37,7 +37,7 @@ def collect(layout: Layout, processes: Processes) -> int:
     data = layout.cache / "registry"
     before = _size(data)
     try:
-        _restart(builder.registry(layout, is_read_only=True), processes)
+        _restart(programs.registry(layout, is_read_only=True), processes)
         _collect(usual)
     finally:
         _restart(usual, processes)

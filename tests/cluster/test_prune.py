@@ -96,11 +96,11 @@ def test_what_nothing_needs_goes_and_frees_the_disk(project: Project, stack: Sta
 
 def test_a_collection_that_was_killed_is_put_right_by_the_next_start(project: Project) -> None:
     script = (
-        "from pathlib import Path; from local.cluster import builder, garbage; "
+        "from pathlib import Path; from local.cluster import garbage, programs; "
         "from local.cluster.layout import Layout; from local.cluster.processes import Processes; "
         "state = Path('.state').absolute(); "
         f"layout = Layout(name={CLUSTER!r}, state=state, bin=state / 'bin'); "
-        "garbage._restart(builder.registry(layout, is_read_only=True), Processes(layout))"
+        "garbage._restart(programs.registry(layout, is_read_only=True), Processes(layout))"
     )
     project.run("python", "-c", script)
     push = urllib.request.Request(f"{REGISTRY}/{MODEL}/blobs/uploads/", b"", method="POST")

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from local.cluster import builder, garbage, probes
+from local.cluster import garbage, probes, programs
 from local.cluster.layout import Layout
 from local.cluster.processes import Processes
 from model_serving import catalog
@@ -114,13 +114,13 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr(builder, "REGISTRY_PORT", port)
+    monkeypatch.setattr(programs, "REGISTRY_PORT", port)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Not in the test's own folder: its name is too long for the sockets that a cluster would have.
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         registry = Registry(layout=Layout(name=f"prune-{os.getpid()}", state=state, bin=state / "bin"), port=port)
-        registry.processes.launch(builder.registry(registry.layout))
+        registry.processes.launch(programs.registry(registry.layout))
         while not probes.http_ok(port, "/v2/"):
             time.sleep(0.02)
         yield registry
@@ -283,7 +283,7 @@ def test_nothing_is_pushed_while_the_garbage_is_collected(
         # What a killed run leaves behind is told from the usual by the next start of the cluster.
         record = registry.processes.record("registry")
         assert record
-        assert record.digest != builder.registry(registry.layout).digest
+        assert record.digest != programs.registry(registry.layout).digest
 
     monkeypatch.setattr(garbage, "_collect", meanwhile)
     garbage.collect(registry.layout, registry.processes)

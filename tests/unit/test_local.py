@@ -17,8 +17,8 @@ import yaml
 
 from local.cluster import checks, layout, locks, probes, steps
 from local.cluster.cluster import Cluster
-from local.cluster.configuration import FOLDER
 from local.cluster.errors import LocalError
+from local.cluster.layout import SETTINGS
 from local.cluster.processes import Process, Processes
 
 HOLD = """\
@@ -150,8 +150,8 @@ def test_every_program_gets_its_flags_and_a_configuration_in_its_own_format() ->
     for path, text in texts.items():
         assert tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text), path
     used = {path.name for path in texts} - {"10-model-serving.conflist"} | {"network.conflist", "kubeadm.yaml"}
-    used |= {name for program in programs if (FOLDER / (name := f"{program.name}.flags")).exists()}
-    assert used == {path.name for path in FOLDER.iterdir()}, "every file is used"
+    used |= {name for program in programs if (SETTINGS / (name := f"{program.name}.flags")).exists()}
+    assert used == {path.name for path in SETTINGS.iterdir()}, "every file is used"
     (kubelet,) = [program for program in programs if program.name == "kubelet"]
     assert f"--config={made.configuration}/kubelet.yaml" in kubelet.command
     assert not any("$" in word or word.startswith("#") for program in programs for word in program.command)
