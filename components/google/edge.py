@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pulumi_gcp as gcp
@@ -175,35 +174,40 @@ class GatewayPolicy(ComponentResource):
         self.register_outputs({})
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServicePoliciesArgs:
-    """Policies of one Service.
+class ServicePolicies(ComponentResource):
+    """Health check, connection draining and Cloud Armor of one Service.
 
-    Attributes:
-        service: its name; plain, because the policies exist before the Service has ready pods.
+    Google's default health check requests ``/``, which MLServer does not have, so every request would get 503.
+
+    Args:
+        name: of the Service; plain, because the policies exist before the Service has ready pods.
+        opts: with the provider of the cluster.
+        namespace: of the Service.
         ready_path: answers 200 exactly when the server can serve.
         drain_seconds: for requests in progress when their pod shuts down.
         security_policy: name of a Cloud Armor policy; None for an internal gateway.
     """
 
-    namespace: Input[str]
-    service: str
-    ready_path: str
-    drain_seconds: int
-    security_policy: Input[str] | None = None
-
-
-class ServicePolicies(ComponentResource):
-    """Health check, connection draining and Cloud Armor of one Service.
-
-    Google's default health check requests ``/``, which MLServer does not have, so every request would get 503.
-    """
-
-    def __init__(self, name: str, args: ServicePoliciesArgs, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        opts: ResourceOptions | None = None,
+        *,
+        namespace: Input[str],
+        ready_path: str,
+        drain_seconds: int,
+        security_policy: Input[str] | None = None,
+    ) -> None:
         super().__init__("model-serving:index:ServicePolicies", name, None, opts)
-        target = {"group": "", "kind": "Service", "name": args.service}
-        _policy(self, name, "HealthCheckPolicy", args.namespace, target=target, default=_health_check(args.ready_path))
-        _policy(self, name, "GCPBackendPolicy", args.namespace, target=target, default=_backend(args))
+        target = {"group": "", "kind": "Service", "name": name}
+        backend: dict[str, Any] = {
+            "timeoutSec": REQUEST_SECONDS,
+            "connectionDraining": {"drainingTimeoutSec": drain_seconds},
+        }
+        if security_policy is not None:
+            backend["securityPolicy"] = security_policy
+        _policy(self, name, "HealthCheckPolicy", namespace, target=target, default=_health_check(ready_path))
+        _policy(self, name, "GCPBackendPolicy", namespace, target=target, default=backend)
         self.register_outputs({})
 
 
@@ -214,15 +218,6 @@ def _health_check(path: str) -> dict[str, Any]:
         "healthyThreshold": 1,
         "unhealthyThreshold": 2,
         "config": {"type": "HTTP", "httpHealthCheck": {"portSpecification": "USE_SERVING_PORT", "requestPath": path}},
-    }
-
-
-def _backend(args: ServicePoliciesArgs) -> dict[str, Any]:
-    armor = {} if args.security_policy is None else {"securityPolicy": args.security_policy}
-    return {
-        "timeoutSec": REQUEST_SECONDS,
-        "connectionDraining": {"drainingTimeoutSec": args.drain_seconds},
-        **armor,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
@@ -50,22 +50,10 @@ class Network(ComponentResource):
             routing_mode="REGIONAL",
             opts=ResourceOptions(parent=self),
         ).id
-        self.subnetwork = self._nodes(name, settings).id
-        ready: list[Resource] = []
-        # A public gateway's proxies are in Google's own network.
-        if not settings.gateway.public:
-            ready.append(self._proxies(name, settings))
-        if settings.network.nat:
-            ready.append(self._nat(name, settings))
-        self.ready = tuple(ready)
-
-    def _nodes(self, name: str, settings: GcpSettings) -> gcp.compute.Subnetwork:
-        return gcp.compute.Subnetwork(
-            f"{name}-nodes",
-            name=f"{settings.name}-nodes",
-            project=settings.project,
-            region=settings.region,
-            network=self.network,
+        self.subnetwork = self._subnet(
+            name,
+            settings,
+            "nodes",
             ip_cidr_range=settings.network.nodes,
             # Images come from Artifact Registry over Google's own network, at no charge for NAT.
             private_ip_google_access=True,
@@ -73,20 +61,25 @@ class Network(ComponentResource):
                 {"range_name": PODS_RANGE, "ip_cidr_range": settings.network.pods},
                 {"range_name": SERVICES_RANGE, "ip_cidr_range": settings.network.services},
             ],
-            opts=ResourceOptions(parent=self),
-        )
+        ).id
+        ready: list[Resource] = []
+        # A public gateway's proxies are in Google's own network.
+        if not settings.gateway.public:
+            proxies = {"ip_cidr_range": settings.network.proxies, "purpose": "REGIONAL_MANAGED_PROXY", "role": "ACTIVE"}
+            ready.append(self._subnet(name, settings, "proxies", **proxies))
+        if settings.network.nat:
+            ready.append(self._nat(name, settings))
+        self.ready = tuple(ready)
 
-    def _proxies(self, name: str, settings: GcpSettings) -> gcp.compute.Subnetwork:
+    def _subnet(self, name: str, settings: GcpSettings, part: str, **rest: Any) -> gcp.compute.Subnetwork:
         return gcp.compute.Subnetwork(
-            f"{name}-proxies",
-            name=f"{settings.name}-proxies",
+            f"{name}-{part}",
+            name=f"{settings.name}-{part}",
             project=settings.project,
             region=settings.region,
             network=self.network,
-            ip_cidr_range=settings.network.proxies,
-            purpose="REGIONAL_MANAGED_PROXY",
-            role="ACTIVE",
             opts=ResourceOptions(parent=self),
+            **rest,
         )
 
     def _nat(self, name: str, settings: GcpSettings) -> gcp.compute.RouterNat:

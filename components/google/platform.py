@@ -12,7 +12,7 @@ import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Resource, ResourceOptions
 
 from components.google.cluster import Cluster, ClusterAccess, ClusterArgs
-from components.google.edge import Edge, GatewayPolicy, ServicePolicies, ServicePoliciesArgs
+from components.google.edge import Edge, GatewayPolicy, ServicePolicies
 from components.google.identity import NODES, PLAN, Identity
 from components.google.network import Network
 from components.google.observability import SCRAPER_NAMESPACES, Collection, Observability, ObservabilityArgs
@@ -82,14 +82,14 @@ class Platform(ComponentResource):
         self, name: str, *, namespace: Input[str], ready_path: str, drain_seconds: int, opts: ResourceOptions
     ) -> Resource:
         """Declares the load balancer's policies for one Service; a route to the Service should depend on them."""
-        policies = ServicePoliciesArgs(
+        return ServicePolicies(
+            name,
+            opts,
             namespace=namespace,
-            service=name,
             ready_path=ready_path,
             drain_seconds=drain_seconds,
             security_policy=self.edge.security_policy,
         )
-        return ServicePolicies(name, policies, opts)
 
 
 def _provider(settings: GcpSettings) -> gcp.Provider:

@@ -11,7 +11,7 @@ import pytest
 
 from components.gitlab_agent.access import DEPLOYED, EXTRAS
 from components.gitlab_agent.agent import Agent, AgentArgs
-from components.google.edge import ServicePolicies, ServicePoliciesArgs
+from components.google.edge import ServicePolicies
 from components.serving.contract import CheckArgs, ContractChecks, ContractChecksArgs
 from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
@@ -207,7 +207,7 @@ def serve_with_everything() -> None:
     Gateway("gateway", GatewayArgs(namespace="models", class_name="contour"))
     backend = Backend(slug="1", service="a", weight=100)
     ModelRoute("a", ModelRouteArgs(model="a", namespace="models", gateway="gateway", backends={"1": backend}))
-    ServicePolicies("a", ServicePoliciesArgs(namespace="models", service="a", ready_path="/", drain_seconds=1))
+    ServicePolicies("a", namespace="models", ready_path="/", drain_seconds=1)
 
 
 def plural(kind: str) -> str:
