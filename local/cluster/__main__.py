@@ -12,9 +12,9 @@ from pathlib import Path
 
 from local.cluster import base_image, checks, ports, status, wheels
 from local.cluster.cluster import Cluster
-from local.cluster.errors import LocalError
 from local.cluster.layout import LOOPBACK, PROJECT, REGISTRY, Layout
 from local.cluster.processes import SYSTEM_PATH
+from model_serving.problems import Failure
 
 EXAMPLE = """\
 example:
@@ -41,7 +41,7 @@ def main() -> int:
         checks.require_root()
         state = options.state.absolute()
         return _run(options, Layout(name=options.name, state=state, bin=(options.bin or state / "bin").absolute()))
-    except LocalError as error:
+    except Failure as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:

@@ -16,8 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from local.cluster import certificates, ports
-from local.cluster.errors import LocalError
 from local.cluster.layout import Layout, write_atomically
+from model_serving.problems import Failure
 
 MANAGER = "model-serving-local"
 TIMEOUT_SECONDS = 10.0
@@ -73,12 +73,12 @@ class Api:
 def _decode(answer: requests.Response) -> dict[str, Any]:
     content: dict[str, Any] = answer.json()
     if not answer.ok:
-        raise LocalError(f"The API server answered {answer.status_code}: {content.get('message', content)}")
+        raise Failure(f"The API server answered {answer.status_code}: {content.get('message', content)}")
     return content
 
 
 def _data(kubeconfig: str, key: str) -> str:
     match = re.search(rf"^ *{key}: (\S+)$", kubeconfig, re.MULTILINE)
     if not match:
-        raise LocalError(f"A kubeconfig of the local cluster has no {key}; run stop --delete, then start again.")
+        raise Failure(f"A kubeconfig of the local cluster has no {key}; run stop --delete, then start again.")
     return base64.b64decode(match[1]).decode()

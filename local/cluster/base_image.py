@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from local.cluster import locks, mounts, oci
-from local.cluster.errors import LocalError
 from local.cluster.layout import REGISTRY
 from local.cluster.processes import last_lines
 from local.tools.build import cache_folder
+from model_serving.problems import Failure
 
 BASE_IMAGE = f"{REGISTRY}/base/python:3.11-bookworm"
 SUITE = "bookworm"
@@ -71,7 +71,7 @@ def _make(folder: Path) -> None:
 
 def _bootstrap(root: Path, log: Path) -> None:
     if not shutil.which("debootstrap"):
-        raise LocalError(
+        raise Failure(
             f"The command debootstrap is missing, which makes {BASE_IMAGE}.\n"
             "  On Debian and Ubuntu: apt-get install debootstrap debian-archive-keyring\n"
             "  Or set model-serving:images.base in the stack to an image that this machine can pull."
@@ -90,7 +90,7 @@ def _bootstrap(root: Path, log: Path) -> None:
             process.terminate()
             raise
     if process.returncode:
-        raise LocalError(
+        raise Failure(
             f"debootstrap could not make the base image; its last lines:\n{last_lines(log)}\n"
             "  It downloads Debian packages: check this machine's network, then run images again.\n"
             "  Or set model-serving:images.base in the stack to an image that this machine can pull."
@@ -111,8 +111,8 @@ def _pack(root: Path, target: Path) -> oci.Layer:
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         if process.stdout is None:
-            raise LocalError("tar was started without a pipe to read from.")
+            raise Failure("tar was started without a pipe to read from.")
         layer = oci.compress(process.stdout, target)
     if process.returncode:
-        raise LocalError(f"tar could not pack the base image from {root}; see its message above.")
+        raise Failure(f"tar could not pack the base image from {root}; see its message above.")
     return layer

@@ -10,8 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from local.cluster.errors import LocalError
 from local.cluster.layout import CONTEXT, Layout, write_atomically
+from model_serving.problems import Failure
 
 RENEWAL_SECONDS = 180 * 24 * 3600  # kubeadm's certificates expire after a year
 KEPT = ("ca", "etcd/ca", "front-proxy-ca", "sa")
@@ -56,4 +56,4 @@ def _kubeadm(layout: Layout, *arguments: str) -> None:
     command = [f"{layout.bin}/kubeadm", "init", "phase", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LocalError(f"kubeadm could not make the cluster's certificates ({' '.join(command)}):\n{done.stderr}")
+        raise Failure(f"kubeadm could not make the cluster's certificates ({' '.join(command)}):\n{done.stderr}")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from local.cluster import network
-from local.cluster.errors import LocalError
 from local.cluster.layout import Layout
 from local.cluster.probes import POLL_SECONDS
 from local.cluster.processes import Process, mark_of, owner_of
 from local.cluster.programs import cni_folder
+from model_serving.problems import Failure
 
 RELEASE_SECONDS = 5
 OTHER_CLUSTER = (
@@ -47,7 +47,7 @@ class Listener(NamedTuple):
 
 def require_root() -> None:
     if os.geteuid():
-        raise LocalError(
+        raise Failure(
             "The local cluster needs root to mount, route and filter for its pods.\n"
             "  Run the same command with sudo -E.\n"
             f"  {OTHER_CLUSTER}"
@@ -61,7 +61,7 @@ def check_machine(layout: Layout) -> None:
         remedy = "  Set free POD_RANGE and SERVICE_RANGE in local/cluster/layout.py, then run stop --delete and start."
         problems = [*(f"  {overlap}." for overlap in overlaps), remedy]
     if problems:
-        raise LocalError("\n".join(["This machine cannot run the local cluster yet:", *problems, f"  {OTHER_CLUSTER}"]))
+        raise Failure("\n".join(["This machine cannot run the local cluster yet:", *problems, f"  {OTHER_CLUSTER}"]))
 
 
 def _missing(layout: Layout) -> Iterator[str]:
@@ -88,7 +88,7 @@ def check_ports(processes: Sequence[Process]) -> None:
     if taken:
         what = "The local cluster cannot start, because other processes listen on its ports:"
         remedy = "Nothing was started. End the processes above and run start again."
-        raise LocalError("\n".join([what, *taken, remedy, OTHER_CLUSTER]))
+        raise Failure("\n".join([what, *taken, remedy, OTHER_CLUSTER]))
 
 
 def _taken(processes: Iterable[Process]) -> dict[str, int | None]:

@@ -27,11 +27,11 @@ from local.cluster import (
     programs,
 )
 from local.cluster.api import Api
-from local.cluster.errors import LocalError
 from local.cluster.layout import NODE, Layout
 from local.cluster.probes import wait_until
 from local.cluster.processes import Process, Processes, boot, network_namespace, owner_of, write_owner
 from local.cluster.steps import START_SECONDS, Step, Task, run_steps
+from model_serving.problems import Failure
 
 GRACE_SECONDS = 5
 KEEPERS = ("etcd", "containerd", "registry", "buildkitd")  # of data; they get time to close their files
@@ -112,7 +112,7 @@ class Cluster:
         """Refuse to replace a cluster of the same name that runs from another checkout."""
         state = self._owners_state()
         if state != self._layout.state and state.exists() and any(self._processes.marked()):
-            raise LocalError(
+            raise Failure(
                 f"A local cluster named {self._layout.name} was started from {state}.\n"
                 f"  Stop it with --state {state}, or give this one another name with --name."
             )
@@ -136,7 +136,7 @@ class Cluster:
         if not any(self._processes.is_alive(name) for name in self._processes.names()):
             return chosen
         if owner_of(self._layout.run).get("network") != network_namespace():
-            raise LocalError(
+            raise Failure(
                 f"The local cluster named {self._layout.name} runs in another network namespace.\n"
                 "  Give this one another --name and --state, or stop that one."
             )

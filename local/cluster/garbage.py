@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from local.cluster import programs
-from local.cluster.errors import LocalError
 from local.cluster.layout import Layout
 from local.cluster.probes import wait_until
 from local.cluster.processes import Process, Processes
+from model_serving.problems import Failure
 
 GRACE_SECONDS: Final = 5
 READY_SECONDS: Final = 10
@@ -31,7 +31,7 @@ def collect(layout: Layout, processes: Processes) -> int:
     """
     usual = programs.registry(layout)
     if not (processes.is_alive(usual.name) and usual.ready()):
-        raise LocalError(
+        raise Failure(
             "The image registry does not run, so no space was freed.\n  Run `python -m local.cluster start` first."
         )
     data = layout.cache / "registry"
@@ -51,7 +51,7 @@ def _collect(registry: Process) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=COLLECTION_SECONDS, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise LocalError(
+        raise Failure(
             f"The image registry could not collect its garbage: {' '.join(said)}\n"
             "  No image was lost and no space was freed.\n"
             f"  Run `{' '.join([*command, '--dry-run'])}` to see at which image it fails."

@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 
 from local.cluster.api import Api
-from local.cluster.errors import LocalError
 from local.cluster.layout import Layout
 from local.cluster.probes import wait_until
+from model_serving.problems import Failure
 
 CLASS = "contour"
 NAMESPACE = "projectcontour"
@@ -54,7 +54,7 @@ def _definitions(folder: Path) -> dict[str, str]:
     texts = [text for path in sorted(folder.glob("*.yaml")) for text in _SEPARATOR.split(path.read_text())]
     definitions = {match[1]: text for text in texts if _KIND.search(text) and (match := _NAME.search(text))}
     if not definitions:
-        raise LocalError(
+        raise Failure(
             f"There are no custom resource definitions in {folder}.\n"
             "  The gateway cannot start without them. Run `make tools`, which puts them there."
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 
 from local.cluster import ports
-from local.cluster.errors import LocalError
 from local.tools.build import cache_folder
+from model_serving.problems import Failure
 
 PROJECT = Path(__file__).resolve().parents[2]
 SETTINGS = Path(__file__).with_name("settings")
@@ -54,7 +54,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.name):
-            raise LocalError(
+            raise Failure(
                 f"--name is {self.name!r}, which cannot be part of a path and a cgroup.\n"
                 "  Use up to 31 lower-case letters, digits and dashes, starting with a letter."
             )
@@ -85,7 +85,7 @@ class Layout:
         self.address = self.cluster / "address"  # the address with which the cluster was started
         if len(f"{self.kubelet}{LONGEST_KUBELET_SOCKET}".encode()) > SOCKET_PATH_LIMIT:
             room = SOCKET_PATH_LIMIT - len(f"/local/kubelet{LONGEST_KUBELET_SOCKET}")
-            raise LocalError(
+            raise Failure(
                 f"The path of the state folder is too long for the kubelet's sockets: {self.state}\n"
                 f"  Choose a path of at most {room} bytes with --state, or move the checkout up."
             )

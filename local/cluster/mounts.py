@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from local.cluster.errors import LocalError
+from model_serving.problems import Failure
 
 DETACH = 2  # MNT_DETACH: works even if a process that is about to end still has a file open
 PATH_FIELD = 4
@@ -36,7 +36,7 @@ def unmount_below(folders: Iterable[Path]) -> None:
     for path in reversed(_below(parents)):
         library.umount2(os.fsencode(path), DETACH)
     if left := _below(parents):  # instead of checking results, because the kernel removes copies of a mount itself
-        raise LocalError(f"These cannot be unmounted: {', '.join(map(str, left))}")
+        raise Failure(f"These cannot be unmounted: {', '.join(map(str, left))}")
 
 
 def _below(parents: Iterable[Path]) -> list[Path]:

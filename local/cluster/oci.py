@@ -15,8 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from local.cluster.errors import LocalError
 from local.cluster.layout import LOOPBACK, REGISTRY, REGISTRY_PORT
+from model_serving.problems import Failure
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60
@@ -115,13 +115,13 @@ def _ask(
     try:
         answer = session.request(method, url, timeout=TIMEOUT_SECONDS, **options)
     except requests.RequestException as error:
-        raise LocalError(
+        raise Failure(
             f"The image registry at {REGISTRY} does not answer: {error}\n"
             "  Start it with the rest of the local cluster: python -m local.cluster start"
         ) from error
     if wanted and answer.status_code != wanted:
         path = urlsplit(url).path
-        raise LocalError(
+        raise Failure(
             f"The image registry at {REGISTRY} answered {answer.status_code} to {method} {path}; see its log."
         )
     return answer

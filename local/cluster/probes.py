@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from local.cluster.errors import LocalError
 from local.cluster.layout import LOOPBACK
+from model_serving.problems import Failure
 
 TIMEOUT_SECONDS = 1.0
 POLL_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, failure: Callable[[], str]) -> None:
-    """Wait for a condition; after that many seconds, raise a LocalError with the text of `failure`."""
+    """Wait for a condition; after that many seconds, raise a Failure with the text of `failure`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise LocalError(failure())
+            raise Failure(failure())
         time.sleep(POLL_SECONDS)
 
 

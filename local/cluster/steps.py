@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from graphlib import TopologicalSorter
 
-from local.cluster.errors import LocalError
 from local.cluster.probes import wait_until
 from local.cluster.processes import Process, Processes
+from model_serving.problems import Failure
 
 START_SECONDS = 60
 CHECK_SECONDS = 0.1
@@ -62,7 +62,7 @@ def run_steps(steps: Sequence[Step], processes: Processes) -> None:
             try:
                 future.result()
             except (OSError, http.client.HTTPException) as error:
-                raise LocalError(f"{name}: {error}. Run start again; status shows what runs.") from error
+                raise Failure(f"{name}: {error}. Run start again; status shows what runs.") from error
             order.done(name)
             done += 1
             if launched:
@@ -76,7 +76,7 @@ def _is_late(name: str, processes: Processes) -> str:
 def _check_lives(names: Iterable[str], processes: Processes) -> None:
     for name in names:
         if not processes.is_alive(name):
-            raise LocalError(
+            raise Failure(
                 f"{name} died while the cluster started; its last log lines:\n{processes.last_lines(name)}\n"
                 f"  Its whole log: {processes.log(name)}\n"
                 "  All other processes keep running. Fix the cause and run start again, or run stop."

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from local.cluster import locks
-from local.cluster.errors import LocalError
 from local.cluster.layout import PROJECT, Layout
 from local.tools.build import cache_folder, replace_link
+from model_serving.problems import Failure
 
 PYTHON = "3.11"
 ABIS = ("cp311", "abi3", "none")
@@ -53,7 +53,7 @@ def _download(lock: Path, folder: Path) -> None:
                 print(f"wheels of {shown}: {count} of {wanted}, {shown_at - began:.0f} s")
     if pip.returncode:
         end = "".join(f"    {line}" for line in lines[-12:])
-        raise LocalError(
+        raise Failure(
             f"The wheels of {shown} could not be downloaded; pip's last lines:\n{end}"
             f"  Each must exist as a wheel for Python {PYTHON} on Linux x86_64 with the hash in the lock.\n"
             "  Check the network or lock the requirements again, then run images again."

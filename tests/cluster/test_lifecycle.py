@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from local.cluster import checks, probes, processes
-from local.cluster.errors import LocalError
 from local.cluster.layout import PROJECT, Layout
+from model_serving.problems import Failure
 
 PROCESSES = (
     "registry",
@@ -359,7 +359,7 @@ def test_an_interrupted_start_can_be_gone_on_with(other: Instance) -> None:
 def test_everything_that_is_missing_is_in_one_message(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(checks, "PACKAGES", {"no-such-one": "one", "no-such-two": "two"})
     layout = Layout(name="test-other", state=folder / "empty", bin=folder / "empty" / "bin")
-    with pytest.raises(LocalError, match="apt-get install one two") as raised:
+    with pytest.raises(Failure, match="apt-get install one two") as raised:
         checks.check_machine(layout)
     assert "Missing: no-such-one, no-such-two." in str(raised.value)
     assert "Build them: make tools" in str(raised.value)
@@ -368,5 +368,5 @@ def test_everything_that_is_missing_is_in_one_message(monkeypatch: pytest.Monkey
 
 def test_a_user_who_is_not_root_learns_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(LocalError, match="Run the same command with sudo -E"):
+    with pytest.raises(Failure, match="Run the same command with sudo -E"):
         checks.require_root()

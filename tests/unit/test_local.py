@@ -17,9 +17,9 @@ import yaml
 
 from local.cluster import checks, layout, locks, probes, steps
 from local.cluster.cluster import Cluster
-from local.cluster.errors import LocalError
 from local.cluster.layout import SETTINGS
 from local.cluster.processes import Process, Processes
+from model_serving.problems import Failure
 
 HOLD = """\
 import sys, time
@@ -68,10 +68,10 @@ def test_a_cached_folder_is_made_once_and_whole_or_not_at_all(tmp_path: Path) ->
         made.append(folder)
         (folder / "file").touch()
         if len(made) == 1:
-            raise LocalError("no network")
+            raise Failure("no network")
 
     folder = tmp_path / "cache" / "key"
-    with pytest.raises(LocalError, match="no network"):
+    with pytest.raises(Failure, match="no network"):
         locks.ensure_folder(folder, make, waiting="")
     assert [path.name for path in folder.parent.iterdir()] == ["lock"]
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_a_process_that_dies_while_another_starts_is_named(processes: Processes)
     over = threading.Event()
     slow = Process(name="slow", command=("sleep", "60"), ready=over.is_set)
     dying = Process(name="dying", command=("sh", "-c", "echo no luck; exit 3"), ready=over.is_set)
-    with pytest.raises(LocalError, match="dying died while the cluster started; its last log lines:\n    no luck"):
+    with pytest.raises(Failure, match="dying died while the cluster started; its last log lines:\n    no luck"):
         steps.run_steps([slow, dying], processes)
     # The threads that still wait for the two end with it.
     over.set()
@@ -139,7 +139,7 @@ def test_a_port_is_taken_if_its_address_is(family: int, held: str, wanted: str, 
         if not taken:
             checks.check_ports([process])
             return
-        with pytest.raises(LocalError, match=rf"{port}, wanted for the gateway: held by process \d+ \("):
+        with pytest.raises(Failure, match=rf"{port}, wanted for the gateway: held by process \d+ \("):
             checks.check_ports([process])
 
 
