@@ -19,6 +19,8 @@ SLOWEST_BYTES: Final = 1000
 """Per second, over `SLOWEST_SECONDS`; slower connections are closed."""
 SLOWEST_SECONDS: Final = 60
 SHOWN_LINES: Final = 6
+SHORT: Final = 10
+"""Digits of a commit for people."""
 # A hook or a job may have set these; traces would print headers with the token.
 _NOT_INHERITED: Final = frozenset(
     {
@@ -97,6 +99,11 @@ class Git:
         if done.code:
             raise GitError(f"git {arguments[0]} ended with {done.code}: {done.last_words}")
         return done
+
+    def changed(self, *paths: str) -> list[str]:
+        """Files with changes that are in no commit, by default in the whole checkout."""
+        listed = self.run("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", *paths).text
+        return [entry[3:] for entry in listed.split("\0") if entry]
 
     def _environ(self) -> dict[str, str]:
         kept = {

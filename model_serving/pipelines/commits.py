@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from model_serving.git import Done, Git
+from model_serving.git import SHORT, Git
 from model_serving.problems import Failure, first_few
 
 FETCH_SECONDS: Final = 120
 _JOB_COMMIT: Final = ("CI_COMMIT_SHA", "GITHUB_SHA")
-SHORT: Final = 10
-"""Digits of a commit for people."""
 
 Relation = Literal["same", "older", "newer", "diverged", "unknown"]
 
@@ -32,7 +30,7 @@ class Checkout:
 
     def head(self) -> str:
         """The checked-out commit."""
-        done = self._git("rev-parse", "--verify", "HEAD")
+        done = self._git.run("rev-parse", "--verify", "HEAD")
         if done.code:
             raise WrongCommit(
                 f"{self.folder} is not a git checkout with a commit: {done.said}\n"
@@ -76,22 +74,22 @@ class Checkout:
         return "newer" if self._leads_to(head, commit) else "diverged"
 
     def _leads_to(self, ancestor: str, commit: str) -> bool:
-        return not self._git("merge-base", "--is-ancestor", ancestor, commit).code
+        return not self._git.run("merge-base", "--is-ancestor", ancestor, commit).code
 
     def _fetch(self, commit: str) -> bool:
         """Fetches a commit with its history if it is missing; returns whether it is there."""
-        shallow = self._git("rev-parse", "--is-shallow-repository").text == "true"
-        if not shallow and not self._git("cat-file", "-e", f"{commit}^{{commit}}").code:
+        shallow = self._git.run("rev-parse", "--is-shallow-repository").text == "true"
+        if not shallow and not self._git.run("cat-file", "-e", f"{commit}^{{commit}}").code:
             return True
         options = ("--unshallow",) if shallow else ()
-        return not self._git("fetch", "--quiet", "--no-tags", *options, "origin", commit).code
+        return not self._git.run("fetch", "--quiet", "--no-tags", *options, "origin", commit).code
 
     def _changed(self, apart_from: Sequence[Path]) -> list[str]:
         left_out = [(self.folder / each).resolve() for each in apart_from]
-        listed = self._git("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames").text
-        names = [entry[3:] for entry in listed.split("\0") if entry]
-        top = Path(self._git("rev-parse", "--show-toplevel").text)
-        return [name for name in names if not any((top / name).resolve().is_relative_to(each) for each in left_out)]
+        top = Path(self._git.run("rev-parse", "--show-toplevel").text)
+        changed = [(name, (top / name).resolve()) for name in self._git.changed()]
+        return [name for name, path in changed if not any(path.is_relative_to(each) for each in left_out)]
 
-    def _git(self, *arguments: str) -> Done:
-        return Git(folder=self.folder, environ=self.environ, longest_seconds=FETCH_SECONDS).run(*arguments)
+    @property
+    def _git(self) -> Git:
+        return Git(folder=self.folder, environ=self.environ, longest_seconds=FETCH_SECONDS)

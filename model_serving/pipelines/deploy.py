@@ -23,11 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from model_serving.git import SHORT
 from model_serving.hosts import here
 from model_serving.pipelines import engine, interrupted, locks, lost_images, served
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import Preview
-from model_serving.pipelines.commits import SHORT, Checkout, WrongCommit
+from model_serving.pipelines.commits import Checkout, WrongCommit
 from model_serving.pipelines.engine import Event
 from model_serving.pipelines.holders import Holder, Register, process_start
 from model_serving.pipelines.interrupted import Interrupted

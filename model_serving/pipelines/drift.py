@@ -14,12 +14,13 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from model_serving.git import SHORT
 from model_serving.hosts import Site, SiteError, here
 from model_serving.hosts.blocks import Fixed, fit_note
 from model_serving.hosts.markdown import code, link
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import Preview
-from model_serving.pipelines.commits import SHORT, Checkout
+from model_serving.pipelines.commits import Checkout
 from model_serving.pipelines.events import NO_CHANGES_EXPECTED
 from model_serving.pipelines.preview import recorded
 from model_serving.pipelines.stack_note import parts_of

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from model_serving import catalog
-from model_serving.git import Git, without_account
+from model_serving.git import SHORT, Git, without_account
 from model_serving.problems import InvalidInput, Problem, first_few
 from model_serving.releases.project import FILE, Project
 
 TAGS: Final = "tags of this repository"
 CHECKOUT: Final = "checkout"
 """Both take the place of a file in messages."""
-SHORT: Final = 10
-"""Digits of a commit for people."""
 _PROTECT: Final[Mapping[str, str]] = {
     "GitLab": "Protect the pattern v* (Settings > Repository > Protected tags), and run the job again.",
     "GitHub": "Add a tag ruleset for v* (Settings > Rules > Rulesets), and push the tag again.",
@@ -180,9 +178,7 @@ def _head(git: Git) -> str:
 
 def _changed(project: Project, git: Git) -> list[str]:
     """Uncommitted files that are released as they are in git, or hashed."""
-    paths = [FILE, project.settings, project.lock, *project.data]
-    listed = git.run("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", *paths).bytes
-    return [entry[3:] for entry in listed.decode(errors="replace").split("\0") if entry]
+    return git.changed(FILE, project.settings, project.lock, *project.data)
 
 
 def _only_tag(git: Git) -> str:
