@@ -6,7 +6,6 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Annotated, Any, Final, TypeAlias, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -59,8 +58,11 @@ def violations(section: Section, rules: Iterable[Rule]) -> Iterator[Violation]:
     for place, part in _sections_below("", section):
         for rule, form in forms.items():
             if isinstance(part, form):
-                with suppress(AttributeError):
+                try:
                     yield from ((f"{place}{what}", consequence, remedy) for what, consequence, remedy in rule(part))
+                except AttributeError as error:
+                    if not isinstance(error.obj, Section) or error.name not in type(error.obj).model_fields:
+                        raise  # a mistake of the rule
 
 
 def _sections_below(place: str, value: object) -> Iterator[tuple[str, Section]]:

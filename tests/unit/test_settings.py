@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from model_serving.problems import InvalidInput
-from model_serving.sections import sections_in
+from model_serving.sections import Violation, sections_in, violations
 from model_serving.stack import settings
 
 
@@ -205,6 +206,14 @@ def test_an_invalid_setting_hides_no_rule_that_does_not_read_it() -> None:
 def test_a_rule_that_reads_an_invalid_setting_reports_nothing(values: dict[str, Any], what: str) -> None:
     (said,) = whats(**values)
     assert what in said
+
+
+def test_a_mistake_of_a_rule_is_not_taken_for_an_invalid_setting() -> None:
+    def misspelt(section: settings.Settings) -> Iterator[Violation]:
+        yield section.registri, "…", "…"  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="registri"):
+        [*violations(read(), [misspelt])]
 
 
 def test_an_encrypted_setting_is_reported_once() -> None:
