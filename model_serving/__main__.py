@@ -3,8 +3,6 @@
 A command's module is imported only when it is called: a job waits for nothing that it does not use.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """Runs git without prompts, with a time limit, and without the token in its messages."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Mapping

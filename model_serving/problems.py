@@ -1,7 +1,5 @@
 """The errors that people are told: one base class, printed without a traceback in one place, `__main__.main`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self

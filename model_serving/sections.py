@@ -1,7 +1,5 @@
 """Building blocks of settings: the base class, shared formats, rules between settings, and error messages."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import json

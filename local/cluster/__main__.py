@@ -1,7 +1,5 @@
 """The command line of the local cluster: ``python -m local.cluster start``."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

@@ -3,8 +3,6 @@
 One connection from Python answers in one or two milliseconds; each start of kubectl takes 200.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from functools import cached_property

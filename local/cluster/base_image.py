@@ -1,7 +1,5 @@
 """The base image: a slim Debian with Python, bootstrapped here so that no public registry is needed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -4,8 +4,6 @@ The authorities and the key that signs service-account tokens never change, beca
 kubeconfig depend on them. Certificates that name this machine's address are replaced when the address changes.
 """
 
-from __future__ import annotations
-
 import subprocess
 import time
 from pathlib import Path

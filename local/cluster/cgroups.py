@@ -1,7 +1,5 @@
 """The control group of an instance's containers, for versions 1 and 2 of the kernel's interface."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

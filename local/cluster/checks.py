@@ -1,7 +1,5 @@
 """Checks of a machine before anything is started on it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -1,7 +1,5 @@
 """One local cluster: its steps from nothing to Ready, and the removal of all of its traces."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

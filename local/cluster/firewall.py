@@ -4,8 +4,6 @@ It removes Kubernetes' own chains, the chains to which a rule for this instance'
 jump to either. All other rules stay, including those of other users of CNI.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -6,8 +6,6 @@ https://distribution.github.io/distribution/about/garbage-collection/ and
 https://github.com/distribution/distribution/issues/1803. So it runs read-only meanwhile and restarts afterwards.
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 from typing import Final

@@ -3,8 +3,6 @@
 The Pulumi program declares the Gateway; without it, Envoy serves nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Kernel settings that the cluster needs or that its processes change, and their previous values."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Paths, names and address ranges of the local cluster."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network

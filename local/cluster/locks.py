@@ -1,7 +1,5 @@
 """Locks and cached folders that commands running at the same time share."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """The machine's mounts, and unmounting all of those below a folder."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

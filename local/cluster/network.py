@@ -1,7 +1,5 @@
 """This machine's address, and the network interfaces of the cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

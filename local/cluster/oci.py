@@ -1,7 +1,5 @@
 """Images of one layer, made and pushed to the local registry without a builder or an engine."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

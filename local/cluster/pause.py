@@ -1,7 +1,5 @@
 """The image that holds a pod's namespaces open: a program of three instructions, made here to avoid a download."""
 
-from __future__ import annotations
-
 import io
 import struct
 import tarfile

@@ -1,7 +1,5 @@
 """Ports of the local cluster; that of the image registry is part of REGISTRY in layout.py."""
 
-from __future__ import annotations
-
 GATEWAY = 8080
 CLUSTER_GATEWAY = 80  # of the gateway at the bridge's address, for pods; the port of the Gateway's listener
 API = 6443

@@ -1,7 +1,5 @@
 """Probes that a process answers only once it works, and waiting for such a condition."""
 
-from __future__ import annotations
-
 import http.client
 import socket
 import ssl

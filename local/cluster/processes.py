@@ -5,8 +5,6 @@ start, because an id alone may be reused. Processes without such a file (a conta
 that died) are identified by a variable in their environment.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -5,8 +5,6 @@ the others listen on loopback. All folders belong to this instance, so that a co
 is not affected. Contour and Envoy run outside the cluster, like a cloud's managed gateway.
 """
 
-from __future__ import annotations
-
 import base64
 import importlib.util
 import json

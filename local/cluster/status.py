@@ -1,7 +1,5 @@
 """The table of the instance's processes."""
 
-from __future__ import annotations
-
 from local.cluster.cluster import Cluster
 from local.cluster.layout import LOOPBACK, Layout
 from local.cluster.processes import Process, Processes

@@ -1,7 +1,5 @@
 """Runs the steps of a start, each as soon as the steps that it needs are done."""
 
-from __future__ import annotations
-
 import http.client
 import threading
 import time

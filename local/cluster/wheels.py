@@ -1,7 +1,5 @@
 """The wheels of every model's locked requirements, downloaded once, so that image builds need no network."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import subprocess

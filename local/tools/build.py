@@ -7,8 +7,6 @@ The cache holds ``tools/<name>-<key>/``. The key is a hash of the module's folde
 versions do not replace each other, and an older commit still finds its own.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import fcntl

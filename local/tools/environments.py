@@ -4,8 +4,6 @@
 trained and tested in them, because a model's packages are independent of the program's.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import subprocess

@@ -4,8 +4,6 @@
 each with its hash, and no package runs a script when it is installed.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import re

@@ -3,8 +3,6 @@
 Uses only the standard library, because it runs before there is a virtual environment.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

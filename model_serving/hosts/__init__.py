@@ -1,7 +1,5 @@
 """The site whose pipeline this is: GitLab or GitHub, as the environment tells."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from model_serving.hosts.access import SiteError, TooLong

@@ -1,7 +1,5 @@
 """Access to the API of a site, and its errors; imports no client library."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Markdown made of blocks; the least important ones lose items until the text fits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

@@ -3,8 +3,6 @@
 Variables: https://docs.github.com/en/actions/reference/workflows-and-actions/variables.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
@@ -105,7 +103,7 @@ class GitHub(Site):
         return int(self._environ.get("GITHUB_RUN_ID") or 0)
 
     @contextmanager
-    def _thread(self) -> Iterator[_Thread]:
+    def _thread(self) -> Iterator["_Thread"]:
         number = self._pull_request.get("number")
         if number is None:
             raise SiteError(
@@ -117,7 +115,7 @@ class GitHub(Site):
             yield _Thread(issue=repository.get_issue(number), author=self._author)
 
     @contextmanager
-    def _tracker(self) -> Iterator[_Tracker]:
+    def _tracker(self) -> Iterator["_Tracker"]:
         with self._repository("The issue does not show this result.") as repository:
             yield _Tracker(repository=repository, author=self._author)
 
@@ -136,7 +134,7 @@ class GitHub(Site):
             _, found = repository.requester.graphql_query("query { viewer { login } }", {})
             return str(found["data"]["viewer"]["login"])
 
-    def _repository(self, loss: str, *, is_question: bool = False) -> AbstractContextManager[Repository]:
+    def _repository(self, loss: str, *, is_question: bool = False) -> "AbstractContextManager[Repository]":
         token = self._environ.get(TOKEN)
         if not token:
             raise SiteError(what=f"{TOKEN} is not set", consequence=loss, remedy=self._remedy(401))
@@ -157,7 +155,7 @@ class GitHub(Site):
 
 
 @contextmanager
-def connected(access: Access, name: str, *, is_question: bool = False) -> Iterator[Repository]:
+def connected(access: Access, name: str, *, is_question: bool = False) -> "Iterator[Repository]":
     """A block that sends requests about a repository; failures in it become a `SiteError`.
 
     Args:
@@ -188,7 +186,7 @@ def connected(access: Access, name: str, *, is_question: bool = False) -> Iterat
         yield client.get_repo(name)
 
 
-def pages(of: Repository | Issue, path: str, **query: str) -> Iterator[dict[str, Any]]:
+def pages(of: "Repository | Issue", path: str, **query: str) -> Iterator[dict[str, Any]]:
     """A whole list, page by page; not by the addresses in the Link header, so that no other host gets the token."""
     for number in count(1):
         query |= {"per_page": str(of.requester.per_page), "page": str(number)}
@@ -200,7 +198,7 @@ def pages(of: Repository | Issue, path: str, **query: str) -> Iterator[dict[str,
 
 @dataclass(frozen=True, kw_only=True)
 class _Thread:
-    issue: Issue
+    issue: "Issue"
     author: str
 
     def notes(self) -> Iterator[marked.Posted]:
@@ -222,7 +220,7 @@ class _Thread:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tracker:
-    repository: Repository
+    repository: "Repository"
     author: str
 
     def issues(self, label: str) -> Iterator[marked.Issue]:

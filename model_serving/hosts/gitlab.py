@@ -4,8 +4,6 @@ It needs a token of its own: a job's CI_JOB_TOKEN may read notes, but not write 
 Variables: https://docs.gitlab.com/ci/variables/predefined_variables/.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -82,7 +80,7 @@ class GitLab(Site):
         return int(self._environ.get("CI_PIPELINE_ID") or 0)
 
     @contextmanager
-    def _thread(self) -> Iterator[_Thread]:
+    def _thread(self) -> Iterator["_Thread"]:
         number = self._environ.get("CI_MERGE_REQUEST_IID")
         with self._project("The merge request does not show this result.") as project:
             if not number:
@@ -94,7 +92,7 @@ class GitLab(Site):
             yield _Thread(manager=project.mergerequests.get(int(number), lazy=True).notes, author=self._author)
 
     @contextmanager
-    def _tracker(self) -> Iterator[_Tracker]:
+    def _tracker(self) -> Iterator["_Tracker"]:
         with self._project("The issue does not show this result.") as project:
             yield _Tracker(manager=project.issues, author=self._author)
 
@@ -107,7 +105,7 @@ class GitLab(Site):
         with self._project(loss) as project:
             return int(CurrentUserManager(project.manager.gitlab).get().id)
 
-    def _project(self, loss: str) -> AbstractContextManager[Project]:
+    def _project(self, loss: str) -> "AbstractContextManager[Project]":
         access = Access(
             site=self.name,
             api=self._environ["CI_API_V4_URL"],
@@ -134,7 +132,7 @@ class GitLab(Site):
 
 
 @contextmanager
-def connected(access: Access, name: str) -> Iterator[Project]:
+def connected(access: Access, name: str) -> "Iterator[Project]":
     """A block that sends requests about a project, by its path or number; failures in it become a `SiteError`."""
     # Imported here, so that commands on a laptop do not wait for them.
     import gitlab  # noqa: PLC0415
@@ -163,7 +161,7 @@ def connected(access: Access, name: str) -> Iterator[Project]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Thread:
-    manager: ProjectMergeRequestNoteManager
+    manager: "ProjectMergeRequestNoteManager"
     author: int
 
     def notes(self) -> Iterator[marked.Posted]:
@@ -184,7 +182,7 @@ class _Thread:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tracker:
-    manager: ProjectIssueManager
+    manager: "ProjectIssueManager"
     author: int
 
     def issues(self, label: str) -> Iterator[marked.Issue]:

@@ -4,8 +4,6 @@ Everything named by a program, a provider or a person goes into a code span or a
 for markup, mentions (@team), references (#12, !3), links, HTML or quick actions (/close).
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

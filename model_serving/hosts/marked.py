@@ -4,8 +4,6 @@ A second hidden line records the run and the commit, so that a slow run of an ol
 result. The rules are the same on both sites.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable

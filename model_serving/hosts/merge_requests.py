@@ -3,8 +3,6 @@
 APIs: https://docs.gitlab.com/api/merge_requests/ and https://docs.github.com/en/rest/pulls/pulls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus

@@ -3,8 +3,6 @@
 A note that cannot be posted does not fail the job, and the log does not contain the note.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import Final

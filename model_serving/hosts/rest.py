@@ -4,8 +4,6 @@ python-gitlab and PyGithub both use requests and take a `Retry` of urllib3. The 
 request: in no address, message or exception.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """What both sites can do, and what is the same on both."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager

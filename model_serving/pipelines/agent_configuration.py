@@ -1,7 +1,5 @@
 """The command ``agent``: writes the GitLab agent's configuration file from a stack's agent section."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Final

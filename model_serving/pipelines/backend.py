@@ -4,8 +4,6 @@ Deployments leave records for each other in a stack's tags. Tags can be written 
 in a self-managed backend, and need no client for the bucket.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

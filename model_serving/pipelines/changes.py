@@ -1,7 +1,5 @@
 """Result of a preview without any secret: one JSON file per stack, passed between the jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 

@@ -1,7 +1,5 @@
 """The commit to deploy: exactly the job's own, and not older than what is live."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

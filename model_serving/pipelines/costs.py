@@ -5,8 +5,6 @@ docs/gcp.md. Other regions differ by up to a third. Usage-based charges such as 
 figure here.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -5,8 +5,6 @@ account, through a credential file that all of Google's clients read: https://go
 the backend is set, and the command runs as the user who is logged in.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

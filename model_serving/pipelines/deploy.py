@@ -11,8 +11,6 @@ It also handles what may come between:
 It works on a laptop as in a job.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

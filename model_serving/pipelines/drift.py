@@ -6,8 +6,6 @@ exit code (GitLab: ``allow_failure: {exit_codes: 2}``). If the site refuses to u
 exit code stays the same.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

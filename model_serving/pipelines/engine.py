@@ -8,8 +8,6 @@ policy violations. Each is a mapping with one key that names its kind (``resourc
 ``summaryEvent``, …), as in apitype.EngineEvent of Pulumi 3.259.0.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import queue
@@ -21,13 +19,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
 from model_serving.pipelines.progress import Progress
+from model_serving.pipelines.redact import Redactor
 from model_serving.problems import Failure
-
-if TYPE_CHECKING:
-    from model_serving.pipelines.redact import Redactor
 
 Event = Mapping[str, Any]
 

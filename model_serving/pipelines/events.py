@@ -1,7 +1,5 @@
 """Turns the engine's events into a preview without secrets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

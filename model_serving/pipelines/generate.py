@@ -4,8 +4,6 @@ The rest of the pipelines is written by hand. Static jobs are reviewed like any 
 bypass GitLab's limit of one deployment at a time; docs/ci.md compares both.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import re

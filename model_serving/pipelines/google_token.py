@@ -7,8 +7,6 @@ and ``docker-credential-model-serving`` (https://github.com/docker/docker-creden
 plugin comes with the whole of gcloud, a gigabyte.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ A lock names a host and a process, which is useless once the job's machine is go
 site can be asked about. It is written before Pulumi starts, updated with Pulumi's process, and removed at the end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import os
@@ -13,7 +11,7 @@ import secrets
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,7 +39,7 @@ class Machine(BaseModel):
     processes: str
 
     @classmethod
-    def here(cls) -> Machine:
+    def here(cls) -> Self:
         try:
             boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
             processes = str((_PROC / "self/ns/pid").readlink())
@@ -49,7 +47,7 @@ class Machine(BaseModel):
             boot = processes = ""
         return cls(host=socket.gethostname(), boot=boot, processes=processes)
 
-    def sees(self, other: Machine) -> bool:
+    def sees(self, other: Self) -> bool:
         """Whether this machine can look up processes of the other one."""
         return bool(self.boot and self.processes) and self == other
 
@@ -79,7 +77,7 @@ class Holder(BaseModel):
         return f"{self.run.name} {self.run.url}".rstrip()
 
     @classmethod
-    def this(cls, commit: str, run: Run | None) -> Holder:
+    def this(cls, commit: str, run: Run | None) -> Self:
         try:
             user = getpass.getuser()
         except (KeyError, OSError):  # a container's user ID without a name

@@ -3,8 +3,6 @@
 The program creates everything else; it cannot create these two, because it needs them to store its state.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

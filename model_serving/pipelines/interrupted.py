@@ -13,11 +13,9 @@ The state lists them as pending, and Pulumi 3.259.0 goes on with a warning. The 
 Records of creations are removed after a successful update, and not earlier: until then they name possible leftovers.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 REFRESHED: Final = "it is refreshed before anything else"
 _REPEATABLE: Final = ("kubernetes:", "docker-build:")
@@ -37,7 +35,7 @@ class Interrupted(NamedTuple):
     object: str
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Interrupted:
+    def read(cls, raw: Mapping[str, Any]) -> Self:
         resource = raw["resource"]
         metadata = resource.get("inputs", {}).get("metadata", {})
         is_object = resource["type"].startswith("kubernetes:") and metadata.get("name")

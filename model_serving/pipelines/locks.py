@@ -5,8 +5,6 @@ has ended, or if the site says that its job is finished. All other locks are wai
 worse than a job that has to be run again.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

@@ -4,8 +4,6 @@ Pulumi checks nothing that has not changed, and the pods would fail to pull. A r
 the provider keeps an image in the state even if the registry does not have it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache

@@ -3,8 +3,6 @@
 It only reads the files of the preview jobs; `post` writes the note into the merge request.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

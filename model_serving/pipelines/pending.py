@@ -4,8 +4,6 @@ A note about the same commit, or one written by a newer pipeline, stays unchange
 refuses.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

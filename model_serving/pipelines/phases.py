@@ -1,7 +1,5 @@
 """Duration of a deployment by phase: own overhead, locks, Pulumi's start, images and rollout."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

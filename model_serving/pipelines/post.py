@@ -1,7 +1,5 @@
 """The command ``post``: writes the note into the merge or pull request; on GitHub also into the job summary."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command ``preview``: previews one stack and keeps the result for the note."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

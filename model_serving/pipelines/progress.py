@@ -1,7 +1,5 @@
 """Pulumi's progress as plain lines, for job logs without a cursor."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Mapping

@@ -8,8 +8,6 @@ The registry is listed before the states are read: images used in between are in
 are not in the list.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -5,8 +5,6 @@ that `make up` does not wait when there is nothing to do. In pipelines, ``deploy
 laptop, only a person can decide to cancel a lock in a bucket.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ output goes through a Redactor, which knows the values themselves. It cannot kno
 configuration, the state or the environment, such as a new literal that a program marks as secret.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import json

@@ -4,8 +4,6 @@ That is what the stack's history says; without a history, the release before the
 like any other change of the file, this one is reviewed, committed and brought up.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import json

@@ -4,8 +4,6 @@ A stack's outputs show what its program intended, even if an update failed befor
 one by one, so they show the actual traffic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

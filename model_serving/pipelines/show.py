@@ -1,7 +1,5 @@
 """The command ``show``: lists the models that a stack serves, and how to send a request to one."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import time

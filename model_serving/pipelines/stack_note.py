@@ -1,7 +1,5 @@
 """The part of a note about one stack, most important first."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final

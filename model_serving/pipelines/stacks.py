@@ -1,7 +1,5 @@
 """Reads stack files without Pulumi: pipelines need them before they have an identity."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Mapping

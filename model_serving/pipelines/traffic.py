@@ -1,7 +1,5 @@
 """Traffic shares of the models' versions, read from the HTTPRoutes of a stack."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

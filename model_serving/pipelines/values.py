@@ -1,7 +1,5 @@
 """Differences between two states of a resource, as readable texts without secrets."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping

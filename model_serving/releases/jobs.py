@@ -4,8 +4,6 @@ Variables: https://docs.gitlab.com/ci/variables/predefined_variables/ and
 https://docs.github.com/en/actions/reference/workflows-and-actions/variables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final

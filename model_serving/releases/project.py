@@ -3,8 +3,6 @@
 It names the model, the output of training, the destination of releases, and the contents of a merge request's report.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit

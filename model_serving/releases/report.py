@@ -3,8 +3,6 @@
 It reads only files and git. In a merge request, it is one note that each pipeline updates.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The files that a report compares: in the working tree, and at another commit."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Plots as Markdown that GitLab and GitHub render: nothing is uploaded, and no external script is loaded."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

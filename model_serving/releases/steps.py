@@ -1,7 +1,5 @@
 """Progress of a command: its steps, and the seconds that each took."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator
