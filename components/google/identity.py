@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pulumi_gcp as gcp
+import yaml
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
@@ -29,67 +31,16 @@ DUTIES: Final[Mapping[str, str]] = {
 CI_DUTIES: Final = (PLAN, APPLY, TRAINING)
 
 READER: Final = "reader"
-"""Name of this program's custom role, see READER_PERMISSIONS."""
+"""Name of this program's custom role, see permissions.yaml."""
 
-# Every binding on the project, with the reason why nothing narrower works; docs/gcp.md has the same rows, and a test
-# compares the two. Beside each role stands the part of a stack that needs it, see _roles; "" is every stack.
+_PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text())
 PROJECT_ROLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
-    PLAN: (
-        # A refresh and a preview read every resource; these have no policy of their own below the project.
-        ("roles/certificatemanager.viewer", "certificate"),
-        ("roles/compute.networkViewer", ""),
-        # container.clusters.connect, for the DNS endpoint. GKE has no policy on a single cluster; roles inside the
-        # cluster decide what may be read there, see ClusterAccess.
-        ("roles/container.clusterViewer", ""),
-        ("roles/iam.serviceAccountViewer", ""),
-        ("roles/iam.workloadIdentityPoolViewer", "federation"),
-        ("roles/monitoring.viewer", ""),
-        ("roles/serviceusage.serviceUsageViewer", ""),
-    ),
-    APPLY: (
-        # Creating a resource must be allowed where it does not exist yet: in the project.
-        ("roles/artifactregistry.admin", "own registry"),
-        ("roles/binaryauthorization.policyEditor", "policy"),
-        # Owner rather than editor, which cannot delete certificates.
-        ("roles/certificatemanager.owner", "certificate"),
-        ("roles/compute.networkAdmin", ""),
-        # Cloud Armor: a network administrator may use a security policy, but not create one.
-        ("roles/compute.securityAdmin", "public"),
-        # Administrator rather than developer, which cannot grant access inside the cluster.
-        ("roles/container.admin", ""),
-        ("roles/gkehub.editor", "fleet"),
-        ("roles/iam.roleAdmin", ""),
-        ("roles/iam.serviceAccountAdmin", ""),
-        ("roles/iam.workloadIdentityPoolAdmin", "federation"),
-        ("roles/monitoring.editor", ""),
-        ("roles/serviceusage.serviceUsageAdmin", ""),
-        ("roles/storage.admin", "own bucket"),
-    ),
-    NODES: (
-        # Nodes can only write their logs and metrics to the project.
-        # https://cloud.google.com/kubernetes-engine/docs/how-to/service-accounts
-        ("roles/container.defaultNodeServiceAccount", ""),
-    ),
-    SERVING: (),
-    TRAINING: (),
+    duty: [(granted["role"], granted.get("for", "")) for granted in grants]
+    for duty, grants in _PERMISSIONS["project"].items()
 }
+"""Duty -> its roles on the project, each with the part of a stack that needs it, see `_roles`; "" is every stack."""
 PROJECT_ADMIN: Final = "roles/resourcemanager.projectIamAdmin"
 """*apply* may grant the roles of *plan* and *nodes*; a condition allows no others, in particular none of its own."""
-
-READER_PERMISSIONS: Final = (
-    # A refresh reads IAM policies and a few resources whose predefined viewers allow far more.
-    "artifactregistry.repositories.get",
-    "artifactregistry.repositories.getIamPolicy",
-    "binaryauthorization.policy.get",
-    "cloudkms.cryptoKeys.getIamPolicy",
-    "compute.securityPolicies.get",
-    "iam.roles.get",
-    "iam.serviceAccounts.getIamPolicy",
-    "resourcemanager.projects.get",
-    "resourcemanager.projects.getIamPolicy",
-    "storage.buckets.get",
-    "storage.buckets.getIamPolicy",
-)
 
 GITHUB_ISSUER: Final = "https://token.actions.githubusercontent.com"
 
@@ -173,7 +124,7 @@ class Identity(ComponentResource):
             role_id=f"{settings.name.replace('-', '_')}_{READER}",
             title=f"{settings.name} {READER}",
             description="Reads who may do what, for previews",
-            permissions=[*READER_PERMISSIONS],
+            permissions=_PERMISSIONS["reader"],
             opts=ResourceOptions(parent=self),
         )
         return Output.concat(f"projects/{settings.project}/roles/", role.role_id)
