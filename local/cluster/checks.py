@@ -16,19 +16,13 @@ from local.cluster.layout import Layout
 from local.cluster.probes import POLL_SECONDS
 from local.cluster.processes import Process, mark_of, owner_of
 from local.cluster.programs import cni_folder
+from local.tools import packages
 from model_serving.problems import Failure
 
 RELEASE_SECONDS = 5
 OTHER_CLUSTER = (
     "Or use your own cluster and registry: set model-serving:kubeContext and model-serving:registry in the stack."
 )
-PACKAGES = {
-    **{name: name for name in ("containerd", "runc", "iptables", "ipset", "mount", "docker-registry")},
-    "ctr": "containerd",
-    "ip6tables": "iptables",
-    "ip": "iproute2",
-    "ss": "iproute2",
-}
 TOOLS = (
     *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubeadm"),
     *("kube-router", "buildkitd", "contour"),
@@ -66,7 +60,7 @@ def _missing(layout: Layout) -> Iterator[str]:
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
         yield f"  It is {system} on {machine}; the tools and wheels are for Linux on x86_64."
-    missing = {command: package for command, package in PACKAGES.items() if not shutil.which(command)}
+    missing = {command: package for command, package in packages.CLUSTER.items() if not shutil.which(command)}
     if not cni_folder():
         missing["the CNI plugins"] = "containernetworking-plugins"
     if missing:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-COMMANDS: Final = {
+CLUSTER: Final = {
     # An installed command counts, whatever its package: Debian's containerd would replace Docker's.
     "containerd": "containerd",
     "runc": "runc",
@@ -19,6 +19,10 @@ COMMANDS: Final = {
     "ipset": "ipset",
     "ip": "iproute2",
     "docker-registry": "docker-registry",
+}
+"""Command without which the local cluster cannot start -> Debian package."""
+COMMANDS: Final = {
+    **CLUSTER,
     "debootstrap": "debootstrap",
     # Used by gitlab-ci-local in the tests.
     "rsync": "rsync",
@@ -27,7 +31,7 @@ COMMANDS: Final = {
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "/usr/share/doc/ca-certificates": "ca-certificates",
 }
-"""Command or path -> Debian package."""
+"""Command or path -> Debian package, for everything on this machine."""
 START_NO_SERVICES: Final = Path("/usr/sbin/policy-rc.d")
 """Program that Debian's packages ask, if it exists, whether they may start their services."""
 WITHOUT: Final = """\

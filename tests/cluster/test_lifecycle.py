@@ -22,6 +22,7 @@ import pytest
 
 from local.cluster import checks, probes, processes
 from local.cluster.layout import PROJECT, Layout
+from local.tools import packages
 from model_serving.problems import Failure
 
 PROCESSES = (
@@ -357,7 +358,7 @@ def test_an_interrupted_start_can_be_gone_on_with(other: Instance) -> None:
 
 
 def test_everything_that_is_missing_is_in_one_message(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(checks, "PACKAGES", {"no-such-one": "one", "no-such-two": "two"})
+    monkeypatch.setattr(packages, "CLUSTER", {"no-such-one": "one", "no-such-two": "two"})
     layout = Layout(name="test-other", state=folder / "empty", bin=folder / "empty" / "bin")
     with pytest.raises(Failure, match="apt-get install one two") as raised:
         checks.check_machine(layout)
