@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster.conftest import CLUSTER, Project, ask
 from tests.cluster.stack import MODEL, Stack
@@ -33,8 +34,8 @@ def tags(repository: str = MODEL) -> set[str]:
 
 def disk(project: Project) -> int:
     """Bytes of the registry's data."""
-    configuration = project.folder / ".state" / "local" / "configuration" / "registry.json"
-    folder = json.loads(configuration.read_text())["storage"]["filesystem"]["rootdirectory"]
+    configuration = project.folder / ".state" / "local" / "configuration" / "registry.yaml"
+    folder = yaml.safe_load(configuration.read_text())["storage"]["filesystem"]["rootdirectory"]
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
