@@ -32,7 +32,7 @@ class Checkout:
         if done.code:
             raise WrongCommit(
                 f"{self.folder} is not a git checkout with a commit: {done.said}\n"
-                "  Nobody could tell later what was deployed.\n"
+                "  No one could tell later what was deployed.\n"
                 "  Run this in a clone of the repository."
             )
         return done.text

@@ -134,7 +134,7 @@ class Deployment:
         except (OSError, ValueError) as error:
             raise WrongCommit(
                 f"{path} is not a preview: {str(error).partition(chr(10))[0]}\n"
-                "  Nobody has reviewed what would be deployed, so nothing was changed.\n"
+                "  No one has reviewed what would be deployed, so nothing was changed.\n"
                 f"  Run `python -m model_serving preview --stack {self._stack} --out {folder}`, or omit --previewed."
             ) from None
         if preview.outcome != "ok":

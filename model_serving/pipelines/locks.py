@@ -1,6 +1,6 @@
 """Locks of a stack: who holds them, and whether to wait for them or cancel them.
 
-In a self-managed backend, nobody releases the lock of a killed run. A lock is dead if its process on this very machine
+In a self-managed backend, no one releases the lock of a killed run. A lock is dead if its process on this very machine
 has ended, or if the site says that its job is finished. All other locks are waited for: two concurrent updates are
 worse than a job that has to be run again.
 """
@@ -98,7 +98,7 @@ def dead_in(folder: Path, consequence: str) -> list[Verdict]:
         except FileNotFoundError:  # released meanwhile
             continue
         except (OSError, ValueError, KeyError) as error:
-            verdict = Verdict("somebody", "unknown", f"the lock {path} cannot be read: {error}")
+            verdict = Verdict("someone", "unknown", f"the lock {path} cannot be read: {error}")
         if verdict.state != "dead":
             raise Locked(
                 f"stack {path.parent.name} is being updated by {verdict}.\n"

@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"\n{len(fates) - len(going)} stay, {len(going)} go, which frees {_shown(freed(fates))}.")
     if cleans_itself:
         # With immutable tags (docker_config.immutable_tags, components/google/registry.py), neither tags nor tagged
-        # images can be deleted; in somebody else's registry, the policies are theirs.
+        # images can be deleted; in someone else's registry, the policies are theirs.
         print(
             "Nothing is removed from Artifact Registry: it does not delete images with immutable tags.\n"
             "Untagged images are deleted by its own cleanup policies, see docs/gcp.md."
@@ -285,7 +285,7 @@ def _fates_of_models(images: Iterable[Image], needed: Needs, keep: int, *, unrel
 def _foreign(image: Image, needed: Needs, *, unreleased: bool) -> str:
     """Why an image is not this project's; empty if it is."""
     content = image.labels.get(CONTENT_LABEL)
-    # After an interrupted run, an image without its parts has no labels, and nobody can pull it.
+    # After an interrupted run, an image without its parts has no labels, and no one can pull it.
     is_remainder = bool(image.parts) and not image.blobs
     if image.repository not in needed.versions or (content is None and not is_remainder):
         return "not a model of this project"
