@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import pulumi
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
-from components.google.identity import PLAN
+from components.google.identity import PERMISSIONS, PLAN
 from components.google.network import Network
 from components.manifest import Manifest
 from model_serving.stack.google import GcpSettings
@@ -19,18 +19,6 @@ from model_serving.stack.google_cluster import NodePoolSettings
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 """Scope of the nodes: the widest, because the roles of their account limit them."""
 RBAC: Final = "rbac.authorization.k8s.io"
-READABLE: Final[Mapping[str, Sequence[str]]] = {
-    "": ["namespaces", "services", "configmaps", "serviceaccounts", "pods", "events"],
-    "apps": ["deployments", "replicasets"],
-    "discovery.k8s.io": ["endpointslices"],
-    "gateway.networking.k8s.io": ["gateways", "httproutes"],
-    "monitoring.googleapis.com": ["podmonitorings"],
-    "networking.gke.io": ["gcpbackendpolicies", "gcpgatewaypolicies", "healthcheckpolicies"],
-    "networking.k8s.io": ["networkpolicies"],
-    "policy": ["poddisruptionbudgets"],
-    RBAC: ["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
-}
-"""API group -> kinds that a preview reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +280,7 @@ class ClusterAccess(ComponentResource):
             metadata={"name": "model-serving-preview"},
             rules=[
                 {"apiGroups": [group], "resources": kinds, "verbs": ["get", "list", "watch"]}
-                for group, kinds in READABLE.items()
+                for group, kinds in PERMISSIONS["cluster"].items()
             ],
             opts=ResourceOptions(parent=self),
         )

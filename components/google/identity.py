@@ -33,10 +33,10 @@ CI_DUTIES: Final = (PLAN, APPLY, TRAINING)
 READER: Final = "reader"
 """Name of this program's custom role, see permissions.yaml."""
 
-_PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text())
+PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text())
 PROJECT_ROLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     duty: [(granted["role"], granted.get("for", "")) for granted in grants]
-    for duty, grants in _PERMISSIONS["project"].items()
+    for duty, grants in PERMISSIONS["project"].items()
 }
 """Duty -> its roles on the project, each with the part of a stack that needs it, see `_roles`; "" is every stack."""
 PROJECT_ADMIN: Final = "roles/resourcemanager.projectIamAdmin"
@@ -124,7 +124,7 @@ class Identity(ComponentResource):
             role_id=f"{settings.name.replace('-', '_')}_{READER}",
             title=f"{settings.name} {READER}",
             description="Reads who may do what, for previews",
-            permissions=_PERMISSIONS["reader"],
+            permissions=PERMISSIONS["reader"],
             opts=ResourceOptions(parent=self),
         )
         return Output.concat(f"projects/{settings.project}/roles/", role.role_id)
