@@ -31,6 +31,16 @@ def first_few(items: Sequence[str], count: int = 5, separator: str = ", ") -> st
     return f"{separator.join(items[:count])}{more}"
 
 
+def aligned(rows: Sequence[Sequence[str]], *, right: int | None = None) -> str:
+    """A table for people, of which one column may be right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<" if column != right else ">" for column in range(len(widths))]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
 class Failure(Exception):
     """The base of all errors that a person can do something about: what happened, its consequence, and the remedy."""
 

@@ -3,6 +3,7 @@
 from local.cluster.cluster import Cluster
 from local.cluster.layout import LOOPBACK, Layout
 from local.cluster.processes import Process, Processes
+from model_serving.problems import aligned
 
 HEADER = ("PROCESS", "PID", "STATE", "UP", "PORTS", "LOG")
 RUNNING = "running"
@@ -14,17 +15,12 @@ def table(layout: Layout) -> tuple[str, bool]:
     address = layout.address.read_text() if layout.address.exists() else LOOPBACK
     processes = Processes(layout)
     rows = [_row(step, processes) for step in Cluster(layout).steps(address) if isinstance(step, Process)]
-    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (HEADER, *rows)
-    ]
-    lines += [
+    died = [
         f"\n{name} died; its last log lines:\n{processes.last_lines(name)}"
         for name, _, state, *_ in rows
         if state == DIED
     ]
-    return "\n".join(lines), all(state == RUNNING for _, _, state, *_ in rows)
+    return "\n".join([aligned([HEADER, *rows]), *died]), all(state == RUNNING for _, _, state, *_ in rows)
 
 
 def _row(process: Process, processes: Processes) -> tuple[str, ...]:

@@ -24,10 +24,10 @@ from model_serving.git import Git
 from model_serving.images import runtimes
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.images.registry import Image, Registry
-from model_serving.pipelines import backend, locks, rollback, show, stacks
+from model_serving.pipelines import backend, locks, rollback, stacks
 from model_serving.pipelines.backend import Backend, BackendError
 from model_serving.pipelines.credentials import backend_of
-from model_serving.problems import InvalidInput
+from model_serving.problems import InvalidInput, aligned
 from model_serving.stack import live
 from model_serving.stack.settings import Settings
 
@@ -352,7 +352,7 @@ def table(fates: Iterable[Fate]) -> str:
         (image.repository, image.tag, _shown(image.size), "stays" if stays else "goes", why)
         for image, stays, why in fates
     ]
-    return show.aligned([("IMAGE", "VERSION", "SIZE", "", "WHY"), *rows], right=2)
+    return aligned([("IMAGE", "VERSION", "SIZE", "", "WHY"), *rows], right=2)
 
 
 def _shown(size: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving.pipelines.backend import Backend
-from model_serving.problems import Failure
+from model_serving.problems import Failure, aligned
 from server.contract import NOT_YET
 
 HELP: Final = "list the models that a stack serves, and how to send a request to one"
@@ -58,16 +58,6 @@ def table(models: Mapping[str, Any]) -> str:
         for version, live in model["versions"].items()
     ]
     return aligned([("MODEL", "VERSION", "WEIGHT", "URL"), *rows])
-
-
-def aligned(rows: Sequence[Sequence[str]], *, right: int | None = None) -> str:
-    """Rows as lines of text in columns, of which one may be right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = ["<" if column != right else ">" for column in range(len(widths))]
-    return "\n".join(
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def examples(models: Mapping[str, Any]) -> list[tuple[str, Path]]:
