@@ -1,4 +1,4 @@
-"""The errors that people are told: one base class, printed without a traceback in one place, `__main__.main`."""
+"""Texts for people, above all errors: one base class, printed without a traceback in one place, `__main__.main`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ class Api:
     def is_ready(self) -> bool:
         try:
             return self._send("GET", "/readyz").ok
-        except requests.RequestException:
+        except OSError:
             return False
 
     def get(self, path: str) -> dict[str, Any] | None:

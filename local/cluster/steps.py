@@ -1,6 +1,5 @@
 """Runs the steps of a start, each as soon as the steps that it needs are done."""
 
-import http.client
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +58,7 @@ def run_steps(steps: Sequence[Step], processes: Processes) -> None:
             name = pending.pop(future)
             try:
                 future.result()
-            except (OSError, http.client.HTTPException) as error:
+            except OSError as error:
                 raise Failure(f"{name}: {error}. Run start again; status shows what runs.") from error
             order.done(name)
             done += 1
