@@ -37,7 +37,7 @@ class Block:
 
     @property
     def left_out(self) -> str:
-        """What is missing, for people; empty if nothing is."""
+        """The missing items, for people; empty if there are none."""
         missing = len(self.items) - len(self._kept)
         shortened = sum(kept != item for kept, item in zip(self._kept, self.items, strict=False))
         parts = [f"{missing} of {len(self.items)} {self.what}"] if missing else []

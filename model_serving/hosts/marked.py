@@ -16,12 +16,12 @@ from model_serving.hosts.access import Missing, Unanswered
 PREVIEW: Final = "<!-- model-serving: preview -->"
 """Marker of the note with the previews of a merge request."""
 ROUNDS: Final = 4
-"""How often the state is checked: two concurrent writers settle after two rounds."""
+"""Number of checks of the state: two concurrent writers settle after two rounds."""
 LONGEST_LABEL: Final = 50
 """GitHub's limit in characters; GitLab's is 255."""
 
 Outcome = Literal["created", "updated", "unchanged", "outdated"]
-"""What happened to a note; outdated: a newer run had written it already."""
+"""Result for a note; outdated: a newer run had written it already."""
 
 _STAMP: Final = re.compile(r"<!-- model-serving: run (\d+), commit (\w*), content (\w+) -->")
 

@@ -1,4 +1,4 @@
-"""What the clients of both APIs share: which requests are repeated, and how failures are reported.
+"""Shared by the clients of both APIs: which requests are repeated, and how failures are reported.
 
 python-gitlab and PyGithub both use requests and take a `Retry` of urllib3. The token is only in a header of the
 request: in no address, message or exception.

@@ -1,4 +1,4 @@
-"""What both sites can do, and what is the same on both."""
+"""The common part of both sites."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from model_serving.pipelines.values import UNKNOWN, Difference, Part
 
 Outcome = Literal["ok", "failed", "no-identity"]
 Operation = Literal["create", "update", "replace", "delete", "import", "forget"]
-"""What happens to a resource; ``forget`` only removes it from the state."""
+"""Change of a resource; ``forget`` only removes it from the state."""
 
 SIGNS: Final[Mapping[Operation, str]] = {
     "replace": "-",

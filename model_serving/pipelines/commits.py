@@ -60,7 +60,7 @@ class Checkout:
             )
 
     def relation(self, commit: str, head: str) -> Relation:
-        """How a commit relates to HEAD. Fetches it if a shallow clone or an old job's clone does not have it."""
+        """Relation of a commit to HEAD. Fetches it if a shallow clone or an old job's clone does not have it."""
         if commit == head:
             return "same"
         if self._leads_to(commit, head):

@@ -65,7 +65,7 @@ class Interrupted(NamedTuple):
 
     @property
     def cure(self) -> str:
-        """How the next update treats it, for people."""
+        """Its treatment by the next update, for people."""
         if not self.is_creation:
             return REFRESHED
         if self.is_repeatable:

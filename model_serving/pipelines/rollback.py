@@ -30,7 +30,7 @@ Weights = Mapping[str, int]
 
 
 class Target(NamedTuple):
-    """What a rollback goes back to, and for people, how that is known."""
+    """The versions to go back to, and for people, how they are known."""
 
     weights: Weights
     source: str

@@ -1,4 +1,4 @@
-"""What a stack serves according to its state, which is right even after an incomplete update.
+"""The models that a stack serves according to its state, which is right even after an incomplete update.
 
 A stack's outputs show what its program intended, even if an update failed before. The routes in the state are updated
 one by one, so they show the actual traffic.
