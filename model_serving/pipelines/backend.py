@@ -27,10 +27,6 @@ _RECENT: Final = 20
 """Entries of the history to search: the newest may be a refresh, or an update without a commit."""
 
 
-class BackendError(Failure):
-    """The backend could not be read or written; the message contains no secret."""
-
-
 class Update(NamedTuple):
     """An update in the stack's history, successful or not, of a commit."""
 
@@ -41,7 +37,7 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """The backend of one stack. Methods raise `BackendError`, or `EngineMissing` without pulumi."""
+    """The backend of one stack. Methods raise `Failure`; its message contains no secret."""
 
     stack: str
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
@@ -122,7 +118,7 @@ class Backend:
             consequence = "The stack's data in the backend could not be read or written."
             if "--show-secrets" in arguments:
                 consequence = "Without the secrets, Pulumi's output cannot be redacted and is not shown."
-            raise BackendError(
+            raise Failure(
                 f"{said}\n  {consequence}\n"
                 f"  Check {URL}, that the stack exists, and that you may read its state and decrypt with its key."
             ) from None

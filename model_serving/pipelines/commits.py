@@ -15,10 +15,6 @@ _JOB_COMMIT: Final = ("CI_COMMIT_SHA", "GITHUB_SHA")
 Relation = Literal["same", "older", "newer", "diverged", "unknown"]
 
 
-class WrongCommit(Failure):
-    """This checkout must not be deployed; nothing was changed."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Checkout:
     """The git checkout to deploy."""
@@ -30,7 +26,7 @@ class Checkout:
         """The checked-out commit."""
         done = self._git.run("rev-parse", "--verify", "HEAD")
         if done.code:
-            raise WrongCommit(
+            raise Failure(
                 f"{self.folder} is not a git checkout with a commit: {done.said}\n"
                 "  No one could tell later what was deployed.\n"
                 "  Run this in a clone of the repository."
@@ -41,19 +37,19 @@ class Checkout:
         """Checks that HEAD is the job's commit and the previewed one, without changes apart from the paths named."""
         for name in _JOB_COMMIT:
             if self.environ.get(name, head) != head:
-                raise WrongCommit(
+                raise Failure(
                     f"HEAD is {head[:SHORT]}, but {name} is {self.environ[name][:SHORT]}.\n"
                     "  A commit other than the job's would be deployed.\n"
                     "  Check out the job's commit, or run this outside a job."
                 )
         if previewed is not None and previewed != head:
-            raise WrongCommit(
+            raise Failure(
                 f"the preview is of commit {previewed[:SHORT]}, but HEAD is {head[:SHORT]}.\n"
                 "  A commit other than the reviewed one would be deployed.\n"
                 "  Preview HEAD, then deploy."
             )
         if changed := self._changed(apart_from):
-            raise WrongCommit(
+            raise Failure(
                 f"the checkout has changes that are in no commit: {first_few(changed)}.\n"
                 "  They would be deployed without a preview.\n"
                 "  Commit or remove them; `make up` deploys uncommitted changes."

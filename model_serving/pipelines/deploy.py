@@ -26,7 +26,7 @@ from model_serving.hosts import here
 from model_serving.pipelines import engine, interrupted, locks, lost_images, served
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import Preview
-from model_serving.pipelines.commits import Checkout, WrongCommit
+from model_serving.pipelines.commits import Checkout
 from model_serving.pipelines.engine import Event
 from model_serving.pipelines.holders import Holder, Register, process_start
 from model_serving.pipelines.interrupted import Interrupted
@@ -102,7 +102,7 @@ class Deployment:
         """Deploys, and reports the result; returns the command's exit code.
 
         Raises:
-            WrongCommit, Locked, BackendError, EngineMissing: if nothing was changed.
+            Failure: if nothing was changed.
         """
         preview = self._read_preview()
         self._checkout.refuse_other_than_head(
@@ -132,13 +132,13 @@ class Deployment:
         try:
             preview = Preview.model_validate_json(path.read_text())
         except (OSError, ValueError) as error:
-            raise WrongCommit(
+            raise Failure(
                 f"{path} is not a preview: {str(error).partition(chr(10))[0]}\n"
                 "  No one has reviewed what would be deployed, so nothing was changed.\n"
                 f"  Run `python -m model_serving preview --stack {self._stack} --out {folder}`, or omit --previewed."
             ) from None
         if preview.outcome != "ok":
-            raise WrongCommit(
+            raise Failure(
                 f"the preview in {path} failed: {preview.why}\n"
                 "  What would be deployed is not known, so nothing was changed.\n"
                 "  Fix the cause, and preview again."
@@ -180,7 +180,7 @@ class Deployment:
             self._say_once(f"going back from {this} to {head}, as requested")
         else:
             what = f"is newer than {head}" if relation == "newer" else "cannot be fetched from the repository"
-            raise WrongCommit(
+            raise Failure(
                 f"{this} {what}, and {how}.\n"
                 "  Deploying this job's commit could undo newer releases, so nothing was changed.\n"
                 f"  Run the newest job. To go back, revert on the branch, or use --force-older or {FORCE_OLDER}=true."

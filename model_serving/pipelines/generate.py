@@ -42,10 +42,6 @@ REGION: Final = r"(?P<begin>^(?P<indent> *)# begin {name}:.*\n)(?:.*\n)*?(?P<end
 """Generated part of a workflow, between two comments: GitHub's workflows cannot include files."""
 
 
-class OutOfDate(Failure):
-    """A generated file that does not match this commit; nothing was written."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """A stack that the pipelines deploy, to the environment of the same name.
@@ -80,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     names = ", ".join(str(path.relative_to(project)) for path in stale)
     if options.check:
         if stale:
-            raise OutOfDate(
+            raise Failure(
                 f"{names}: out of date with the stack files or the tool image.\n"
                 "  Pipelines would miss an environment, or use another commit's tool image.\n"
                 "  Run `make pipelines` and commit the files that it writes."

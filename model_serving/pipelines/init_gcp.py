@@ -25,10 +25,6 @@ ROTATION_DAYS: Final = 90
 LIFECYCLE: Final = Path(__file__).with_name("state_lifecycle.json")
 
 
-class InitError(Failure):
-    """The project cannot be prepared."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", required=True, help="id of a project with billing; gcp.project in the stack file")
     parser.add_argument("--region", required=True, help="location of bucket and key; gcp.region in the stack file")
@@ -64,7 +60,7 @@ class Gcloud:
         """Runs a command and returns its output."""
         done = self._call(arguments)
         if done.returncode:
-            raise InitError(
+            raise Failure(
                 f"gcloud failed: {done.stderr.strip()}\n"
                 "  Everything created so far is kept, and a second run skips it.\n"
                 "  Fix the error, then run the same command again."
@@ -78,7 +74,7 @@ class Gcloud:
             return json.loads(done.stdout)
         if any(sign in done.stderr for sign in ("NOT_FOUND", "not found", "404")):
             return None
-        raise InitError(
+        raise Failure(
             f"gcloud failed: {done.stderr.strip()}\n"
             "  It is not known whether the resource exists, so it was not created.\n"
             f"  Ask for the role Owner of {self.project}, or let someone with that role run this command."
@@ -92,19 +88,19 @@ class Gcloud:
 
 def _check_login(gcloud: Gcloud) -> None:
     if shutil.which("gcloud") is None:
-        raise InitError(
+        raise Failure(
             "gcloud is not on PATH.\n"
             "  Nothing can be created in Google Cloud without it.\n"
             "  Install it (https://cloud.google.com/sdk/docs/install), then run this command again."
         )
     if not gcloud.run("auth", "list", "--filter=status:ACTIVE", "--format=value(account)").strip():
-        raise InitError(
+        raise Failure(
             "you are not logged in to gcloud.\n"
             "  Google would refuse every request.\n"
             "  Run `gcloud auth login`, and for Pulumi `gcloud auth application-default login`."
         )
     if gcloud.find("projects", "describe", gcloud.project) is None:
-        raise InitError(
+        raise Failure(
             f"the project {gcloud.project} does not exist.\n"
             "  Nothing was created.\n"
             f"  Run `gcloud projects create {gcloud.project}` and link a billing account, or pass another id."

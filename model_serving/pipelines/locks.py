@@ -45,10 +45,6 @@ _JUDGED: Final[Mapping[RunState, tuple[State, str]]] = {
 }
 
 
-class Locked(Failure):
-    """The stack is locked by a process that may be running; nothing was changed."""
-
-
 class RunStates(Protocol):
     """The part of a site that knows about runs."""
 
@@ -89,7 +85,7 @@ def dead_in(folder: Path, consequence: str) -> list[Verdict]:
     """The locks of killed updates in a folder of a file backend.
 
     Raises:
-        Locked: if an update may be running; the caller names the consequence.
+        Failure: if an update may be running; the caller names the consequence.
     """
     verdicts = []
     for path in sorted(folder.rglob("*.json")):
@@ -100,7 +96,7 @@ def dead_in(folder: Path, consequence: str) -> list[Verdict]:
         except (OSError, ValueError, KeyError) as error:
             verdict = Verdict("someone", "unknown", f"the lock {path} cannot be read: {error}")
         if verdict.state != "dead":
-            raise Locked(
+            raise Failure(
                 f"stack {path.parent.name} is being updated by {verdict}.\n"
                 f"  {consequence}\n"
                 "  Run this command again when the update has finished."
@@ -181,7 +177,7 @@ class Gate:
         self._said: tuple[list[str], float] = ([], 0)
 
     def meet(self, held: Sequence[Lock]) -> None:
-        """Returns when it is worth trying again; raises `Locked` if the time is up."""
+        """Returns when it is worth trying again; raises `Failure` if the time is up."""
         now = self._clock()
         self._since = now if self._since is None else self._since
         records = self._register.others()
@@ -192,7 +188,7 @@ class Gate:
             return
         left = self._since + self._wait_seconds - now
         if left <= 0:
-            raise Locked(self._refusal(held, verdicts))
+            raise Failure(self._refusal(held, verdicts))
         self._tell(living, waited=now - self._since)
         self._sleep(min(POLL_SECONDS, left))
 

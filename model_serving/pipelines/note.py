@@ -27,10 +27,6 @@ COMMIT_CHARACTERS: Final = 12
 _STALE: Final = re.compile(r"\A<!-- outdated -->\s.*?\s<!-- /outdated -->\s+", re.DOTALL)
 
 
-class Unreadable(Failure):
-    """A folder without previews, or with one of another version of this project."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder that `preview --out` wrote")
     parser.add_argument("--out", type=Path, help="file to write (default: standard output)")
@@ -60,13 +56,13 @@ def read(folder: Path) -> list[Preview]:
         try:
             previews.append(Preview.model_validate_json(path.read_text(encoding="utf-8")))
         except ValidationError as error:
-            raise Unreadable(
+            raise Failure(
                 f"{path} is not a preview: {error.error_count()} errors, e.g. {error.errors()[0]['msg']}.\n"
                 "  Without it, the note would not show this stack's changes.\n"
                 "  Remove it, and run `python -m model_serving preview` for this commit again."
             ) from None
     if not previews:
-        raise Unreadable(
+        raise Failure(
             f"{folder} contains no previews.\n"
             "  There is nothing to write a note about.\n"
             f"  Run `python -m model_serving preview --stack STACK --out {folder}` first."

@@ -25,9 +25,9 @@ from model_serving.images import runtimes
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.images.registry import Image, Registry
 from model_serving.pipelines import backend, locks, rollback, stacks
-from model_serving.pipelines.backend import Backend, BackendError
+from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.credentials import backend_of
-from model_serving.problems import InvalidInput, aligned
+from model_serving.problems import Failure, InvalidInput, aligned
 from model_serving.stack import live
 from model_serving.stack.settings import Settings
 
@@ -232,7 +232,7 @@ def _state(stack: Backend) -> str:
     try:
         return str(stack.state())
     except (ValueError, KeyError, TypeError) as error:
-        raise BackendError(
+        raise Failure(
             f"the state of {stack.stack} is malformed: {error!r}\n"
             "  The images to which it refers are not known, so nothing was removed.\n"
             f"  Look at it with `pulumi stack export --stack {stack.stack}`, and repair it."

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from model_serving.pipelines import interrupted, served
-from model_serving.pipelines.commits import Checkout, WrongCommit
+from model_serving.pipelines.commits import Checkout
 from model_serving.pipelines.phases import Phases
+from model_serving.problems import Failure
 
 HTTP_ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"
 URN = "urn:pulumi:dev::model-serving::"
@@ -77,7 +78,7 @@ def test_a_commit_that_nobody_pushed_is_unknown(repository: Repository) -> None:
 def test_only_the_jobs_own_commit_is_deployed(repository: Repository, name: str) -> None:
     _, _, old, head = repository.commits
     checkout = repository.job(head, depth=1, **{name: old})
-    with pytest.raises(WrongCommit, match="Check out the job's commit"):
+    with pytest.raises(Failure, match="Check out the job's commit"):
         checkout.refuse_other_than_head(head, previewed=None)
 
 
@@ -85,7 +86,7 @@ def test_only_the_previewed_commit_is_deployed(repository: Repository) -> None:
     _, _, old, head = repository.commits
     checkout = repository.job(head, depth=1, CI_COMMIT_SHA=head)
     checkout.refuse_other_than_head(head, previewed=head)
-    with pytest.raises(WrongCommit, match="Preview HEAD, then deploy"):
+    with pytest.raises(Failure, match="Preview HEAD, then deploy"):
         checkout.refuse_other_than_head(head, previewed=old)
 
 
@@ -98,13 +99,13 @@ def test_what_is_in_no_commit_is_refused_but_for_what_the_job_brings(repository:
     checkout.refuse_other_than_head(head, previewed=None, apart_from=[Path("previews")])
     (repository.clone / name).parent.mkdir(parents=True, exist_ok=True)
     (repository.clone / name).write_text("changed")
-    with pytest.raises(WrongCommit, match=f"no commit: {name}"):
+    with pytest.raises(Failure, match=f"no commit: {name}"):
         checkout.refuse_other_than_head(head, previewed=None, apart_from=[Path("previews")])
 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
-    with pytest.raises(WrongCommit, match="in a clone of the repository"):
+    with pytest.raises(Failure, match="in a clone of the repository"):
         Checkout(folder=tmp_path, environ=environ).head()
 
 

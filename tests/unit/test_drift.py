@@ -8,9 +8,9 @@ from model_serving.__main__ import main
 from model_serving.hosts import SiteError
 from model_serving.hosts.site import Run
 from model_serving.pipelines import drift
-from model_serving.pipelines.backend import BackendError
 from model_serving.pipelines.changes import Change, Preview
 from model_serving.pipelines.values import Difference
+from model_serving.problems import Failure
 
 COMMIT, DEPLOYED = "a" * 40, "b" * 40
 CHANGED = Preview(
@@ -131,7 +131,7 @@ def test_who_cannot_look_says_why(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
-        raise BackendError("no key.\n  …\n  Ask for it.")
+        raise Failure("no key.\n  …\n  Ask for it.")
 
     monkeypatch.setattr(drift, "look", refuse)
     assert run() == 1

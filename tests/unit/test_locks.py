@@ -13,7 +13,8 @@ from model_serving.hosts.site import Run, RunState
 from model_serving.pipelines import holders, locks
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.holders import Holder, Machine, Register
-from model_serving.pipelines.locks import Gate, Lock, Locked, judge, parse
+from model_serving.pipelines.locks import Gate, Lock, judge, parse
+from model_serving.problems import Failure
 
 HERE = Machine.here()
 ELSEWHERE = Machine(host="runner-1-project-2-concurrent-0", boot="other", processes="pid:[1]")
@@ -242,7 +243,7 @@ def test_a_living_run_is_waited_for_with_progress_and_up_to_a_deadline() -> None
     waiting = gate(backend, time, said, "running", wait_seconds=130)
     while time.now < 130:
         waiting.meet([now_lock()])
-    with pytest.raises(Locked, match="Run this job again when the other is done") as refusal:
+    with pytest.raises(Failure, match="Run this job again when the other is done") as refusal:
         waiting.meet([now_lock()])
     assert time.now == 130
     assert set(time.slept) == {locks.POLL_SECONDS}, "no busy loop"

@@ -14,6 +14,7 @@ from model_serving.hosts.site import Run
 from model_serving.pipelines import note
 from model_serving.pipelines.changes import Change, ModelChange, Preview, Share, Violation
 from model_serving.pipelines.preview import FORK
+from model_serving.problems import Failure
 
 GOLDEN = Path(__file__).parent / "golden"
 GITHUB = 65_536
@@ -155,10 +156,10 @@ def test_a_stale_note_says_so_and_a_fresh_one_does_not() -> None:
 
 
 def test_a_folder_without_previews_is_refused_with_the_next_command(tmp_path: Path) -> None:
-    with pytest.raises(note.Unreadable, match=r"python -m model_serving preview --stack STACK"):
+    with pytest.raises(Failure, match=r"python -m model_serving preview --stack STACK"):
         note.read(tmp_path)
     (tmp_path / "dev.json").write_text('{"stack": "dev"}')
-    with pytest.raises(note.Unreadable, match=r"Remove it, and run"):
+    with pytest.raises(Failure, match=r"Remove it, and run"):
         note.read(tmp_path)
 
 

@@ -19,8 +19,9 @@ from model_serving.__main__ import main
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.images.registry import Image, Registry, RegistryError
 from model_serving.pipelines import prune, rollback, stacks
-from model_serving.pipelines.backend import Backend, BackendError
+from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.prune import Fate, Needs, decide, freed
+from model_serving.problems import Failure
 from tests.unit.conftest import serving
 
 LAYERS = {"base": ("sha256:os", "sha256:wheels"), "other": ("sha256:os", "sha256:others")}
@@ -339,7 +340,7 @@ def test_a_run_that_was_interrupted_is_gone_on_with(project: Path, gone: list[st
 
 @pytest.mark.parametrize(
     "error",
-    [BackendError("the state of dev cannot be read"), ValueError("no JSON"), KeyError("deployment")],
+    [Failure("the state of dev cannot be read"), ValueError("no JSON"), KeyError("deployment")],
 )
 def test_a_state_that_cannot_be_read_stops_it_before_anything_is_removed(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception

@@ -14,9 +14,9 @@ import pytest
 
 from model_serving.__main__ import main
 from model_serving.pipelines.backend import folder_of
-from model_serving.pipelines.locks import Locked
 from model_serving.pipelines.lost_images import LostImage
 from model_serving.pipelines.recover import recover
+from model_serving.problems import Failure
 
 DEAD_PROCESS = 2**22 - 1
 URN = "urn:pulumi:local::model-serving::a:b:C::iris"
@@ -85,7 +85,7 @@ def test_the_lock_of_a_dead_process_is_removed(
 
 def test_the_lock_of_another_machine_is_left(folder: Path, commands: list[list[str]]) -> None:
     write_lock(folder, DEAD_PROCESS, host="elsewhere")
-    with pytest.raises(Locked, match=r"Run this command again when the update has finished\."):
+    with pytest.raises(Failure, match=r"Run this command again when the update has finished\."):
         recover("local", folder)
     assert commands == []
 
@@ -96,14 +96,14 @@ def test_a_living_update_is_not_disturbed(
     monkeypatch.setattr("model_serving.pipelines.locks.process_name", lambda _: "pulumi")
     write_lock(folder, os.getpid())
     told = f"stack local is being updated by me@{socket.gethostname()}, process {os.getpid()}"
-    with pytest.raises(Locked, match=told):
+    with pytest.raises(Failure, match=told):
         recover("local", folder)
     assert commands == []
 
 
 def test_a_lock_that_cannot_be_read_is_taken_for_an_update(folder: Path, commands: list[list[str]]) -> None:
     (folder / "locks/organization/model-serving/local/a.json").write_text('{"pid": 1}')
-    with pytest.raises(Locked, match="stack local is being updated by somebody"):
+    with pytest.raises(Failure, match="stack local is being updated by someone"):
         recover("local", folder)
     assert commands == []
 

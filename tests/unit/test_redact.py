@@ -12,8 +12,9 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from model_serving.pipelines import redact
-from model_serving.pipelines.backend import Backend, BackendError
+from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.redact import MARK, Redactor
+from model_serving.problems import Failure
 
 SECRET = "pä'ss \"w<o>rd&/+1?"  # noqa: S105 - it is planted
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nEFAASCBKcwggSjAgEA\n-----END PRIVATE KEY-----\n"
@@ -140,7 +141,7 @@ def test_a_stacks_secrets_come_from_its_configuration_and_its_state(tmp_path: Pa
 
 def test_an_unreadable_stack_is_refused_and_the_refusal_shows_no_token(tmp_path: Path) -> None:
     environ = _pulumi(tmp_path, "echo 'denied for glpat-12345' >&2; exit 255")
-    with pytest.raises(BackendError, match="you may read its state and decrypt") as refusal:
+    with pytest.raises(Failure, match="you may read its state and decrypt") as refusal:
         Backend(stack="test", environ={**environ, "GITLAB_TOKEN": "glpat-12345"}).redactor()
     assert "denied for [secret]" in str(refusal.value)
     assert "glpat" not in str(refusal.value)

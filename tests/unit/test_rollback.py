@@ -10,8 +10,8 @@ import pytest
 
 from model_serving.catalog import Catalog, Release
 from model_serving.pipelines import rollback, stacks
-from model_serving.pipelines.backend import Backend, BackendError
-from model_serving.problems import InvalidInput
+from model_serving.pipelines.backend import Backend
+from model_serving.problems import Failure, InvalidInput
 from tests.unit import releases
 
 STACK = """\
@@ -133,7 +133,7 @@ def test_the_newest_release_of_a_commit_is_read_from_git() -> None:
 
 def test_a_stack_without_a_history_goes_by_the_releases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(_: Backend) -> list[Any]:
-        raise BackendError("no backend")
+        raise Failure("no backend")
 
     lines = ["config:", "  model-serving:registry: r", "  model-serving:gateway: {className: contour}"]
     (folder / "Pulumi.test.yaml").write_text("\n".join([*lines, "  model-serving:models: {iris: {}}"]))
