@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pulumi_kubernetes as kubernetes
+import yaml
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from model_serving.stack.gitlab_agent import DEPLOYER, AgentSettings
@@ -16,35 +18,10 @@ ACCOUNT: Final = "gitlab-agent"
 RBAC: Final = "rbac.authorization.k8s.io"
 READ: Final = ("get", "list", "watch")
 WRITE: Final = (*READ, "create", "update", "patch", "delete")
-DEPLOYED: Final[Mapping[str, Sequence[str]]] = {
-    "": ("configmaps", "services"),
-    "apps": ("deployments",),
-    "autoscaling": ("horizontalpodautoscalers",),
-    "batch": ("jobs",),
-    "gateway.networking.k8s.io": ("gateways", "httproutes"),
-    "networking.gke.io": ("gcpbackendpolicies", "healthcheckpolicies"),
-    "networking.k8s.io": ("networkpolicies",),
-    "policy": ("poddisruptionbudgets",),
-}
-"""API group -> kinds that components/ declares in the models' namespace."""
-WATCHED: Final[Mapping[str, Sequence[str]]] = {
-    "": ("endpoints", "events", "persistentvolumeclaims", "pods"),
-    "apps": ("replicasets",),
-    "discovery.k8s.io": ("endpointslices",),
-}
-"""API group -> further kinds that the Kubernetes provider reads, to report when a Deployment is ready or why not."""
-EXTRAS: Final = (
-    "id",
-    "config_project_id",
-    "project_id",
-    "ci_pipeline_id",
-    "ci_job_id",
-    "username",
-    "environment_slug",
-    "environment_tier",
-)
-"""Keys with which GitLab describes a job, https://docs.gitlab.com/user/clusters/agent/ci_cd_workflow/.
-Each needs its own rule: `userextras/*` matches none of them."""
+PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text())
+DEPLOYED: Final[Mapping[str, Sequence[str]]] = PERMISSIONS["deployed"]
+WATCHED: Final[Mapping[str, Sequence[str]]] = PERMISSIONS["watched"]
+EXTRAS: Final[Sequence[str]] = PERMISSIONS["extras"]
 
 
 @dataclass(frozen=True, kw_only=True)
