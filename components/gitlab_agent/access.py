@@ -1,7 +1,5 @@
 """RBAC of the agent, and of the jobs that deploy through it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,9 +1,8 @@
 """The GitLab agent: the components of a stack's ``agent`` section."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
@@ -38,7 +37,7 @@ class AgentArgs:
     @classmethod
     def of(
         cls, agent: AgentSettings, settings: Settings, *, stack: str, namespace: Input[str], token: Input[str] | None
-    ) -> AgentArgs:
+    ) -> Self:
         """The agent of a stack with these settings."""
         return cls(
             settings=agent,

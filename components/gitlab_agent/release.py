@@ -1,7 +1,5 @@
 """The agent in the cluster: its Helm release, its tokens and its NetworkPolicy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final

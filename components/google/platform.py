@@ -3,8 +3,6 @@
 Imported only for a stack with that section, because Google's SDK takes long to load.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

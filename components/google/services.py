@@ -1,7 +1,5 @@
 """Google's APIs: enabled before anything needs them, and never disabled."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import pulumi_gcp as gcp
