@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from model_serving.hosts.access import SiteError, TooLong
 from model_serving.hosts.github import GitHub
 from model_serving.hosts.gitlab import GitLab
-from model_serving.hosts.marked import PREVIEW, Note, Outcome
-from model_serving.hosts.site import Run, RunState, Site
+from model_serving.hosts.marked import PREVIEW, Outcome
+from model_serving.hosts.site import Run, Site
 
-__all__ = ["PREVIEW", "Note", "Outcome", "Run", "RunState", "Site", "SiteError", "TooLong", "here"]
+__all__ = ["PREVIEW", "Outcome", "Run", "Site", "SiteError", "TooLong", "here"]
 
 
 def here(environ: Mapping[str, str]) -> Site | None:
