@@ -66,7 +66,7 @@ def layers(project: Project, deployment: str) -> list[str]:
 
 def processes(project: Project, deployment: str) -> int:
     """How many of a server's processes are MLServer."""
-    count = "import glob; print(sum(b'serve.py' in open(f, 'rb').read() or b'spawn_main' in open(f, 'rb').read() "
+    count = "import glob; print(sum(b'model_serving_launcher' in open(f, 'rb').read() or b'spawn_main' in open(f, 'rb').read() "
     count += "for f in glob.glob('/proc/[0-9]*/cmdline')))"
     return int(project.kubectl("exec", f"deployment/{deployment}", "--", "python", "-c", count).stdout)
 

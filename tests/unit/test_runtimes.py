@@ -19,7 +19,8 @@ from tests.unit import releases
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    runtimes.DOCKERFILE.parent.mkdir()
+    runtimes.LAUNCHER.mkdir(parents=True)
+    (runtimes.LAUNCHER / "main.py").write_text("start()")
     runtimes.DOCKERFILE.write_text("FROM base")
 
 
@@ -38,12 +39,29 @@ def test_releases_with_one_lock_share_a_runtime() -> None:
     assert other.tag != first.tag
 
 
-def test_base_and_dockerfile_are_part_of_the_tag() -> None:
+def test_base_dockerfile_and_launcher_are_part_of_the_tag() -> None:
     iris = release("1.0", "mlserver==1")
     tags = {runtimes.runtime_of(iris, ImageSettings(base=base)).tag for base in ("python:3.11", "python:3.12")}
-    runtimes.DOCKERFILE.write_text("FROM other")
-    tags.add(runtimes.runtime_of(iris, ImageSettings(base="python:3.11")).tag)
-    assert len(tags) == 3
+    for path in (runtimes.DOCKERFILE, runtimes.LAUNCHER / "main.py", runtimes.LAUNCHER / "another.py"):
+        path.write_text("other")
+        tags.add(runtimes.runtime_of(iris, ImageSettings(base="python:3.11")).tag)
+    assert len(tags) == 5
+
+
+def test_the_build_context_is_what_the_image_is_made_of() -> None:
+    (runtimes.LAUNCHER / "__pycache__").mkdir()
+    context = runtimes.runtime_of(release("1.0", "mlserver==1"), ImageSettings()).context
+    names = sorted(str(path.relative_to(context)) for path in context.rglob("*") if path.is_file())
+    assert names == ["launcher/main.py", "requirements.lock"]
+
+
+def test_a_build_context_that_could_not_be_finished_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    iris, images = release("1.0", "mlserver==1"), ImageSettings()
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("no space left on device")))
+        with pytest.raises(OSError, match="no space left"):
+            runtimes.runtime_of(iris, images)
+    assert (runtimes.runtime_of(iris, images).context / "requirements.lock").read_text() == "mlserver==1"
 
 
 def test_the_build_context_outlives_the_release() -> None:

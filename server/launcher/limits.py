@@ -1,0 +1,261 @@
+"""The limits of requests, which keep memory and waiting bounded whatever clients send.
+
+It stands before MLServer's application and knows nothing of it. What it refuses leaves the connection usable: uvicorn
+reads the rest of a body and throws it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Readiness, liveness and metadata: they are answered whatever waits."""
+HELD_AT_ONCE: Final = 4
+"""So many times the largest request is held in memory at once, of all requests that wait."""
+RETRY_SECONDS: Final = 1
+_GZIP: Final = 31
+"""https://docs.python.org/3/library/zlib.html#zlib.decompress"""
+
+
+class InvalidLimit(Exception):
+    """A variable of the environment is not a limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """The limits.
+
+    Attributes:
+        request_bytes: of a body, also when it is unpacked.
+        answer_seconds: until the model must have answered, and between two parts of a streamed answer.
+        waiting: requests that wait or run at once.
+    """
+
+    request_bytes: int = 16 * 1024 * 1024
+    answer_seconds: float = 30
+    waiting: int = 100
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Bounds:
+        """Reads them.
+
+        Raises:
+            InvalidLimit: with the variable and what it must be.
+        """
+        chosen = {
+            "request_bytes": _positive(environment, "MODEL_SERVING_REQUEST_BYTES", int),
+            "answer_seconds": _positive(environment, "MODEL_SERVING_ANSWER_SECONDS", float),
+            "waiting": _positive(environment, "MODEL_SERVING_WAITING", int),
+        }
+        return cls(**{key: value for key, value in chosen.items() if value is not None})
+
+
+def _positive(environment: Mapping[str, str], name: str, number: type[Any]) -> Any:
+    text = environment.get(name)
+    if text is None:
+        return None
+    try:
+        value = number(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise InvalidLimit(f"{name} is {text!r}; write a positive number")
+    return value
+
+
+class Refusal(Exception):
+    """A request that is not passed on."""
+
+    def __init__(self, status: int, text: str, *, again: bool = False) -> None:
+        super().__init__(text)
+        self.status = status
+        self.headers = [(b"retry-after", str(RETRY_SECONDS).encode())] if again else []
+
+
+class Gone(Exception):
+    """The client has closed the connection."""
+
+
+class Limits:
+    """Passes on what is within the limits, and answers the rest."""
+
+    def __init__(self, app: Application, bounds: Bounds, refused: Callable[[int], None]) -> None:
+        """Stands before an application.
+
+        Args:
+            app: gets the requests that are within the limits, with the whole body in one message.
+            bounds: the limits.
+            refused: is told the status of each refusal.
+        """
+        self._app = app
+        self._bounds = bounds
+        self._refused = refused
+        self._waiting = 0
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in WITHOUT_BODY:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._within(scope, receive, send)
+        except Refusal as refusal:
+            self._refused(refusal.status)
+            await answer(send, refusal.status, str(refusal), refusal.headers)
+        except Gone:
+            return
+
+    async def _within(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = _Body(self, scope, receive)
+        try:
+            self._check_waiting()
+            content = await body.read()
+            self._check_waiting()
+            self._waiting += 1
+            try:
+                await self._timed(body.unpacked_scope(), _replayed(content, receive), send)
+            finally:
+                self._waiting -= 1
+        finally:
+            self._held -= body.held
+
+    def _check_waiting(self) -> None:
+        if self._waiting >= self._bounds.waiting:
+            raise Refusal(503, f"{self._waiting} requests wait for the model already; try again later", again=True)
+
+    def hold(self, count: int) -> None:
+        """Counts bytes of a body that is being read."""
+        self._held += count
+        if self._held > HELD_AT_ONCE * self._bounds.request_bytes:
+            raise Refusal(503, "the requests that wait for the model are too large together; try again", again=True)
+
+    @property
+    def bounds(self) -> Bounds:
+        return self._bounds
+
+    async def _timed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seconds, begun = self._bounds.answer_seconds, False
+        loop = asyncio.get_running_loop()
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            limit.reschedule(loop.time() + seconds)
+            await send(message)
+
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await self._app(scope, receive, sent)
+        except TimeoutError:
+            # The application may have raised one of its own.
+            if begun or not limit.expired():
+                raise
+            raise Refusal(503, f"the model has not answered within {seconds:g} s", again=True) from None
+
+
+class _Body:
+    """The body of one request: read up to the limit, and unpacked if it is gzip's, as MLServer would do without one."""
+
+    def __init__(self, limits: Limits, scope: Scope, receive: Receive) -> None:
+        self.held = 0
+        self._limits = limits
+        self._scope = scope
+        self._receive = receive
+        headers = dict(scope["headers"])
+        self._is_packed = headers.get(b"content-encoding", b"").lower() == b"gzip"
+        self._declared = int(headers.get(b"content-length", b"0"))
+
+    async def read(self) -> bytes:
+        largest = self._limits.bounds.request_bytes
+        if self._declared > largest:
+            raise _too_large(largest)
+        parts: list[bytes] = []
+        more = True
+        while more:
+            message = await self._next()
+            part = message.get("body", b"")
+            self._hold(len(part))
+            if self.held > largest:
+                raise _too_large(largest)
+            parts.append(part)
+            more = message.get("more_body", False)
+        content = b"".join(parts)
+        if not self._is_packed:
+            return content
+        unpacked = _unpacked(content, largest)
+        self._hold(len(unpacked))
+        return unpacked
+
+    async def _next(self) -> Message:
+        seconds = self._limits.bounds.answer_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refusal(408, f"nothing more of the request came within {seconds:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise Gone
+        return message
+
+    def _hold(self, count: int) -> None:
+        self.held += count
+        self._limits.hold(count)
+
+    def unpacked_scope(self) -> Scope:
+        if not self._is_packed:
+            return self._scope
+        dropped = (b"content-encoding", b"content-length")
+        return {**self._scope, "headers": [pair for pair in self._scope["headers"] if pair[0] not in dropped]}
+
+
+def _too_large(largest: int) -> Refusal:
+    return Refusal(413, f"the request is larger than {largest} bytes")
+
+
+def _unpacked(content: bytes, largest: int) -> bytes:
+    unpacked = b""
+    while content:
+        member = zlib.decompressobj(_GZIP)
+        try:
+            unpacked += member.decompress(content, largest + 1 - len(unpacked))
+        except zlib.error as error:
+            raise Refusal(400, f"the body is not gzip's: {error}") from None
+        if len(unpacked) > largest:
+            raise _too_large(largest)
+        if not member.eof:
+            raise Refusal(400, "the body is not gzip's: it ends too early")
+        content = member.unused_data
+    return unpacked
+
+
+def _replayed(content: bytes, receive: Receive) -> Receive:
+    """Gives the body, and then what comes after it: that the client has gone."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return replay
+
+
+async def answer(send: Send, status: int, text: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    """Sends an error of the V2 protocol."""
+    body = json.dumps({"error": text}).encode()
+    form = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*form, *(headers or [])]})
+    await send({"type": "http.response.body", "body": body})
