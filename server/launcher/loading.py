@@ -12,6 +12,7 @@ EXIT_CODE: Final = os.EX_CONFIG
 """Of a server whose release or settings are wrong: another start would fail the same way."""
 SETTINGS: Final = "model-settings.json"
 LOCK: Final = "requirements.lock"
+MISSING: Final = f"A package is missing that the model imports. Add it to {LOCK} and release a new version."
 LONGEST_MESSAGE: Final = 4096
 """Bytes of a termination message that Kubernetes keeps."""
 
@@ -70,10 +71,10 @@ def unloadable(release: str, error: BaseException, *, implementation: str, artef
     if isinstance(error, NoImplementation) and error.__cause__:
         error = error.__cause__
         file, remedy = _without_implementation(error, implementation)
-    elif isinstance(error, MemoryError):
+    elif _kind(error) == "MemoryError":
         file, remedy = _described(artefact, folder), "Give the model more memory in the stack file, `resources.memory`."
-    elif isinstance(error, ModuleNotFoundError):
-        file, remedy = LOCK, _missing(error)
+    elif _kind(error) == "ModuleNotFoundError":
+        file, remedy = LOCK, MISSING
     else:
         file, remedy = (
             _described(artefact, folder),
@@ -83,6 +84,10 @@ def unloadable(release: str, error: BaseException, *, implementation: str, artef
             ),
         )
     return Unloadable(what=f"{release} cannot be loaded: {_shown(error)}", file=file, remedy=remedy)
+
+
+def _kind(error: BaseException) -> str:
+    return _shown(error).partition(":")[0]
 
 
 def _shown(error: BaseException) -> str:
@@ -97,14 +102,10 @@ def _without_implementation(error: BaseException, implementation: str) -> tuple[
         return SETTINGS, f"Correct the implementation {implementation}, or its code, and release a new version."
     if error.name and (module == error.name or module.startswith(f"{error.name}.")):
         return SETTINGS, (
-            f"The module of the implementation {implementation} is neither in {LOCK} nor beside {SETTINGS}. Correct its "
-            "name, or add its package to the lock, and release a new version."
+            f"The module of the implementation {implementation} is neither in {LOCK} nor beside {SETTINGS}. Correct "
+            "its name, or add its package to the lock, and release a new version."
         )
-    return LOCK, _missing(error)
-
-
-def _missing(error: ModuleNotFoundError) -> str:
-    return f"The package with the module {error.name} is missing. Add it to {LOCK} and release a new version."
+    return LOCK, MISSING
 
 
 def _described(artefact: Path, folder: Path) -> str:

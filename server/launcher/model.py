@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import multiprocessing
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import uvloop
@@ -91,7 +93,7 @@ class _Call:
 
 
 async def _contained(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """What would end the model's loop, or look as if the server had cancelled a request, is a failure like another."""
+    """What would end a loop, or look as if the server had cancelled a request, is a failure like another."""
     try:
         return await coroutine
     except SystemExit as error:
@@ -147,7 +149,7 @@ class Checked(MLModel):  # type: ignore[misc]
 
     async def beside(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Runs something of the model where it does not hold up the server."""
-        return await (self._beside.run(coroutine) if self._beside else coroutine)
+        return await (self._beside.run(coroutine) if self._beside else _contained(coroutine))
 
     @property
     def _estimator(self) -> Any:
@@ -156,7 +158,16 @@ class Checked(MLModel):  # type: ignore[misc]
 
     def handler(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """A custom handler of the model, which runs beside the server as its predictions do."""
-        return _Handler(self, method) if asyncio.iscoroutinefunction(method) else method
+        if not inspect.iscoroutinefunction(method):
+            return method
+
+        @wraps(method)
+        async def handle(*arguments: Any, **options: Any) -> Any:
+            return await self.beside(method(*arguments, **options))
+
+        # FastAPI would look for the types of parameters in this module.
+        handle.__signature__ = inspect.signature(method, eval_str=True)  # type: ignore[attr-defined]
+        return handle
 
     def decode_request(self, inference_request: InferenceRequest, default_codec: Any = None) -> Any:
         with _clients_mistake("the request"):
@@ -174,21 +185,6 @@ class Checked(MLModel):  # type: ignore[misc]
     def encode(self, payload: Any, request_output: Any, default_codec: Any = None) -> Any:
         with _models_mistake(payload):
             return super().encode(payload, request_output, default_codec)
-
-
-class _Handler:
-    """Looks like the method to FastAPI, which reads its signature and resolves annotations in its module."""
-
-    def __init__(self, model: Checked, method: Callable[..., Any]) -> None:
-        self._model = model
-        self._method = method
-        self.__wrapped__ = method
-        self.__name__ = method.__name__
-        self.__doc__ = method.__doc__
-        self.__globals__ = getattr(method, "__globals__", {})
-
-    async def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return await self._model.beside(self._method(*arguments, **options))
 
 
 def checked(implementation: Any) -> type[Any]:

@@ -111,7 +111,7 @@ def _of_tensor(tensor: Input, *, may_lack_text: bool) -> list[str]:
 
 def _flat(data: object) -> list[Any] | None:
     """The values of nested lists; None if they are nested unevenly or too deep."""
-    values = data if isinstance(data, list) else [data]
+    values: list[Any] = data if isinstance(data, list) else [data]
     for _ in range(MOST_DIMENSIONS):
         kinds = set(map(type, values))
         if list not in kinds:
@@ -188,7 +188,7 @@ def _of_expected(sent: Tensor, wanted: Tensor) -> list[str]:
     has, needs = _columns(sent.shape), _columns(wanted.shape)
     if len(has) != len(needs) or any(need not in (-1, size) for size, need in zip(has, needs, strict=True)):
         text = f"{sent.name} has the shape {sent.shape}; the model expects {wanted.shape}"
-        tells = len(has) == len(needs) == 2 and needs[1] not in (-1, has[1])  # noqa: PLR2004 - rows and columns
+        tells = len(sent.shape) == len(needs) == 2 and needs[1] not in (-1, has[1])  # noqa: PLR2004 - rows and columns
         found.append(text + (f", which is {needs[1]} features and not {has[1]}" if tells else ""))
     return found
 

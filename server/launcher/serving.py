@@ -34,7 +34,7 @@ from starlette.routing import Route
 
 from . import errors
 from .errors import Refused
-from .limits import RETRY_SECONDS, Bounds, Limits
+from .limits import RETRY_SECONDS, Bounds, Limits, Receive, Scope, Send
 from .model import Checked
 from .protocol import mistakes
 
@@ -142,7 +142,7 @@ class Inference:
         answers = self._plane.infer_stream(payloads(), name, version)
         # An error before the first answer still has a status of its own.
         first = await anext(answers, None)
-        return StreamingResponse(_events(first, answers), media_type="text/event-stream")
+        return _Stream(_events(first, answers, request), media_type="text/event-stream")
 
 
 async def _asked(request: Request) -> tuple[InferenceRequest, str, str | None]:
@@ -156,12 +156,23 @@ async def _asked(request: Request) -> tuple[InferenceRequest, str, str | None]:
     return payload, request.path_params["model_name"], request.path_params.get("model_version")
 
 
-async def _events(first: InferenceResponse | None, following: AsyncIterator[InferenceResponse]) -> AsyncIterator[bytes]:
+class _Stream(StreamingResponse):  # type: ignore[misc]
+    """Streams in the task that has asked: MLServer keeps the model's name in its context."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.stream_response(send)
+
+
+async def _events(
+    first: InferenceResponse | None, following: AsyncIterator[InferenceResponse], request: Request
+) -> AsyncIterator[bytes]:
     if first is None:
         return
     yield ServerSentEvent(first).encode()
     try:
         async for response in following:
+            if await request.is_disconnected():
+                return
             yield ServerSentEvent(response).encode()
     except Exception as error:
         # The status is sent already: the client is told in the stream.
