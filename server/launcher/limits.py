@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,8 +22,16 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Readiness, liveness and metadata: they are answered whatever waits."""
-HELD_AT_ONCE: Final = 4
-"""So many times the largest request is held in memory at once, of all requests that wait."""
+HELD_AT_ONCE: Final = 3
+"""So many times the largest request is held in memory at once, of all large requests that wait."""
+PARSED_AT_ONCE: Final = 8
+"""So many times the largest request may the requests take that are parsed at once, because JSON's values take more
+memory than their text: numbers of five characters eight times, nothing but empty lists forty times."""
+VALUE_BYTES: Final = 40
+"""A float and its places in two lists, as of CPython 3.11."""
+LIST_BYTES: Final = 100
+SMALL_BYTES: Final = 64 * 1024
+"""A smaller request is not refused, and does not wait, because of large ones."""
 RETRY_SECONDS: Final = 1
 _GZIP: Final = 31
 """https://docs.python.org/3/library/zlib.html#zlib.decompress"""
@@ -103,6 +112,8 @@ class Limits:
         self._refused = refused
         self._waiting = 0
         self._held = 0
+        self._parsed = 0
+        self._room = asyncio.Condition()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in WITHOUT_BODY:
@@ -124,7 +135,7 @@ class Limits:
             self._check_waiting()
             self._waiting += 1
             try:
-                await self._timed(body.unpacked_scope(), _replayed(content, receive), send)
+                await self._timed(content, body.unpacked_scope(), receive, send)
             finally:
                 self._waiting -= 1
         finally:
@@ -134,18 +145,38 @@ class Limits:
         if self._waiting >= self._bounds.waiting:
             raise Refusal(503, f"{self._waiting} requests wait for the model already; try again later", again=True)
 
-    def hold(self, count: int) -> None:
-        """Counts bytes of a body that is being read."""
+    def hold(self, count: int, *, of: int) -> None:
+        """Counts bytes of a body, of which so many have been read."""
         self._held += count
-        if self._held > HELD_AT_ONCE * self._bounds.request_bytes:
+        if of > SMALL_BYTES and self._held > HELD_AT_ONCE * self._bounds.request_bytes:
             raise Refusal(503, "the requests that wait for the model are too large together; try again", again=True)
 
     @property
     def bounds(self) -> Bounds:
         return self._bounds
 
-    async def _timed(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @asynccontextmanager
+    async def _parsing(self, size: int) -> AsyncIterator[None]:
+        """Waits until a request and those that are parsed already take no more memory than is meant for them."""
+        if size < SMALL_BYTES:
+            yield
+            return
+        largest = PARSED_AT_ONCE * self._bounds.request_bytes
+        if size > largest:
+            raise Refusal(413, "the request holds too many values; send them in several requests")
+        async with self._room:
+            await self._room.wait_for(lambda: self._parsed + size <= largest)
+            self._parsed += size
+        try:
+            yield
+        finally:
+            self._parsed -= size
+            async with self._room:
+                self._room.notify_all()
+
+    async def _timed(self, content: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         seconds, begun = self._bounds.answer_seconds, False
+        size = parsed_bytes(content)
         loop = asyncio.get_running_loop()
 
         async def sent(message: Message) -> None:
@@ -155,8 +186,8 @@ class Limits:
             await send(message)
 
         try:
-            async with asyncio.timeout(seconds) as limit:
-                await self._app(scope, receive, sent)
+            async with asyncio.timeout(seconds) as limit, self._parsing(size):
+                await self._app(scope, _replayed(content, receive), sent)
         except TimeoutError:
             # The application may have raised one of its own.
             if begun or not limit.expired():
@@ -210,13 +241,18 @@ class _Body:
 
     def _hold(self, count: int) -> None:
         self.held += count
-        self._limits.hold(count)
+        self._limits.hold(count, of=self.held)
 
     def unpacked_scope(self) -> Scope:
         if not self._is_packed:
             return self._scope
         dropped = (b"content-encoding", b"content-length")
         return {**self._scope, "headers": [pair for pair in self._scope["headers"] if pair[0] not in dropped]}
+
+
+def parsed_bytes(content: bytes) -> int:
+    """About how much memory a body of JSON takes when it is parsed; what it is made of is only counted."""
+    return len(content) + VALUE_BYTES * content.count(b",") + LIST_BYTES * (content.count(b"[") + content.count(b"{"))
 
 
 def _too_large(largest: int) -> Refusal:

@@ -517,7 +517,19 @@ REQUESTS: Final = st.fixed_dictionaries(
         "outputs": st.one_of(st.lists(st.fixed_dictionaries({"name": st.one_of(OUTPUTS, ANY)}), max_size=3), ANY),
     },
 )
+FITTING: Final = st.integers(1, 3).flatmap(
+    lambda rows: st.fixed_dictionaries(
+        {
+            "name": st.text(max_size=5),
+            "shape": st.just([rows, 4]),
+            "datatype": st.sampled_from(["FP32", "FP64", "INT64"]),
+            "data": st.lists(st.one_of(st.integers(-9, 9), st.floats(width=32)), min_size=4 * rows, max_size=4 * rows),
+        },
+        optional={"parameters": PARAMETERS},
+    )
+)
 BODIES: Final = st.one_of(
+    FITTING.map(lambda tensor: json.dumps({"inputs": [tensor]}).encode()),
     REQUESTS.map(lambda request: json.dumps(request).encode()),
     ANY.map(lambda anything: json.dumps(anything).encode()),
     # A right one that was cut, or has other bytes somewhere.

@@ -6,13 +6,14 @@ import asyncio
 import gzip
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from server.launcher.limits import Bounds, InvalidLimit, Limits, Message, Receive, Scope, Send
 
-SMALL = Bounds(request_bytes=10, answer_seconds=0.1, waiting=2)
+SMALL: Final = Bounds(request_bytes=10, answer_seconds=0.1, waiting=2)
+LARGE: Final = Bounds(request_bytes=100_000, answer_seconds=5, waiting=100)
 
 
 class Client:
@@ -179,9 +180,47 @@ def test_requests_are_counted_until_they_are_answered() -> None:
 
 
 def test_bodies_that_are_large_together_are_not_all_held() -> None:
-    bounds = Bounds(request_bytes=10, answer_seconds=5, waiting=100)
-    clients = [Client(b"0123456789") for _ in range(6)]
-    assert ask(Echo(wait=0.05), *clients, bounds=bounds) == [503, 503]
+    clients = [Client(b"0" * 100_000) for _ in range(5)]
+    small = [Client(b"0") for _ in range(5)]
+    assert ask(Echo(wait=0.05), *clients, *small, bounds=LARGE) == [503, 503]
+    assert {client.status for client in small} == {200}
+
+
+@pytest.mark.parametrize("item", [b"[],", b"{},", b"1,"])
+def test_a_body_of_too_many_values_is_not_parsed(item: bytes) -> None:
+    app, client = Echo(), Client(item * (100_000 // len(item)))
+    assert ask(app, client, bounds=LARGE) == [413]
+    assert client.error == "the request holds too many values; send them in several requests"
+    assert app.bodies == []
+
+
+def test_large_bodies_are_parsed_one_after_another_and_small_ones_beside_them() -> None:
+    active = most = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal active, most
+        is_large = len((await receive())["body"]) > 1
+        active += is_large
+        most = max(most, active)
+        status = 200 if active else 500
+        await asyncio.sleep(0.02)
+        active -= is_large
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    floats = b"1.2345," * 14_000
+    clients = [Client(floats), Client(floats), Client(floats), Client(b"1")]
+    assert ask(app, *clients, bounds=LARGE) == []
+    assert [client.status for client in clients] == [200] * 4
+    assert most == 1
+
+
+def test_a_large_body_that_waits_too_long_is_refused_and_leaves_room() -> None:
+    bounds = Bounds(request_bytes=100_000, answer_seconds=0.1, waiting=100)
+    floats = b"1.2345," * 14_000
+    clients = [Client(floats), Client(floats)]
+    assert ask(Echo(wait=60), *clients, bounds=bounds) == [503, 503]
+    assert ask(Echo(), Client(floats), bounds=bounds) == []
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
