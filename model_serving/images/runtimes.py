@@ -39,9 +39,12 @@ def runtime_of(release: Release, images: ImageSettings) -> Runtime:
     """The runtime of a release; makes its build context if it is not there yet."""
     lock, tag = release.lock.read_bytes(), tag_of(release, images)
     context = CONTEXTS / tag
-    if not context.is_dir():
-        launcher = {f"{LAUNCHER.name}/{path.name}": path.read_bytes() for path in _launcher()}
-        _fill(context, {"requirements.lock": lock, **launcher})
+    files = {"requirements.lock": lock, **{f"{LAUNCHER.name}/{path.name}": path.read_bytes() for path in _launcher()}}
+    for name, content in files.items():
+        path = context / name
+        # Compared: a run that was killed, or a machine that lost its power, may have left a part of it.
+        if not path.is_file() or path.read_bytes() != content:
+            _replace(path, content)
     wheels = Path(images.wheels) / _digest(lock) if images.wheels else None
     return Runtime(tag=tag, context=context, wheels=wheels if wheels and wheels.is_dir() else None)
 
@@ -61,20 +64,14 @@ def _launcher() -> list[Path]:
     return sorted(LAUNCHER.glob("*.py"))
 
 
-def _fill(context: Path, files: dict[str, bytes]) -> None:
-    """Makes a build context whole or not at all: another command may look for it, or this one be killed."""
-    CONTEXTS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CONTEXTS, prefix=".new-") as scratch:
-        made = Path(scratch, context.name)
-        for name, content in files.items():
-            path = made / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        try:
-            made.rename(context)
-        except OSError:
-            if not context.is_dir():  # or another command was faster
-                raise
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file beside its place and moves it there: another command may read it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=CONTEXTS, delete=False) as file:
+        file.write(content)
+    # A temporary file is its owner's alone.
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
 
 
 @lru_cache  # the versions of a model mostly have the same lock

@@ -55,13 +55,15 @@ def test_the_build_context_is_what_the_image_is_made_of() -> None:
     assert names == ["launcher/main.py", "requirements.lock"]
 
 
-def test_a_build_context_that_could_not_be_finished_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["requirements.lock", "launcher/main.py"])
+@pytest.mark.parametrize("left", [None, "", "star"])
+def test_a_build_context_that_a_killed_run_left_is_finished(name: str, left: str | None) -> None:
     iris, images = release("1.0", "mlserver==1"), ImageSettings()
-    with monkeypatch.context() as full:
-        full.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("no space left on device")))
-        with pytest.raises(OSError, match="no space left"):
-            runtimes.runtime_of(iris, images)
-    assert (runtimes.runtime_of(iris, images).context / "requirements.lock").read_text() == "mlserver==1"
+    path = runtimes.runtime_of(iris, images).context / name
+    whole = path.read_text()
+    path.write_text(left) if left is not None else path.unlink()
+    assert (runtimes.runtime_of(iris, images).context / name).read_text() == whole
+    assert [each.name for each in runtimes.CONTEXTS.iterdir()] == [runtimes.tag_of(iris, images)]
 
 
 def test_the_build_context_outlives_the_release() -> None:
