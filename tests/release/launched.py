@@ -46,6 +46,7 @@ class Launched:
     model: str
     process: subprocess.Popen[bytes]
     port: int
+    grpc_port: int
     metrics_port: int
     log: Path
 
@@ -158,7 +159,9 @@ def launched(
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Launched(model=name, process=process, port=http_port, metrics_port=metrics_port, log=log)
+        yield Launched(
+            model=name, process=process, port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, log=log
+        )
     finally:
         process.terminate()
         try:

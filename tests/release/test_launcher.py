@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Figure
 from tests.release.launched import Answer, Launched, launched
-from tests.release.repositories import OWN_CODE, RELEASED
+from tests.release.repositories import OWN_CODE, RELEASED, interpreter
 
 RIGHT: Final = json.loads((RELEASED / "request.json").read_text())
 ANSWER: Final = json.loads((RELEASED / "response.json").read_text())["outputs"][0]["data"]
@@ -276,6 +277,76 @@ def test_readiness_is_answered_while_a_prediction_computes(odd: Launched) -> Non
         # Another client waits for its turn.
         assert odd.infer(told("right")).status == 200
         assert computing.result().status == 200
+
+
+NEIGHBOURS: Final = """
+import sys
+
+import joblib
+import numpy as np
+from sklearn.neighbors import KNeighborsClassifier
+
+known = np.random.default_rng(0).random((40_000, 4), dtype="float32")
+model = KNeighborsClassifier(algorithm="brute", n_jobs=1).fit(known, known[:, 0] > 0.5)
+joblib.dump(model, sys.argv[1])
+"""
+
+
+def test_a_large_request_computes_beside_the_server_though_small_ones_are_quick(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "release", inputs=[])
+    subprocess.run([interpreter(), "-c", NEIGHBOURS, folder / "iris-decision-tree.joblib"], check=True)
+    rows = 20_000
+    with launched(folder, tmp_path / "server", name="iris-dtc") as server, ThreadPoolExecutor() as pool:
+        server.await_ready()
+        connection = server.connection()
+        assert {server.infer(four([1, 4], [0.1] * 4), connection).status for _ in range(40)} == {200}
+        computing = pool.submit(server.infer, four([rows, 4], [0.5] * 4 * rows))
+        longest, answers = 0.0, 0
+        while not computing.done():
+            began = time.monotonic()
+            assert server.is_ready()
+            longest = max(longest, time.monotonic() - began)
+            answers += 1
+            time.sleep(0.05)
+        assert computing.result().status == 200
+        assert answers > 3, "it was too quick to show anything"
+        assert longest < 1
+
+
+GRPC: Final = """
+import sys
+
+import grpc
+from mlserver.grpc import dataplane_pb2 as protocol
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+
+
+def ask(stub, values):
+    tensor = protocol.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, len(values)])
+    tensor.contents.fp32_contents.extend(values)
+    try:
+        answer = stub.ModelInfer(protocol.ModelInferRequest(model_name="iris-dtc", inputs=[tensor]))
+    except grpc.RpcError as error:
+        return error.code().name, error.details()[:80]
+    return "OK", list(answer.outputs[0].contents.int64_contents)
+
+
+with grpc.insecure_channel(f"127.0.0.1:{sys.argv[1]}") as channel:
+    stub = GRPCInferenceServiceStub(channel)
+    for values in ([5, 3.4, 1.5, 0.2], [5, 3.4, 1.5], [0.5] * 5_000_000):
+        print(*ask(stub, values))
+"""
+
+
+def test_grpc_checks_requests_and_their_size_as_well(iris: Launched) -> None:
+    done = subprocess.run(
+        [interpreter(), "-c", GRPC, str(iris.grpc_port)], capture_output=True, text=True, check=True, timeout=60
+    )
+    right, wrong, large = done.stdout.splitlines()
+    assert right == "OK [0]"
+    assert wrong.startswith("INVALID_ARGUMENT x has the shape [1, 3]; the model expects [-1, 4]")
+    assert large.startswith("RESOURCE_EXHAUSTED")
+    assert iris.infer(RIGHT).status == 200
 
 
 def test_a_handler_of_the_models_own_computes_beside_the_server_too(odd: Launched) -> None:
