@@ -131,6 +131,28 @@ lock: ## pin the Python packages anew after a change of requirements*.in
 	  .venv/bin/uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 $$name.in -o $$name.txt; \
 	done
 
+# For the Python and the system of the runtime image, as in the template's Makefile. Each in a folder of its own, where a
+# lock reads as `make lock` writes it in a model's repository. Releases in models/ keep their locks: a release never changes.
+LOCKING := $(STATE)/locks
+TEMPLATE := templates/model-repository
+COMPILE := $(CURDIR)/.venv/bin/uv pip compile --quiet --generate-hashes --no-header --only-binary :all: \
+  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu
+.PHONY: lock-models
+lock-models: ## pin the packages of templates/ anew after a change of their requirements
+	@set -e; for runtime in $(notdir $(wildcard templates/runtimes/*)); do \
+	  folder=$(LOCKING)/$$runtime; mkdir -p $$folder; \
+	  cp $(TEMPLATE)/template/requirements-overrides.txt templates/runtimes/$$runtime/requirements.* $$folder; \
+	  (cd $$folder; $(COMPILE) --override requirements-overrides.txt requirements.in --output-file requirements.lock); \
+	  cp $$folder/requirements.lock templates/runtimes/$$runtime; \
+	done
+	@set -e; for each in scikit-learn/notebook lightgbm/dvc; do \
+	  folder=$(LOCKING)/$${each%/*}; locks=$(TEMPLATE)/locks; kind=$$locks/$${each#*/}; \
+	  cp $$folder/requirements.lock $$locks/$${each%/*}.lock; \
+	  cp $$kind.in $$folder/requirements-tools.in; cp $$kind.txt $$folder/requirements-tools.txt; \
+	  (cd $$folder; $(COMPILE) --constraint requirements.lock requirements-tools.in --output-file requirements-tools.txt); \
+	  cp $$folder/requirements-tools.txt $$kind.txt; \
+	done
+
 .PHONY: schema
 schema: tools ## write the JSON Schema of the stack files, which editors use
 	@python -m model_serving schema > stacks/schema.json

@@ -13,11 +13,12 @@ RUN ldconfig -p | grep -q libgomp.so.1 \
 
 # PIP_NO_INDEX is 1 where every wheel is in the folder: then the build needs no network, and asks none.
 ARG PIP_NO_INDEX=0
+# The lock is complete. It may replace what a package asks for (requirements-overrides.txt), so pip must not compare the two.
 # pip goes as soon as it has done its work: nothing is ever installed into a running server.
 RUN --mount=type=bind,source=requirements.lock,target=/requirements.lock \
     --mount=type=bind,from=wheels,target=/wheels \
     python3 -m venv /opt/mlserver \
-    && /opt/mlserver/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
+    && /opt/mlserver/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-deps \
         --find-links /wheels --requirement /requirements.lock \
     && /opt/mlserver/bin/pip uninstall --yes --quiet pip setuptools
 

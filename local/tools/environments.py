@@ -36,7 +36,8 @@ def provide(*locks: Path) -> Path:
         _run("venv", "--quiet", "--python", sys.executable, "--relocatable", str(folder))
         _run(
             *("pip", "install", "--quiet", "--python", str(folder / "bin" / "python")),
-            *("--require-hashes", "--compile-bytecode"),
+            # Locks are complete, and may replace what a package asks for.
+            *("--require-hashes", "--no-deps", "--compile-bytecode"),
             *(word for lock in locks for word in ("--requirement", str(lock))),
         )
 

@@ -36,7 +36,7 @@ DVC = {".dvc", "dvc.yaml", "dvc.lock", "data", "steps"}
 EVERYWHERE = {
     *(".github", ".gitignore", ".gitlab-ci.yml", "Makefile", "README.md", "metrics.json", "model-settings.json"),
     *("params.yaml", "plots", "quality.yaml", "release.yaml", "requirements-bootstrap.txt", "requirements-tools.in"),
-    *("requirements-tools.txt", "requirements.in", "requirements.lock", "tests"),
+    *("requirements-overrides.txt", "requirements-tools.txt", "requirements.in", "requirements.lock", "tests"),
 }
 
 
