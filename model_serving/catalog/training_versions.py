@@ -82,13 +82,14 @@ def trained_with(folder: Path, implementation: str, artefact: Path | None) -> It
         artefact: file or folder that ``parameters.uri`` names, if there is one.
     """
     runtime = implementation.partition(".")[0]
-    yield from _by_provenance(folder / PROVENANCE, FRAMEWORKS.get(runtime, EVERY_FRAMEWORK))
+    frameworks = FRAMEWORKS.get(runtime, EVERY_FRAMEWORK)
+    yield from _by_provenance(folder / PROVENANCE, frameworks)
     if artefact is None:
         return
-    if runtime == "mlserver_sklearn":
-        yield from _by_pickle(artefact)
     if runtime == "mlserver_mlflow":
         yield from _by_mlflow(artefact / MLMODEL)
+    elif "scikit-learn" in frameworks:  # a model's own code may load a pickle as well
+        yield from _by_pickle(artefact)
 
 
 def _by_provenance(path: Path, frameworks: Iterable[str]) -> Iterator[TrainedWith]:

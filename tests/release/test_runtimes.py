@@ -82,7 +82,7 @@ def test_training_an_example_again_gives_the_same_answers(
 
 
 def test_the_lock_of_a_training_decides_the_runtime_image(tmp_path: Path) -> None:
-    """Five locks are five images, whatever else the releases have in common; one lock is one image."""
+    """Another lock is another image, whatever else the releases have in common; one lock is one image."""
 
     def of(lock: Path, name: str) -> Release:
         folder = tmp_path / name
@@ -92,7 +92,6 @@ def test_the_lock_of_a_training_decides_the_runtime_image(tmp_path: Path) -> Non
         )
 
     images = ImageSettings()
-    tags = {tag_of(of(example / "requirements.lock", example.name), images) for example in EXAMPLES}
-    assert len(tags) == len(EXAMPLES) == 5
-    twin = shutil.copy(EXAMPLES[0] / "requirements.lock", tmp_path)
-    assert tag_of(of(Path(twin), "twin"), images) in tags
+    tags = {example.name: tag_of(of(example / "requirements.lock", example.name), images) for example in EXAMPLES}
+    assert tags.pop("custom-transformers") == tags["scikit-learn"], "they have the same packages"
+    assert len({*tags.values()}) == len(tags) == 5

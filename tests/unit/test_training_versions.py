@@ -186,6 +186,19 @@ def test_each_framework_counts_where_nobody_knows_which_one_the_code_uses(releas
     assert found.what.startswith("was made with lightgbm 4.0")
 
 
+def test_a_pickle_that_a_models_own_code_loads_counts_too(release: Path) -> None:
+    """The class beside it only imports the transformers that the pickle names."""
+    (release / "served.py").write_text("class Model: ...\n")
+    settings(release, implementation="served.Model")
+    assert problems(release) == ()
+    (release / "requirements.lock").write_text(lock("scikit-learn==1.9.1"))
+    (found,) = problems(release)
+    assert (found.file, found.what.partition(",")[0]) == (
+        "models/iris/1.0/model.joblib",
+        "was made with scikit-learn 1.7.2",
+    )
+
+
 def test_a_lock_with_a_version_for_each_platform_has_the_right_one(release: Path) -> None:
     pins = ("scikit-learn==1.7.2 ; python_version < '3.12'", "scikit-learn==1.9.1 ; python_version >= '3.12'")
     (release / "requirements.lock").write_text(lock(*pins))
