@@ -153,6 +153,10 @@ lock-models: ## pin the packages of templates/ anew after a change of their requ
 	  cp $$folder/requirements-tools.txt $$kind.txt; \
 	done
 
+.PHONY: audit
+audit: tools ## list locked packages with known vulnerabilities, which depends on the day
+	@python -m model_serving audit
+
 .PHONY: schema
 schema: tools ## write the JSON Schema of the stack files, which editors use
 	@python -m model_serving schema > stacks/schema.json

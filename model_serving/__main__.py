@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "show": "pipelines.show",
     "rollback": "pipelines.rollback",
     "prune": "pipelines.prune",
+    "audit": "pipelines.audit",
     "recover": "pipelines.recover",
     "pipelines": "pipelines.generate",
     "agent": "pipelines.agent_configuration",

@@ -1,5 +1,8 @@
 """The command ``drift``: detects differences between a stack and its deployed commit, and keeps one issue per stack.
 
+The issue also lists known vulnerabilities of locked packages. They are not drift and do not change the exit code. If
+the advisories are not available, the log says so.
+
 The exit code is 0 without drift, 2 with drift and 1 if the check failed. Drift fails the scheduled job so that the
 pipeline's owner is notified; the issue is for the person who fixes it. To ignore drift but not failures, allow this one
 exit code (GitLab: ``allow_failure: {exit_codes: 2}``). If the site refuses to update the issue, the log says so and the
@@ -9,13 +12,15 @@ exit code stays the same.
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from model_serving.git import SHORT
 from model_serving.hosts import Site, SiteError, here
-from model_serving.hosts.blocks import Fixed, fit_note
-from model_serving.hosts.markdown import code, link
+from model_serving.hosts.blocks import Block, Fixed, fit_note
+from model_serving.hosts.markdown import cell, code, link
+from model_serving.pipelines import audit
+from model_serving.pipelines.audit import Advisory
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import Preview
 from model_serving.pipelines.commits import Checkout
@@ -32,6 +37,8 @@ example:
 Exit code: 0 without drift, 2 with drift, 1 if the check failed.
 """
 DRIFTED: Final = 2
+MOST_IMPORTANT: Final = 100
+"""Loses no line before the blocks of the stack have lost theirs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         )
     print(f"{options.stack}: {'has drifted' if has_drifted else 'no drift'}", flush=True)
     if site := here(os.environ):
-        _tell(site, found, deployed, has_drifted=has_drifted)
+        _tell(site, found, deployed, _advisories(options.stack), has_drifted=has_drifted)
     return DRIFTED if has_drifted else 0
 
 
@@ -64,10 +71,15 @@ def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
     return found, ended == NO_CHANGES_EXPECTED, update.commit if update else commit
 
 
-def render(found: Preview, deployed: str, site: Site) -> str:
-    """The issue's text: the changes that would undo the drift, without secrets, within the site's length limit."""
+def render(found: Preview, deployed: str, advisories: Sequence[Advisory], site: Site, *, has_drifted: bool) -> str:
+    """The issue's text, within the site's length limit: the changes that would undo the drift, and the advisories."""
     run = site.this_run()
     seen = link(run.name, run.url) if run.url else run.name
+    parts = [*(_drift(found, deployed, seen) if has_drifted else ()), _vulnerabilities(advisories, seen)]
+    return fit_note(parts, site.note_limit, rest="See the job's log.")
+
+
+def _drift(found: Preview, deployed: str, seen: str) -> Iterator[Block | Fixed]:
     lines = [
         f"The resources no longer match {code(found.commit[:SHORT])}. Detected by {seen}.",
         "",
@@ -82,16 +94,37 @@ def render(found: Preview, deployed: str, site: Site) -> str:
         )
     if not found.changes:
         lines += ["", "Only values reported by the cloud have changed: an update would only change the state."]
-    parts = [Fixed(text="\n".join(lines) + "\n"), *parts_of(found)]
-    return fit_note(parts, site.note_limit, rest="See the job's log.")
+    yield Fixed(text="\n".join(lines) + "\n")
+    yield from parts_of(found)
 
 
-def _tell(site: Site, found: Preview, deployed: str, *, has_drifted: bool) -> None:
-    marker = f"<!-- model-serving: drift {found.stack} -->"
+def _vulnerabilities(advisories: Sequence[Advisory], seen: str) -> Block:
+    head = f"\n### Known vulnerabilities\n\nFound by {seen} in locked packages. {audit.REMEDY}\n\n"
+    columns = "| package | version | advisory | fixed in | concerns |\n|---|---|---|---|---|\n"
+    rows = [
+        f"| {cell(each.package)} | {cell(each.version)} | {cell(each.name)} | {each.fixed_in} "
+        f"| {', '.join(map(cell, each.concerns))} |\n"
+        for each in advisories
+    ]
+    return Block(what="known vulnerabilities", importance=MOST_IMPORTANT, head=head + columns, items=rows)
+
+
+def _advisories(stack: str) -> Sequence[Advisory]:
+    """Those that concern the stack; none if they are not known, which is said."""
     try:
-        if has_drifted:
-            site.upsert_issue(marker, f"{found.stack} has drifted", render(found, deployed, site))
-            print(f"{site.name}: updated the issue about the drift")
+        return audit.advisories(audit.locks([stack]))
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        return ()
+
+
+def _tell(site: Site, found: Preview, deployed: str, advisories: Sequence[Advisory], *, has_drifted: bool) -> None:
+    marker = f"<!-- model-serving: drift {found.stack} -->"
+    title = f"{found.stack} has drifted" if has_drifted else f"{found.stack} has packages with known vulnerabilities"
+    try:
+        if has_drifted or advisories:
+            site.upsert_issue(marker, title, render(found, deployed, advisories, site, has_drifted=has_drifted))
+            print(f"{site.name}: updated the issue about {'the drift' if has_drifted else 'known vulnerabilities'}")
         elif site.close_issue(marker, f"{site.this_run().name} found no drift."):
             print(f"{site.name}: closed the issue about the drift")
     except SiteError as error:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from model_serving.__main__ import main
 from model_serving.hosts import SiteError
 from model_serving.hosts.site import Run
-from model_serving.pipelines import drift
+from model_serving.pipelines import audit, drift
+from model_serving.pipelines.audit import Advisory
 from model_serving.pipelines.changes import Change, Preview
 from model_serving.pipelines.values import Difference
 from model_serving.problems import Failure
@@ -79,6 +81,15 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return find
 
 
+@pytest.fixture(autouse=True)
+def advisories(monkeypatch: pytest.MonkeyPatch) -> list[Advisory]:
+    """What an audit finds; nothing, unless a test adds to it."""
+    found: list[Advisory] = []
+    monkeypatch.setattr(audit, "locks", lambda names: {})
+    monkeypatch.setattr(audit, "advisories", lambda locks: found)
+    return found
+
+
 def run() -> int:
     return main(["drift", "--stack", "dev"])
 
@@ -96,6 +107,53 @@ def test_drift_opens_one_issue_and_its_end_closes_it(site: Site, finds: Callable
     finds(SAME, has_drifted=False)
     assert run() == 0
     assert site.issues == {}
+
+
+VULNERABLE = Advisory(
+    package="starlette", version="0.46.2", name="CVE-2025-54121", fixed_in="0.47.2", concerns=("iris-dtc 1.0",)
+)
+
+
+def test_the_issue_about_drift_has_known_vulnerabilities_too(
+    site: Site, finds: Callable[..., None], advisories: list[Advisory]
+) -> None:
+    advisories.append(VULNERABLE)
+    finds(CHANGED, has_drifted=True)
+    assert run() == drift.DRIFTED
+    ((title, body),) = site.issues.values()
+    assert title == "dev has drifted"
+    assert "immutableTags" in body
+    assert "| `starlette` | `0.46.2` | `CVE-2025-54121` | 0.47.2 | `iris-dtc 1.0` |" in body
+
+
+def test_known_vulnerabilities_without_drift_are_an_issue_and_no_drift(
+    site: Site, finds: Callable[..., None], advisories: list[Advisory]
+) -> None:
+    advisories.append(VULNERABLE)
+    finds(SAME, has_drifted=False)
+    assert run() == 0
+    ((title, body),) = site.issues.values()
+    assert title == "dev has packages with known vulnerabilities"
+    assert "`CVE-2025-54121`" in body
+    assert "no longer match" not in body
+    advisories.clear()
+    assert run() == 0
+    assert site.issues == {}
+
+
+def test_advisories_that_are_not_known_are_said_and_change_nothing(
+    site: Site, finds: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(locks: Mapping[str, Path]) -> list[Advisory]:
+        raise Failure("the advisories about the locked packages are not known: no answer")
+
+    monkeypatch.setattr(audit, "advisories", fail)
+    finds(CHANGED, has_drifted=True)
+    assert run() == drift.DRIFTED
+    assert "are not known: no answer" in capsys.readouterr().err
+    ((title, body),) = site.issues.values()
+    assert title == "dev has drifted"
+    assert "vulnerabilities" not in body
 
 
 def test_changes_that_wait_to_be_deployed_are_said_to_be_no_drift(site: Site, finds: Callable[..., None]) -> None:
