@@ -28,6 +28,7 @@ ODD: Final = '''
 import asyncio
 import sys
 import time
+from datetime import date
 
 import pandas as pd
 from mlserver import MLModel
@@ -92,6 +93,11 @@ def table():
             "day": pd.to_datetime(["2026-11-29T00:00", "2026-11-30T12:00", None]),
             "kind": pd.Categorical(["a", "b", None]),
             "level": pd.Categorical([1, 2, 1]),
+            "grade": pd.Categorical([1, None, 2]),
+            "zoned": pd.to_datetime(["2026-11-29", "2026-11-30", None]).tz_localize("UTC"),
+            "date": [date(2026, 11, 29), None, date(2026, 11, 30)],
+            "string": pd.array(["a", None, "b"], dtype="string"),
+            "flag": pd.array([True, None, False], dtype="boolean"),
             "perhaps": pd.array([1, None, 3], dtype="Int64"),
             "whole": pd.array([1, 2, 3], dtype="Int64"),
             "none": [None, None, None],
@@ -393,7 +399,12 @@ def test_a_table_of_all_kinds_is_answered(odd: Launched) -> None:
         "day": ("BYTES", ["2026-11-29T00:00:00", "2026-11-30T12:00:00", None]),
         "kind": ("BYTES", ["a", "b", None]),
         "level": ("INT64", [1, 2, 1]),
-        "perhaps": ("FP64", [1.0, None, 3.0]),
+        "grade": ("INT64", [1, None, 2]),
+        "zoned": ("BYTES", ["2026-11-29T00:00:00+00:00", "2026-11-30T00:00:00+00:00", None]),
+        "date": ("BYTES", ["2026-11-29", None, "2026-11-30"]),
+        "string": ("BYTES", ["a", None, "b"]),
+        "flag": ("BOOL", [True, None, False]),
+        "perhaps": ("INT64", [1, None, 3]),
         "whole": ("INT64", [1, 2, 3]),
         "none": ("BYTES", [None, None, None]),
         "mixed": ("BYTES", ["1", '"a"', '{"b":2}']),
