@@ -22,7 +22,8 @@ def released_models_never_change(*, ask_registry: bool) -> pulumi.ResourceHook:
         new, old = args.new_inputs or {}, args.old_inputs or {}
         unknown_to_state: dict[str, str] | None = None if ask_registry else {}
         labels = old.get("labels", unknown_to_state)
-        builds.refuse_other_content(new["tags"][0], new["labels"][builds.CONTENT_LABEL], previous=labels)
+        content, folder = new["labels"][builds.CONTENT_LABEL], new["context"]["location"]
+        builds.refuse_other_content(new["tags"][0], content, folder=folder, previous=labels)
 
     return pulumi.ResourceHook("released-models-never-change", refuse, opts=pulumi.ResourceHookOptions(on_dry_run=True))
 

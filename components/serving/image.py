@@ -9,6 +9,7 @@ from typing import Any
 import pulumi_docker_build as docker_build
 from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookBinding, ResourceOptions
 
+from model_serving.catalog import object_name
 from model_serving.images.builds import CONTENT_LABEL
 
 
@@ -101,6 +102,11 @@ class ModelImageArgs:
     after: Sequence[ResourceHook] = ()
     digest: str | None = None
 
+    @property
+    def repository(self) -> str:
+        # Names in a registry have no capitals.
+        return object_name(self.model)
+
 
 class ModelImage(ComponentResource):
     """A released model on its runtime; its only layer is the release's folder.
@@ -112,7 +118,7 @@ class ModelImage(ComponentResource):
     def __init__(self, name: str, args: ModelImageArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ModelImage", name, None, opts)
         if args.digest:
-            self.reference: Output[str] = _reference(args.build, args.model, args.version, args.digest)
+            self.reference: Output[str] = _reference(args.build, args.repository, args.version, args.digest)
             self.digest: Output[str] = Output.from_input(args.digest)
             self.register_outputs({"reference": self.reference})
             return
@@ -121,7 +127,7 @@ class ModelImage(ComponentResource):
             self,
             name,
             args.build,
-            repository=args.model,
+            repository=args.repository,
             tag=args.version,
             dockerfile=args.dockerfile,
             context=docker_build.BuildContextArgs(location=args.folder, named=named),

@@ -2,6 +2,18 @@
 
 from model_serving.catalog.reader import read
 from model_serving.catalog.release_folder import LOCK, OTHER_VERSIONS, REQUEST, RESPONSE, SETTINGS
-from model_serving.catalog.releases import Catalog, Release, order
+from model_serving.catalog.releases import Catalog, Release, meant, object_name, order
 
-__all__ = ["LOCK", "OTHER_VERSIONS", "REQUEST", "RESPONSE", "SETTINGS", "Catalog", "Release", "order", "read"]
+__all__ = [
+    "LOCK",
+    "OTHER_VERSIONS",
+    "REQUEST",
+    "RESPONSE",
+    "SETTINGS",
+    "Catalog",
+    "Release",
+    "meant",
+    "object_name",
+    "order",
+    "read",
+]

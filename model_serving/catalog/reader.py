@@ -7,7 +7,6 @@ MLServer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +14,10 @@ from typing import Final
 
 from model_serving.catalog import contents
 from model_serving.catalog.release_folder import LOCK, SETTINGS, ReleaseFolder
-from model_serving.catalog.releases import Catalog, Release, order
+from model_serving.catalog.releases import NAME_FORM, Catalog, Release, is_name, object_name, order
 from model_serving.catalog.report import Report
 from model_serving.problems import InvalidInput
 
-# A DNS label that starts with a letter, as Kubernetes requires for the name of a Service.
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names
-_LABEL: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_LENGTH: Final = 63
 
 
@@ -45,6 +41,7 @@ def read(folder: Path, *, root: Path | None = None) -> Catalog:
             f"Add a release: {report.shown(folder)}/<name>/<version>/ with its {SETTINGS} and artefact.",
         )
     catalog = Catalog(by_name={model.name: _model(model, folder / LOCK, report) for model in models})
+    _check_names(models, report)
     _check_labels([release for releases in catalog.by_name.values() for release in releases], report)
     if report.problems:
         raise InvalidInput(report.problems)
@@ -52,12 +49,12 @@ def read(folder: Path, *, root: Path | None = None) -> Catalog:
 
 
 def _model(folder: Path, shared_lock: Path, report: Report) -> tuple[Release, ...]:
-    if not _LABEL.fullmatch(folder.name):
+    if not is_name(folder.name):
         report.refuse(
             folder,
-            f'the model\'s name "{folder.name}" is not a DNS label',
-            "Kubernetes would refuse a Service with that name.",
-            "Rename the folder: lower-case letters, digits and -, starting with a letter and not ending with -.",
+            f'the model\'s name is "{folder.name}"',
+            "Kubernetes would refuse it as a label, or it would not fit into a URL.",
+            f"Rename the folder: {NAME_FORM}.",
         )
     versions = _folders(folder, "a version", f"{report.shown(folder)}/<version>/", report)
     if not versions:
@@ -79,6 +76,19 @@ def _model(folder: Path, shared_lock: Path, report: Report) -> tuple[Release, ..
                 "Remove the one that was never published, or release it under a higher version.",
             )
     return tuple(release for _, release in placed)
+
+
+def _check_names(models: Iterable[Path], report: Report) -> None:
+    first: dict[str, Path] = {}
+    for model in models:
+        other = first.setdefault(object_name(model.name), model)
+        if other is not model:
+            report.refuse(
+                model,
+                f"it and {report.shown(other)} would both have the name {object_name(model.name)} in Kubernetes",
+                "Their routes and images would replace each other.",
+                "Rename the one that was never published.",
+            )
 
 
 def _check_labels(releases: Iterable[Release], report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from model_serving.catalog import contents, pointers, tensors
 from model_serving.catalog.pointers import Pointer
-from model_serving.catalog.releases import Release, order
+from model_serving.catalog.releases import Release, meant, order
 from model_serving.catalog.report import Report
 from model_serving.catalog.requirements import Package, locked, normal
 from model_serving.catalog.training_versions import trained_with
@@ -24,8 +24,9 @@ RESPONSE: Final = "response.json"
 OTHER_VERSIONS: Final = "acceptsOtherVersions"
 """Key inside ``parameters.extra``: packages that may be served in another version than at training."""
 
+# The tag of an image, and a label's value in Kubernetes, which has fewer.
 # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
-_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_TAG: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _IMPORT_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 _Value = TypeVar("_Value", str, dict[str, Any])
@@ -71,16 +72,19 @@ class ReleaseFolder:
         if not _TAG.fullmatch(version):
             self._report.refuse(
                 self._folder,
-                f'the version "{version}" is not a valid image tag',
-                "A registry would refuse the image of this release.",
-                'Rename the folder: at most 128 letters, digits, "_", "." and "-", not starting with "." or "-".',
+                f'the version "{version}" cannot be the tag of an image and a label in Kubernetes',
+                "A registry would refuse the image of this release, or Kubernetes its pods.",
+                "Rename the folder: up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit.",
             )
         if order(version) is None:
+            form = meant(version)
             self._report.refuse(
                 self._folder,
                 f'the version "{version}" has no semantic order',
                 "It would be unclear which release is the newest and takes the traffic.",
-                "Rename the folder like 1.0, 1.2.3, v0.0.10 or 1.2.3-rc1, numbers without leading zeros.",
+                f"Rename the folder to {form}."
+                if form
+                else "Rename the folder like 1.0, 1.2.3, v0.0.10 or 1.2.3-rc1, numbers without leading zeros.",
             )
 
     def _pointers(self) -> tuple[Pointer, ...]:

@@ -8,11 +8,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import semver
 
 from model_serving.catalog import contents
 from model_serving.catalog.pointers import Pointer
+
+# What Kubernetes allows as the value of a label; two dots would be no part of a git branch's name.
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+_NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+NAME_FORM: Final = (
+    "up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit, no two dots in a row"
+)
+"""For people: the names that a model may have."""
+# A DNS label that starts with a letter, as Kubernetes requires for the name of a Service.
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names
+_LABEL: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_DATE: Final = re.compile(r"(v?)(\d+)[-._](\d+)(?:[-._](\d+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +33,7 @@ class Release:
     """One version of one model, as published; its folder never changes again.
 
     Attributes:
-        name: the model's, a DNS label.
+        name: the model's, as in its URL and in MLServer.
         version: name of the folder, e.g. ``1.0`` or ``v0.0.10``; also the tag of its image.
         folder: content of the model image, except for what contents.IGNORED names.
         implementation: MLServer class that serves it, e.g. ``mlserver_sklearn.SKLearnModel``.
@@ -52,9 +65,20 @@ class Release:
         return re.sub(r"[^a-z0-9]+", "-", self.version.lower()).strip("-")
 
     @property
+    def is_prerelease(self) -> bool:
+        """Whether it gets traffic only from stacks that name it: 1.1.0-rc.1."""
+        place = order(self.version)
+        return place is not None and place.prerelease is not None
+
+    @property
+    def repository(self) -> str:
+        """Where the registry has its image."""
+        return object_name(self.name)
+
+    @property
     def label(self) -> str:
-        """``<name>-<slug>``, the name of the Kubernetes objects that serve it; unique to the release."""
-        return f"{self.name}-{self.slug}"
+        """The name of the Kubernetes objects that serve it, e.g. iris-1-0; unique to the release."""
+        return f"{object_name(self.name)}-{self.slug}"
 
     @cached_property
     def content_hash(self) -> str:
@@ -93,9 +117,39 @@ class Catalog:
         raise KeyError(version)
 
 
+def is_name(text: str) -> bool:
+    """Whether a model may have this name, see NAME_FORM."""
+    return _NAME.fullmatch(text) is not None
+
+
+def object_name(model: str) -> str:
+    """A model's name as a DNS label, for Kubernetes and registries: iris is iris, my_model is my-model-8a2f32b1.
+
+    The digits tell names apart that differ only in what a label has no room for.
+    """
+    if _LABEL.fullmatch(model):
+        return model
+    kept = re.sub(r"[^a-z0-9]+", "-", model.lower())
+    digits = hashlib.sha256(model.encode()).hexdigest()[:8]
+    return f"{'' if kept[0].isalpha() else 'm-'}{kept}-{digits}"
+
+
 def order(version: str) -> semver.Version | None:
-    """Semantic order of a version: v0.0.10 after v0.0.9, 1.0.0-rc1 before 1.0; None if it has none."""
+    """Semantic order of a version: v0.0.10 after v0.0.9, 1.0.0-rc1 before 1.0; None if it has none.
+
+    2024-9-1 has none: it would be a pre-release of 2024.0.0, and 2024-10-1 an older one.
+    """
+    if meant(version):
+        return None
     try:
         return semver.Version.parse(version.removeprefix("v"), optional_minor_and_patch=True)
     except ValueError:
         return None
+
+
+def meant(version: str) -> str | None:
+    """The semantic version that was probably meant by a date: 2024.9.1 for 2024-09-01; None if it is not one."""
+    if match := _DATE.fullmatch(version):
+        form = match[1] + ".".join(str(int(number)) for number in match.groups()[1:] if number)
+        return form if form != version else None
+    return None

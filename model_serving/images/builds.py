@@ -29,14 +29,13 @@ AT_ONCE: Final = 8
 
 
 class AlreadyPublished(Failure):
-    """A version exists with other content."""
+    """A release's folder was changed after its version was published."""
 
-    def __init__(self, image: str) -> None:
-        model, _, version = image.rpartition("/")[2].partition(":")
+    def __init__(self, folder: str | Path) -> None:
         super().__init__(
-            f"models/{model}/{version} was changed after it was published.\n"
-            f"  Who asks for version {version} would get another model than yesterday.\n"
-            f"  Undo the change (git checkout models/{model}/{version}), or release it under a new version."
+            f"{folder} was changed after it was published.\n"
+            f"  Who asks for version {Path(folder).name} would get another model than yesterday.\n"
+            f"  Undo the change (git checkout {folder}), or release it under a new version."
         )
 
 
@@ -83,7 +82,7 @@ def plan(
         published = found.get(name)
         content = published.labels.get(CONTENT_LABEL) if published else None
         if content and content != release.content_hash:
-            made.refused.append(AlreadyPublished(name))
+            made.refused.append(AlreadyPublished(release.folder))
             continue
         # An image without the label is not this project's: it is not run, and does not hinder a build.
         place(name, published if content else None)
@@ -113,7 +112,9 @@ def look_up(
         return {name: image for name, image in zip(names, pool.map(find, names), strict=True) if image}
 
 
-def refuse_other_content(reference: str, content_hash: str, *, previous: Mapping[str, str] | None = None) -> None:
+def refuse_other_content(
+    reference: str, content_hash: str, *, folder: str, previous: Mapping[str, str] | None = None
+) -> None:
     """Compares a release with what was published under its version, if anything was.
 
     A registry with accounts that does not let this one in is expected to refuse a second push of a tag by itself, as
@@ -122,6 +123,7 @@ def refuse_other_content(reference: str, content_hash: str, *, previous: Mapping
     Args:
         reference: image with its tag, ``<registry>/<model>:<version>``.
         content_hash: hash of the release's folder.
+        folder: of the release.
         previous: labels as the stack's state has them; without them the registry is asked.
 
     Raises:
@@ -133,12 +135,12 @@ def refuse_other_content(reference: str, content_hash: str, *, previous: Mapping
         image = _client(registry).find(*name.rsplit(":", 1))
         previous = image.labels if image else {}
     if previous.get(CONTENT_LABEL, content_hash) != content_hash:
-        raise AlreadyPublished(reference)
+        raise AlreadyPublished(folder)
 
 
 def image_of(release: Release) -> str:
     """Name in the registry of the image of a release."""
-    return f"{release.name}:{release.version}"
+    return f"{release.repository}:{release.version}"
 
 
 def runtime_image(tag: str) -> str:

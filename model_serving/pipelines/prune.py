@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from model_serving import catalog
-from model_serving.catalog import Catalog
+from model_serving.catalog import Catalog, object_name
 from model_serving.git import Git
 from model_serving.images import runtimes
 from model_serving.images.builds import CONTENT_LABEL
@@ -57,7 +57,7 @@ class Needs:
     """Images that have to stay and why, and how to recognise this project's images.
 
     Attributes:
-        versions: model -> versions that are or were released here.
+        versions: repository of a model -> versions that are or were released here.
         contents: content hash of each release in models/.
         locks: releases in models/ -> tags of the runtime images that they are built on.
         contexts: tags of runtime images that were built from this checkout.
@@ -161,7 +161,9 @@ def _remove(registry: Registry, images: Sequence[Image]) -> None:
 def needs(released: Catalog, versions: Mapping[str, frozenset[str]], sharing: Mapping[str, Settings]) -> Needs:
     """Collects what has to stay from stack files, git and backends, for the stacks that share a registry."""
     releases = {
-        (release.name, release.version): release for name in released.names() for release in released.releases(name)
+        (release.repository, release.version): release
+        for name in released.names()
+        for release in released.releases(name)
     }
     tags, digests = _referred(_states(sharing))
     settings = [chosen.images for chosen in sharing.values()]
@@ -182,12 +184,12 @@ def _versions(released: Catalog) -> dict[str, frozenset[str]]:
     """The versions in models/, now or in any commit of this checkout."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for name in released.names():
-        found[name] |= {release.version for release in released.releases(name)}
+        found[object_name(name)] |= {release.version for release in released.releases(name)}
     options = ("--all", "--format=", "--name-only", "--diff-filter=A", "--relative")
     listed = Git(folder=stacks.PROJECT).run("log", *options, "--", "models/*/*/model-settings.json")
     for line in listed.text.split():
         _, name, version, _ = line.split("/", 3)
-        found[name].add(version)
+        found[object_name(name)].add(version)
     return {name: frozenset(versions) for name, versions in found.items()}
 
 
@@ -199,8 +201,9 @@ def _served(released: Catalog, sharing: Mapping[str, Settings]) -> dict[Name, st
         names = [model.name for model in models]
         with ThreadPoolExecutor() as pool:
             targets = [*zip(names, pool.map(partial(_target, stack, released), names), strict=True)]
-        found |= {(name, version): f"a rollback of {stack} needs it" for name, target in targets for version in target}
-        served = [(model.name, each.release.version) for model in models for each in model.versions]
+        rollbacks = [(object_name(name), version) for name, target in targets for version in target]
+        found |= dict.fromkeys(rollbacks, f"a rollback of {stack} needs it")
+        served = [(each.release.repository, each.release.version) for model in models for each in model.versions]
         found |= dict.fromkeys(served, f"{file} serves it")
     return found
 
@@ -293,7 +296,7 @@ def _foreign(image: Image, needed: Needs, *, unreleased: bool) -> str:
     if not is_released or catalog.order(image.tag) is None:
         return "not a release of this project, in models/ or in git"
     if content and content != needed.contents.get((image.repository, image.tag), content):
-        return f"differs in content from models/{image.repository}/{image.tag}"
+        return "differs in content from its release in models/"
     return ""
 
 

@@ -1,7 +1,7 @@
 """The command ``rollback``: changes a model in the stack file back to what it served before.
 
-That is what the stack's history says; without a history, the release before the newest live one. Nothing is deployed:
-like any other change of the file, this one is reviewed, committed and brought up.
+That is what the stack's history says; without a history, the full release before the newest live one. Nothing is
+deployed: like any other change of the file, this one is reviewed, committed and brought up.
 """
 
 import argparse
@@ -71,16 +71,18 @@ def find(stack: str, model: str, released: Catalog) -> Target:
         raise InvalidInput.of(file_of(stack), what, consequence, remedy)
     releases = released.releases(model)
     order = [release.version for release in releases]
-    newest = _newest(_answering(live.weights(models[model], releases)), order)
+    serving = _answering(live.weights(models[model], releases))
+    newest = _newest(serving, order) if serving else 0
     for weights in _served_before(stack, model):
         if weights.keys() <= {*order} and _newest(weights, order) < newest:
             return Target(weights, "which served before according to the stack's history")
-    if newest == 0:
-        what = f"{NAMESPACE}:models.{model} serves {order[0]}, and there is no release before it"
+    before = [release.version for release in releases[:newest] if not release.is_prerelease]
+    if not before:
+        what = f"{NAMESPACE}:models.{model} serves {order[newest]}, and there is no full release before it"
         remedy = "Release a corrected version, or remove the model from the stack."
         raise InvalidInput.of(file_of(stack), what, consequence, remedy)
     source = f"the release before {order[newest]}; the stack's history names no other"
-    return Target({order[newest - 1]: ALL_TRAFFIC}, source)
+    return Target({before[-1]: ALL_TRAFFIC}, source)
 
 
 def _served_before(stack: str, model: str) -> Iterator[Weights]:
@@ -100,9 +102,10 @@ def _served_before(stack: str, model: str) -> Iterator[Weights]:
 
 
 def _newest_at(commit: str, model: str) -> str | None:
-    """The newest release of a model in a commit, which is what a stack without versions serves."""
+    """The newest full release of a model in a commit, which is what a stack without versions serves."""
     listed = Git(folder=stacks.PROJECT).run("ls-tree", "--name-only", f"{commit}:models/{model}")
-    places = {version: place for version in listed.text.split() if (place := catalog.order(version))}
+    versions = listed.text.split()
+    places = {each: place for each in versions if (place := catalog.order(each)) and not place.prerelease}
     return max(places, key=lambda version: places[version], default=None)
 
 

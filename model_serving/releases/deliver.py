@@ -194,9 +194,9 @@ class Delivery:
 
 
 def problem_of_order(repository: ServingRepository, commit: str, name: str, version: str) -> Problem | None:
-    """Whether a new version would be older than a released one."""
+    """Whether a new version would be older than a released one. Pre-releases do not count: no stack follows them."""
     there = repository.versions(commit, name)
-    placed = [(place, each) for each in there if (place := order(each)) is not None]
+    placed = [(place, each) for each in there if (place := order(each)) and not place.prerelease]
     own = order(version)
     if version in there or own is None or not placed or own > max(placed)[0]:
         return None

@@ -127,11 +127,14 @@ def _problems_of_tag(tag: str) -> Iterator[Problem]:
             remedy=f"Tag the commit v{tag.lstrip('-_/')} or with the next version, and remove the tag {tag}.",
         )
     if catalog.order(tag) is None:
+        form = catalog.meant(tag)
         yield Problem(
             file=TAGS,
             what=f"the tag {tag} is not a semantic version",
             consequence="It would be unclear which release is the newest and takes the traffic.",
-            remedy="Tag the commit like v1.0.1 or v1.1.0-rc.1, numbers without leading zeros.",
+            remedy=f"Tag the commit v{form.removeprefix('v')}, and remove the tag {tag}."
+            if form
+            else "Tag the commit like v1.0.1 or v1.1.0-rc.1, numbers without leading zeros.",
         )
 
 

@@ -3,12 +3,14 @@
 It names the model, the output of training, the destination of releases, and the contents of a merge request's report.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from model_serving.catalog.releases import NAME_FORM, is_name
 from model_serving.git import without_account
 from model_serving.releases.yaml_files import read_yaml
 from model_serving.sections import RemoteUrl, Section, wrong
@@ -23,6 +25,16 @@ def _inside(value: str) -> str:
             f"is {value!r}, which is outside the repository",
             "Its content differs from one machine to the next.",
             "Write a path inside the repository, from its root.",
+        )
+    return value
+
+
+def _of_a_model(value: str) -> str:
+    if not is_name(value):
+        raise wrong(
+            f"is {json.dumps(value, ensure_ascii=False)}",
+            "It is part of the model's URL, and a label in Kubernetes.",
+            f"Write {NAME_FORM}.",
         )
     return value
 
@@ -133,7 +145,7 @@ class Report(Section):
 class Project(Section):
     """The file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=63)] = Field(
+    name: Annotated[str, AfterValidator(_of_a_model)] = Field(
         examples=["iris-decision-tree"], description="Name of the model in the serving repository and in its URL."
     )
     build: RelativePath = Field(

@@ -74,11 +74,18 @@ def resolve(settings: Settings, catalog: Catalog, *, file: str) -> tuple[LiveMod
 
 
 def weights(model: ModelSettings, releases: Sequence[Release]) -> dict[str, int]:
-    """Version -> percent of the traffic: what the stack says, else all of it to the newest that is no shadow."""
+    """Version -> percent of the traffic: what the stack says, else all of it to the newest full release.
+
+    A pre-release or a shadow never takes traffic for being the newest.
+    """
     if model.versions:
         return model.versions
-    newest = next((release.version for release in reversed(releases) if release.version != model.shadow), None)
-    return {newest: ALL_TRAFFIC} if newest else {}
+    followed = [release.version for release in _followed(model, releases)]
+    return {followed[-1]: ALL_TRAFFIC} if followed else {}
+
+
+def _followed(model: ModelSettings, releases: Sequence[Release]) -> Sequence[Release]:
+    return [release for release in releases if not release.is_prerelease and release.version != model.shadow]
 
 
 def _unknown(name: str, model: ModelSettings, catalog: Catalog, *, file: str) -> Iterator[Problem]:
@@ -124,9 +131,9 @@ def _unroutable(model: LiveModel, gateway: GatewaySettings, *, file: str) -> Ite
     if not any(version.weight for version in model.versions):
         yield Problem(
             file=file,
-            what=f"{key}.shadow is its only release",
+            what=f"{key} names no version, and has no release that is neither a pre-release nor its shadow",
             consequence="Nobody would answer the clients.",
-            remedy="Remove shadow, or release a version that answers.",
+            remedy='Name one, e.g. versions: {"1.1.0-rc.1": 100}, or release a version without -.',
         )
     if len(model.versions) > LONGEST_ROUTE:
         yield Problem(
@@ -169,7 +176,7 @@ def _live(name: str, model: ModelSettings, catalog: Catalog) -> LiveModel:
 
 
 def _warm(model: ModelSettings, shares: Mapping[str, int], releases: Sequence[Release]) -> Sequence[str]:
-    """The releases before the newest one that has traffic, as many as stay deployed without any."""
-    ordered = [release.version for release in releases if release.version != model.shadow]
-    newest = max((ordered.index(version) for version, weight in shares.items() if weight), default=0)
-    return ordered[max(0, newest - model.keep_warm) : newest]
+    """The full releases before the newest one that has traffic, as many as stay deployed without any."""
+    newest = max((place for place, release in enumerate(releases) if shares.get(release.version)), default=0)
+    before = [release.version for release in _followed(model, releases[:newest])]
+    return before[max(0, len(before) - model.keep_warm) :]

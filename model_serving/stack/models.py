@@ -113,7 +113,8 @@ class ModelSettings(Section):
 
     versions: Annotated[dict[str, Weight], AfterValidator(_whole_traffic)] = Field(
         default_factory=dict,
-        description="Version to percent of the traffic. Defaults to all traffic for the newest release.",
+        description="Version to percent of the traffic. Defaults to all traffic for the newest release that is not "
+        "a pre-release such as 1.1.0-rc.1.",
     )
     shadow: str | None = Field(
         None, examples=['"1.1"'], description="Version that gets a copy of every request; its answers are discarded."
@@ -122,8 +123,8 @@ class ModelSettings(Section):
         0,
         ge=0,
         le=LONGEST_ROUTE - 1,
-        description="Number of releases before the newest live one to keep deployed without traffic. Rolling back to "
-        "one of them only changes the route.",
+        description="Number of full releases before the newest live one to keep deployed without traffic. Rolling "
+        "back to one of them only changes the route.",
     )
     contract: ContractSettings = Field(
         default_factory=ContractSettings, description="The check of a version before it gets traffic."

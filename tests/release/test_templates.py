@@ -215,7 +215,7 @@ def test_a_model_may_be_called_otherwise_than_its_example(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ("name=My_Model", "Write small letters, digits and hyphens"),
+        ("name=my model", "Write letters, digits, ., _ and -, 63 at most"),
         ("serving_repository=https://oauth2:secret@gitlab.example.com/serving.git", "would be in every log"),
     ],
 )

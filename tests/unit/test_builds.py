@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
@@ -28,13 +29,13 @@ class WithContent(Release):
 
 
 def release(version: str = "1.0", cls: type[Release] = WithContent) -> Release:
-    folder = Path("models/iris-dtc/1.0")
+    folder = Path("models/iris-dtc")
     return cls(
         name="iris",
         version=version,
-        folder=folder,
+        folder=folder / version,
         implementation="mlserver_sklearn.SKLearnModel",
-        lock=folder / "requirements.lock",
+        lock=folder / "1.0" / "requirements.lock",
         request=None,
         response=None,
     )
@@ -74,7 +75,7 @@ def test_an_image_is_declared_reused_or_refused(
     assert {
         "declared": "iris:1.0" in made.declared,
         "reused": made.reused == {"iris:1.0": "sha256:iris"},
-        "refused": ["models/iris/1.0 was changed after" in str(each) for each in made.refused] == [True],
+        "refused": ["models/iris-dtc/1.0 was changed after" in str(each) for each in made.refused] == [True],
     } == {each: each == expected for each in ("declared", "reused", "refused")}
 
 
@@ -92,6 +93,11 @@ def test_a_runtime_is_run_as_it_was_published_and_needed_only_by_what_is_declare
     assert RUNTIME in plan([release()], IMAGES, known=remembered(), found=image(RUNTIME)).declared
 
 
+def test_an_image_is_named_as_a_registry_allows() -> None:
+    assert builds.image_of(release()) == "iris:1.0"
+    assert builds.image_of(replace(release(), name="Apple_RF_Model")) == "apple-rf-model-fc039d4b:1.0"
+
+
 def test_an_image_without_a_hash_is_neither_run_nor_in_the_way() -> None:
     assert "iris:1.0" in plan([release()], IMAGES, known=(), found=image()).declared
 
@@ -99,7 +105,7 @@ def test_an_image_without_a_hash_is_neither_run_nor_in_the_way() -> None:
 def test_every_changed_release_is_told_at_once() -> None:
     found = published("beef") | {"iris:1.1": published("beef")["iris:1.0"]}
     made = plan([release("1.0"), release("1.1")], IMAGES, known=(), found=found)
-    assert [str(each).partition(" ")[0] for each in made.refused] == ["models/iris/1.0", "models/iris/1.1"]
+    assert [str(each).partition(" ")[0] for each in made.refused] == ["models/iris-dtc/1.0", "models/iris-dtc/1.1"]
 
 
 def test_a_stack_remembers_what_it_is_built_by_and_on() -> None:

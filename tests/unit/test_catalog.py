@@ -161,7 +161,8 @@ def test_the_newest_is_the_newest_in_semantic_order(models: Path, write: Write, 
 
 
 @pytest.mark.parametrize(
-    ("version", "slug"), [("1.0", "1-0"), ("v0.0.10", "v0-0-10"), ("1.2.3-RC1", "1-2-3-rc1"), ("1.0.0-a-", "1-0-0-a")]
+    ("version", "slug"),
+    [("1.0", "1-0"), ("v0.0.10", "v0-0-10"), ("1.2.3-RC1", "1-2-3-rc1"), ("1.0.0-a--b", "1-0-0-a-b")],
 )
 def test_the_slug_is_the_version_as_a_part_of_a_dns_label(models: Path, write: Write, version: str, slug: str) -> None:
     write(version=version)
@@ -227,16 +228,16 @@ def test_what_is_no_part_of_a_release_leaves_its_hash_alone(models: Path, write:
 
 def test_every_problem_is_told_at_once_each_with_its_file(models: Path, write: Write) -> None:
     (write() / "model.joblib").unlink()
-    write("Wine", lock=None)
+    write("wine-", lock=None)
     (write("products", "latest") / "model-settings.json").write_text("{")
     (models / "stray.txt").touch()
     assert [problem.file for problem in problems(models)] == [
         "models/stray.txt",
-        "models/Wine",
-        "models/Wine/1.0",
         "models/iris-dtc/1.0/model-settings.json",
         "models/products/latest",
         "models/products/latest/model-settings.json",
+        "models/wine-",
+        "models/wine-/1.0",
     ]
 
 
@@ -252,8 +253,8 @@ def test_a_problem_names_the_file_what_follows_and_the_cure(models: Path, write:
 
 
 def test_paths_in_problems_are_relative_to_the_root(models: Path, write: Write) -> None:
-    write("Wine")
-    with pytest.raises(InvalidInput, match=f"^{models.parent.name}/models/Wine: "):
+    write("wine-")
+    with pytest.raises(InvalidInput, match=f"^{models.parent.name}/models/wine-: "):
         catalog.read(models, root=models.parent.parent)
 
 
@@ -286,14 +287,45 @@ def test_a_file_where_a_version_is_expected_is_refused(models: Path, write: Writ
 # Bad input: names and versions
 
 
-@pytest.mark.parametrize("name", ["Iris", "iris_dtc", "iris.dtc", "iris-", "-iris", "3d-shapes", "íris"])
-def test_a_name_that_is_no_dns_label_is_refused(models: Path, write: Write, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("iris", "iris-1-0"),
+        ("iris-dtc", "iris-dtc-1-0"),
+        ("my_model", "my-model-535d4cfe-1-0"),
+        ("My_model", "my-model-913a9586-1-0"),
+        ("Apple_RF_Model", "apple-rf-model-fc039d4b-1-0"),
+        ("llama.cpp.llama2", "llama-cpp-llama2-76916ea4-1-0"),
+        ("3d-shapes", "m-3d-shapes-bf056c09-1-0"),
+    ],
+)
+def test_a_model_keeps_its_name_and_its_kubernetes_name_is_derived(
+    models: Path, write: Write, name: str, label: str
+) -> None:
     write(name)
-    problem = only(models)
-    assert problem.what == f'the model\'s name "{name}" is not a DNS label'
+    release = catalog.read(models).newest(name)
+    assert release.name == name
+    assert release.label == label, "names of what runs already never change"
+    assert f"{release.repository}-1-0" == label
+
+
+@pytest.mark.parametrize("name", ["iris-", "-iris", "_iris", "iris..dtc", "íris", "my model", "i" * 64])
+def test_the_refusal_of_a_name_says_what_is_allowed(models: Path, write: Write, name: str) -> None:
+    write(name)
+    problem = problems(models)[0]
+    assert problem.what == f'the model\'s name is "{name}"'
     assert problem.remedy == (
-        "Rename the folder: lower-case letters, digits and -, starting with a letter and not ending with -."
+        "Rename the folder: up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit, "
+        "no two dots in a row."
     )
+
+
+def test_two_models_with_one_name_in_kubernetes_are_refused(models: Path, write: Write) -> None:
+    write("my_model", "1.0")
+    write("my-model-535d4cfe", "2.0")
+    problem = only(models)
+    assert problem.file == "models/my_model"
+    assert problem.what == ("it and models/my-model-535d4cfe would both have the name my-model-535d4cfe in Kubernetes")
 
 
 def test_a_name_that_leaves_no_room_for_the_version_is_refused(models: Path, write: Write) -> None:
@@ -304,16 +336,34 @@ def test_a_name_that_leaves_no_room_for_the_version_is_refused(models: Path, wri
     assert problem.remedy == "Shorten the model's name or the version by 3 or more."
 
 
-@pytest.mark.parametrize("version", ["1.0.0+build", f"1.0.0-{'a' * 123}"])
+@pytest.mark.parametrize("version", ["1.0.0+build", "1.0.0-a-", f"1.0.0-{'a' * 58}"])
 def test_a_version_that_is_no_registry_tag_is_refused(models: Path, write: Write, version: str) -> None:
     write("i", version)
     remedies = [problem.remedy for problem in problems(models)]
     assert remedies[0] == (
-        'Rename the folder: at most 128 letters, digits, "_", "." and "-", not starting with "." or "-".'
+        "Rename the folder: up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit."
     )
 
 
-@pytest.mark.parametrize("version", ["latest", "1.0.0.0", "01.0", "version-1", "2024_01", "V1.0", "1.x"])
+@pytest.mark.parametrize(
+    ("version", "form"),
+    [
+        ("v2024-9-1", "v2024.9.1"),
+        ("2024-09-01", "2024.9.1"),
+        ("2024.09.01", "2024.9.1"),
+        ("2024_01", "2024.1"),
+        ("2024.9-1", "2024.9.1"),
+        ("01.0", "1.0"),
+    ],
+)
+def test_a_date_is_refused_with_the_version_to_use(models: Path, write: Write, version: str, form: str) -> None:
+    write(version=version)
+    problem = only(models)
+    assert problem.what == f'the version "{version}" has no semantic order'
+    assert problem.remedy == f"Rename the folder to {form}."
+
+
+@pytest.mark.parametrize("version", ["latest", "1.0.0.0", "version-1", "V1.0", "1.x"])
 def test_a_version_without_semantic_order_is_refused(models: Path, write: Write, version: str) -> None:
     write(version=version)
     problem = only(models)
@@ -333,7 +383,7 @@ def test_two_versions_of_one_order_are_refused(models: Path, write: Write, one: 
 @pytest.mark.parametrize(
     ("one", "other", "label"),
     [
-        (("iris", "1-0"), ("iris", "1.0"), "iris-1-0"),
+        (("iris", "1.0.0-a--b"), ("iris", "1.0.0-a-b"), "iris-1-0-0-a-b"),
         (("iris", "1.0.0-RC1"), ("iris", "1.0.0-rc1"), "iris-1-0-0-rc1"),
         (("iris", "1.0"), ("iris-1", "0"), "iris-1-0"),
     ],

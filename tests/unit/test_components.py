@@ -355,6 +355,24 @@ def test_model_image_is_tagged_with_its_version_and_labelled_with_its_content(de
     assert image["push"] is True
 
 
+def test_an_image_of_a_model_with_capitals_has_a_name_that_registries_allow(declare: Declare) -> None:
+    def program() -> None:
+        args = ModelImageArgs(
+            build=BuildArgs(registry="localhost:5000"),
+            model="Apple_RF_Model",
+            version="1.0",
+            runtime="localhost:5000/runtime:abc@sha256:1234",
+            dockerfile="server/model.Dockerfile",
+            folder="models/Apple_RF_Model/1.0",
+            content_hash="f00d",
+        )
+        ModelImage("apple-rf-model-fc039d4b-1-0", args)
+
+    image = declare(program).of_kind("Image")["apple-rf-model-fc039d4b-1-0"]
+    assert image["tags"] == ["localhost:5000/apple-rf-model-fc039d4b:1.0"]
+    assert image["buildArgs"]["MODEL"] == "Apple_RF_Model", "MLServer finds it under its own name"
+
+
 def test_large_files_are_a_context_of_their_own_and_models_without_any_see_none_of_it(declare: Declare) -> None:
     def program() -> None:
         for name, context in {"small-1-0": None, "large-1-0": ".state/artefacts/f00d"}.items():

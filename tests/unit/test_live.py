@@ -61,6 +61,33 @@ def test_unknown_models_and_versions_are_refused_at_once() -> None:
     assert "Add a release of it, or remove the model from the stack." in messages[2]
 
 
+RC = Catalog(by_name={"iris": tuple(release("iris", each) for each in ("1.0", "1.1.0-rc.1", "1.1", "1.2.0-rc.1"))})
+
+
+@pytest.mark.parametrize(
+    ("model", "versions"),
+    [
+        ({}, {"1.1": 100}),
+        ({"keepWarm": 1}, {"1.0": 0, "1.1": 100}),
+        ({"versions": {"1.2.0-rc.1": 10, "1.1": 90}}, {"1.1": 90, "1.2.0-rc.1": 10}),
+        ({"versions": {"1.2.0-rc.1": 100}, "keepWarm": 1}, {"1.1": 0, "1.2.0-rc.1": 100}),
+        ({"shadow": "1.2.0-rc.1"}, {"1.1": 100, "1.2.0-rc.1": 0}),
+    ],
+)
+def test_a_prerelease_takes_traffic_only_where_a_stack_names_it(
+    model: dict[str, Any], versions: dict[str, int]
+) -> None:
+    (served,) = resolve({"iris": model}, catalog=RC)
+    assert {each.release.version: each.weight for each in served.versions} == versions
+
+
+def test_a_model_with_nothing_but_prereleases_has_to_be_named_one() -> None:
+    only = Catalog(by_name={"iris": (release("iris", "1.0.0-rc.1"),)})
+    with pytest.raises(InvalidInput, match=r"Name one, e.g. versions: \{"):
+        resolve({"iris": {}}, catalog=only)
+    assert resolve({"iris": {"versions": {"1.0.0-rc.1": 100}}}, catalog=only)
+
+
 def deployed(model: dict[str, Any]) -> list[str]:
     return [version.release.version for version in resolve({"long": model})[0].versions]
 
@@ -105,7 +132,9 @@ def test_an_unknown_shadow_is_refused(model: dict[str, Any], told: str) -> None:
 
 
 def test_the_only_release_cannot_be_a_shadow() -> None:
-    with pytest.raises(InvalidInput, match=r"models\.wine\.shadow is its only release"):
+    with pytest.raises(
+        InvalidInput, match=r"models\.wine names no version, and has no release that is neither a pre-release nor its"
+    ):
         resolve({"wine": {"shadow": "1"}})
 
 

@@ -57,7 +57,11 @@ def test_what_is_said_counts_more_than_the_hosts_name(tmp_path: Path) -> None:
         ({"folder": "../models"}, {}, "Write a path inside the repository, from its root."),
         ({}, {"build": "."}, "Write the name of a folder that holds what is released and nothing else."),
         ({}, {"lock": "/etc/requirements.lock"}, "Write a path inside the repository, from its root."),
-        ({}, {"name": "Iris"}, "Write for example iris-decision-tree."),
+        (
+            {},
+            {"name": "my model"},
+            "Write up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit",
+        ),
     ],
 )
 def test_a_mistake_is_refused_with_its_remedy(

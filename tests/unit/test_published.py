@@ -13,6 +13,8 @@ from model_serving.images.builds import CONTENT_LABEL as LABEL
 from model_serving.images.builds import AlreadyPublished, refuse_other_content
 from tests.unit.conftest import serving
 
+FOLDER = "models/iris-dtc/1.0"
+
 
 class Registry(BaseHTTPRequestHandler):
     """Holds iris-dtc:1.0 as an index of one image; knows no other, and tells nobody about secret/model."""
@@ -47,16 +49,16 @@ def registry() -> Iterator[str]:
 
 def test_other_content_under_a_published_version_is_refused(registry: str) -> None:
     with pytest.raises(AlreadyPublished, match=r"models/iris-dtc/1\.0 was changed(.|\n)*under a new version\."):
-        refuse_other_content(f"{registry}/iris-dtc:1.0", "new")
+        refuse_other_content(f"{registry}/iris-dtc:1.0", "new", folder=FOLDER)
 
 
 @pytest.mark.parametrize("image", ["iris-dtc:1.0", "iris-dtc:1.1", "secret/model:1.0", "plain:1.0"])
 def test_the_same_content_and_a_free_version_pass(registry: str, image: str) -> None:
-    refuse_other_content(f"{registry}/{image}", "old")
+    refuse_other_content(f"{registry}/{image}", "old", folder=FOLDER)
 
 
 def test_what_the_state_knows_is_not_asked_again() -> None:
     # Nothing listens there: asking would fail.
-    refuse_other_content("127.0.0.1:1/iris-dtc:1.0", "old", previous={LABEL: "old"})
+    refuse_other_content("127.0.0.1:1/iris-dtc:1.0", "old", folder=FOLDER, previous={LABEL: "old"})
     with pytest.raises(AlreadyPublished, match="release it under a new version"):
-        refuse_other_content("127.0.0.1:1/iris-dtc:1.0", "new", previous={LABEL: "old"})
+        refuse_other_content("127.0.0.1:1/iris-dtc:1.0", "new", folder=FOLDER, previous={LABEL: "old"})

@@ -113,6 +113,14 @@ def test_it_goes_back_to_what_served_before(
     assert target(folder, monkeypatch, now, *history) == expected
 
 
+def test_a_prerelease_is_gone_back_to_only_if_a_stack_named_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = ("1.0", "1.1", "1.2.0-rc.1", "1.2", "1.3.0-rc.1")
+    monkeypatch.setitem(globals(), "RELEASED", Catalog(by_name={"iris": tuple(release(each) for each in versions)}))
+    assert target(folder, monkeypatch, "{}") == {"1.1": 100}
+    assert target(folder, monkeypatch, '{versions: {"1.3.0-rc.1": 100}}') == {"1.2": 100}
+    assert target(folder, monkeypatch, "{}", update({"1.2.0-rc.1": 100})) == {"1.2.0-rc.1": 100}
+
+
 def test_a_second_rollback_goes_further_back_and_not_forth(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = [update({"1.1": 100}), update({"1.2": 100}), update({"1.1": 100}), update({"1.0": 100})]
     assert target(folder, monkeypatch, '{versions: {"1.1": 100}}', *history) == {"1.0": 100}
@@ -147,7 +155,7 @@ def test_a_stack_without_a_history_goes_by_the_releases(folder: Path, monkeypatc
     ("model", "now", "told"),
     [
         ("rose", "{}", "Name one of iris, e.g. make rollback MODEL=iris"),
-        ("iris", '{versions: {"1.0": 100}}', "there is no release before it"),
+        ("iris", '{versions: {"1.0": 100}}', "there is no full release before it"),
     ],
 )
 def test_what_cannot_go_back_is_told(
