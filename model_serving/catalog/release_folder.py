@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from model_serving.catalog import contents, pointers, tensors
+from model_serving.catalog import contents, mlserver_keys, pointers, tensors
 from model_serving.catalog.pointers import Pointer
 from model_serving.catalog.releases import Release, meant, order
 from model_serving.catalog.report import Report
@@ -18,6 +18,7 @@ from model_serving.catalog.training_versions import trained_with
 from model_serving.problems import InvalidInput
 
 SETTINGS: Final = "model-settings.json"
+SERVER_SETTINGS: Final = "settings.json"
 LOCK: Final = "requirements.lock"
 REQUEST: Final = "request.json"
 RESPONSE: Final = "response.json"
@@ -52,6 +53,7 @@ class ReleaseFolder:
     def release(self) -> Release:
         """The release; incomplete if it has problems."""
         self._check_version()
+        self._check_other_settings()
         implementation = self._implementation()
         lock = self._own_lock if self._own_lock.is_file() else self._shared_lock
         self._check_lock(lock, implementation)
@@ -87,6 +89,25 @@ class ReleaseFolder:
                 else "Rename the folder like 1.0, 1.2.3, v0.0.10 or 1.2.3-rc1, numbers without leading zeros.",
             )
 
+    def _check_other_settings(self) -> None:
+        """Refuses files that MLServer would read as settings, or that look as if it did."""
+        for path in sorted(contents.files(self._folder)):
+            if path.name.removesuffix(pointers.SUFFIX) == SETTINGS and path != self._path:
+                self._report.refuse(
+                    path,
+                    f"is a second {SETTINGS} in the release",
+                    "MLServer would load that model too, and it could take the traffic of this one.",
+                    "Remove it, or give it another name.",
+                )
+        if (path := self._folder / SERVER_SETTINGS).exists():
+            self._report.refuse(
+                path,
+                "is in the name of the server's settings",
+                "MLServer reads no settings of the server from a release, so they would have no effect.",
+                "Remove it, and set what it says in the stack file: workers, or environment with MLSERVER_ variables. "
+                "If the model's own code reads it, give it another name.",
+            )
+
     def _pointers(self) -> tuple[Pointer, ...]:
         try:
             return tuple(pointers.of(self._folder, shown=self._report.shown))
@@ -119,6 +140,8 @@ class ReleaseFolder:
             self._parameters = parameters
             # MLServer 1.7.1 reads no other place; with a version beside the name, /versions/<version>/ answers 404.
             self._check_same("parameters.version", version)
+        for what, reason in mlserver_keys.refused(settings):
+            self._report.refuse(self._path, what, reason.consequence, reason.remedy)
         for key in settings.keys() & {"inputs", "outputs"}:
             self._check_tensors(self._path, settings, key, data=False)
         implementation = self._import_path()

@@ -516,6 +516,92 @@ def test_a_key_that_is_missing_or_of_another_type_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("settings", "what", "why"),
+    [
+        ({"max_batch_size": 16}, "max_batch_size is 16", "merges requests that ask for different outputs"),
+        ({"max_batch_size": "16"}, 'max_batch_size is "16"', "Remove it, together with max_batch_time."),
+        ({"max_batch_time": 0.05}, "max_batch_time is 0.05", "no effect without max_batch_size"),
+        ({"parallel_workers": 2}, "parallel_workers is 2", "set workers for the model"),
+        ({"warm_workers": True}, "warm_workers is true", "MLServer ignores it"),
+        ({"http_port": 9000}, "http_port is 9000", "It is a setting of the server"),
+        ({"content_type": "pd"}, 'content_type is "pd"', "Move it inside parameters."),
+    ],
+)
+def test_a_key_that_mlserver_ignores_or_that_does_harm_is_refused(
+    models: Path, write: Write, settings: dict[str, Any], what: str, why: str
+) -> None:
+    write(settings=settings)
+    problem = only(models)
+    assert problem.what == what
+    assert why in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "what", "remedy"),
+    [
+        (
+            {"environment_tarball": "./no-such.tar.gz"},
+            'parameters.environment_tarball is "./no-such.tar.gz"',
+            "lock what the model needs",
+        ),
+        ({"environment_path": "./env"}, 'parameters.environment_path is "./env"', "lock what the model needs"),
+        ({"inference_pool_gid": "a"}, 'parameters.inference_pool_gid is "a"', "Remove it."),
+        ({"autogenerate_inference_pool_gid": True}, "parameters.autogenerate_inference_pool_gid is true", "Remove it."),
+        ({"parallel_workers": 2}, "parameters.parallel_workers is 2", "set workers for the model"),
+        ({"cache_enabled": True}, "parameters.cache_enabled is true", "Move it outside of parameters."),
+        ({"debug": True}, "parameters.debug is true", "docs/runtimes.md says how a stack sets it"),
+    ],
+)
+def test_a_parameter_that_mlserver_ignores_or_that_does_harm_is_refused(
+    models: Path, write: Write, parameters: dict[str, Any], what: str, remedy: str
+) -> None:
+    write(settings={"parameters": {"version": "1.0", "uri": "./model.joblib"} | parameters})
+    problem = only(models)
+    assert problem.what == what
+    assert remedy in problem.remedy
+
+
+def test_keys_that_mlserver_honours_and_defaults_are_accepted(models: Path, write: Write) -> None:
+    parameters = {"version": "1.0", "uri": "./model.joblib", "format": "x", "content_type": "np", "extra": {"a": 1}}
+    harmless = {"inference_pool_gid": None, "autogenerate_inference_pool_gid": False, "threshold": 0.5}
+    write(
+        settings={
+            "parameters": parameters | harmless,
+            "platform": "sklearn",
+            "versions": ["sklearn/1.7.2"],
+            "cache_enabled": True,
+            "parallel_workers": 0,
+            "max_batch_size": 0,
+            "version": "1.0",
+            "description": "flowers",
+        }
+    )
+    assert catalog.read(models).names() == ("iris-dtc",)
+
+
+@pytest.mark.parametrize("name", ["model-settings.json", "model-settings.json.dvc"])
+def test_a_second_model_in_a_release_is_refused(models: Path, write: Write, name: str) -> None:
+    folder = write(version="v1.0.1")
+    (folder / "other").mkdir()
+    (folder / "other" / name).write_bytes((folder / "model-settings.json").read_bytes())
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / name).touch()
+    problem = next(problem for problem in problems(models) if problem.what.startswith("is a second"))
+    assert problem.file == f"models/iris-dtc/v1.0.1/other/{name}"
+    assert problem.remedy == "Remove it, or give it another name."
+
+
+def test_settings_of_the_server_in_a_release_are_refused(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "settings.json").write_text('{"parallel_workers": 2}')
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "settings.json").write_text("{}")
+    problem = only(models)
+    assert problem.file == "models/iris-dtc/1.0/settings.json"
+    assert "set what it says in the stack file: workers" in problem.remedy
+
+
+@pytest.mark.parametrize(
     ("uri", "why"),
     [
         ("./other.joblib", "which does not exist"),

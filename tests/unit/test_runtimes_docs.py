@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model_serving.catalog import mlserver_keys
 from model_serving.catalog.requirements import locked
 from model_serving.catalog.training_versions import FRAMEWORKS
 from model_serving.stack.resources import MEMORY_MEBIBYTES, OWN_CODE_MEBIBYTES
@@ -51,3 +52,18 @@ def test_what_an_example_asks_for_is_what_its_lock_has(example: Path) -> None:
 @pytest.mark.parametrize(("runtime", "packages"), FRAMEWORKS.items())
 def test_what_has_to_be_the_same_is_said_of_each_implementation(runtime: str, packages: list[str]) -> None:
     assert f"| `{runtime}` | {', '.join(f'`{each}`' for each in packages)} |" in TEXT
+
+
+def test_the_table_of_mlservers_settings_says_what_becomes_of_each_key() -> None:
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (.*) \|$", TEXT, re.MULTILINE)
+    told = {key: text.startswith("refused") for key, text in rows if key != "parallel_workers" or "refused" in text}
+    keys = mlserver_keys.MODEL | {f"parameters.{key}": why for key, why in mlserver_keys.PARAMETERS.items()}
+    assert {key: told.get(key) for key in keys} == {key: why is not None for key, why in keys.items()}
+
+
+def test_the_table_of_the_servers_settings_has_each_key_once() -> None:
+    table = TEXT.partition("| key of `settings.json` |")[2].partition("\n\n")[0]
+    keys = [
+        key for row in table.splitlines() if row.startswith("| `") for key in re.findall(r"`(\w+)`", row.split("|")[1])
+    ]
+    assert sorted(keys) == sorted(mlserver_keys.SERVER)
