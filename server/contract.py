@@ -18,13 +18,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 from urllib.parse import SplitResult, urlsplit
 
 TOLERANCE: Final[Mapping[str, float]] = {"FP16": 1e-2, "FP32": 1e-4, "FP64": 1e-6}
 """Relative and absolute: another processor rounds the last digits differently, and gradient boosting adds them up."""
 SAMPLES: Final[Mapping[str, object]] = {"BOOL": False, "BYTES": "a"}
 """What a derived request is filled with, where zero will not do."""
+SAMPLES_OF_BYTES: Final[Mapping[str, str]] = {"datetime": "2024-01-01T00:00:00", "base64": "YQ==", "pd_json": "{}"}
+"""The same by MLServer's content type, where "a" will not do."""
+# https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md#tensor-data-types
+DATATYPE: Final = re.compile(r"BOOL|BYTES|FP(16|32|64)|U?INT(8|16|32|64)")
+MOST_DIMENSIONS: Final = 64
+"""Of an array in NumPy, https://numpy.org/doc/stable/release/2.0.0-notes.html."""
 NOT_YET: Final = frozenset({404, 429, 502, 503, 504})
 """What proxies answer while they do not know the route or its pods. Anything else is the model's own answer."""
 RIGHT_ANSWERS: Final = 20
@@ -41,12 +47,24 @@ ANSWER_SECONDS: Final = 15.0
 SHOWN: Final = 400
 """Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
 
+CORRECT: Final = (
+    "No traffic was moved to it, and what served before still serves. Correct the model and release it under a new "
+    "version, or take this version out of the stack."
+)
+ADD_REQUEST: Final = (
+    "The request was derived from the inputs in model-settings.json, which do not tell what values the model takes: "
+    "add a request.json that it can answer, and release it under a new version."
+)
 KEPT: Final = "The contract is kept."
 """What is printed then."""
 
 
 class Broken(Exception):
     """The answer is not what the contract says; the message is what was expected and what there is instead."""
+
+
+class Refused(Broken):
+    """The request was answered with an error."""
 
 
 class NoAnswer(Exception):
@@ -69,11 +87,13 @@ class Contract:
         request: a request of the V2 protocol.
         response: the outputs that it must have, as in response.json; None if nobody said.
         outputs: the model's own metadata of its outputs, in which -1 is a size of any length.
+        is_derived: whether the request was made from the model's metadata, and may be one that it cannot answer.
     """
 
     request: Mapping[str, Any]
     response: Mapping[str, Any] | None = None
     outputs: Sequence[Mapping[str, Any]] = ()
+    is_derived: bool = False
 
 
 class Ask(Protocol):
@@ -86,16 +106,26 @@ class Ask(Protocol):
 
 
 def read(folder: Path) -> Contract | None:
-    """The contract of a release; None if it has neither a request nor metadata from which one could be made."""
+    """The contract of a release; None if it has neither a request nor metadata from which one could be made.
+
+    Raises:
+        Broken: if a file of it cannot be read.
+    """
     settings = _json(folder / "model-settings.json") or {}
-    request = _json(folder / "request.json") or derived_request(settings.get("inputs") or [])
-    if request is None:
+    request, response = _json(folder / "request.json"), _json(folder / "response.json")
+    if response is not None:
+        try:
+            _outputs(response)
+        except Broken as error:
+            raise Broken(f"response.json to hold {error}", shown(json.dumps(response))) from None
+    asked = request or derived_request(settings.get("inputs") or [])
+    if asked is None:
         return None
-    return Contract(request, _json(folder / "response.json"), settings.get("outputs") or [])
+    return Contract(asked, response, settings.get("outputs") or [], is_derived=request is None)
 
 
 def derived_request(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A request of one row of zeros that has the form which the metadata tells."""
+    """A request of one row, of zeros where the content types allow them, in the form which the metadata tells."""
     return {"inputs": [_sample(tensor) for tensor in inputs]} if inputs else None
 
 
@@ -106,17 +136,15 @@ def check(contract: Contract, answer: Answer, *, model: str, version: str) -> No
         Broken: if it is another one than was expected.
     """
     if answer.status != http.client.OK:
-        raise Broken("the status 200")
+        raise Refused("the status 200")
     try:
         body = json.loads(answer.body)
-        outputs = {output["name"]: output for output in body["outputs"]}
-    except (ValueError, KeyError, TypeError):
-        raise Broken("a response of the V2 protocol, a JSON object with a list of outputs") from None
+    except (ValueError, RecursionError):
+        body = None
+    outputs = _outputs(body)
     for key, value in (("model_name", model), ("model_version", version)):
         if body.get(key, value) != value:
             raise Broken(f"{key} to be {value}; it is {body[key]}")
-    for output in outputs.values():
-        _check_itself(output)
     if contract.response:
         _check_expected(contract.response, outputs)
     else:
@@ -167,18 +195,62 @@ def _check(contract: Contract, answer: Answer, came: str, *, model: str, version
     try:
         check(contract, answer, model=model, version=version)
     except Broken as error:
-        raise Broken(str(error), came) from None
+        raise type(error)(str(error), came) from None
 
 
-def _check_itself(output: Mapping[str, Any]) -> None:
-    """What holds for every answer: as many values as the shape says, each of them a value of its type."""
-    name, shape, datatype = output["name"], output.get("shape"), output.get("datatype")
-    values = [*_flat(output.get("data", []))]
-    if not isinstance(shape, list) or math.prod(shape) != len(values):
-        raise Broken(f"{name} to have as many values as its shape {shape} says; it has {len(values)}")
+def _outputs(response: Any) -> dict[str, Mapping[str, Any]]:
+    """The outputs of a response by their names, each of them valid in itself."""
+    found = response.get("outputs") if isinstance(response, dict) else None
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("name"), str) for each in found
+    ):
+        raise Broken("a response of the V2 protocol, a JSON object with a list of outputs")
+    for output in found:
+        if wrong := fault(output):
+            raise Broken(f"a valid output {output['name']}; its {wrong}")
+    return {output["name"]: output for output in found}
+
+
+def fault(tensor: Mapping[str, Any], *, nulls: bool = False) -> str | None:
+    """What is wrong with a tensor: ``shape [2] needs 2 values, there is 1``; None if nothing is.
+
+    It needs as many values as its shape says, in one list or nested as the shape says, each finite and of its datatype.
+
+    Args:
+        tensor: of a request or a response.
+        nulls: whether floats and texts may be missing, as in a request.
+    """
+    shape, datatype, data = tensor.get("shape"), tensor.get("datatype"), tensor.get("data")
+    if not is_shape(shape) or min(shape, default=0) < 0:
+        return f"shape is {shown(json.dumps(shape))}, not a list of sizes"
+    if not is_datatype(datatype):
+        return f"datatype is {shown(json.dumps(datatype))}, not one of the V2 protocol"
+    values = [] if data is None else [*_flat(data)]
+    if (size := math.prod(shape)) != len(values):
+        there = "is 1" if len(values) == 1 else f"are {len(values)}"
+        return f"shape {shape} needs {size} value{'' if size == 1 else 's'}, there {there}"
+    if isinstance(data, list) and any(isinstance(each, list) for each in data) and not _nests(data, shape):
+        return f"lists are not nested as the shape {shape} says"
+    may_be_missing = nulls and datatype.startswith(("FP", "BYTES"))
     for position, value in enumerate(values):
-        if not _is_value(value, str(datatype)):
-            raise Broken(f"{name}[{position}] to be a finite {datatype}; it is {json.dumps(value)}")
+        if not _is_value(value, datatype) and not (may_be_missing and value is None):
+            kind = "a finite " if datatype.startswith("FP") else ""
+            return f"value {position} is {shown(json.dumps(value))}, not {kind}{datatype}"
+    return None
+
+
+def is_shape(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and len(value) <= MOST_DIMENSIONS and all(type(size) is int for size in value)
+
+
+def is_datatype(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and DATATYPE.fullmatch(value) is not None
+
+
+def _nests(data: object, shape: Sequence[int]) -> bool:
+    if not isinstance(data, list):
+        return not shape
+    return bool(shape) and len(data) == shape[0] and all(_nests(each, shape[1:]) for each in data)
 
 
 def _is_value(value: object, datatype: str) -> bool:
@@ -186,10 +258,15 @@ def _is_value(value: object, datatype: str) -> bool:
         return isinstance(value, str)
     if datatype == "BOOL":
         return value in (True, False)
-    # A server whose JSON has no NaN writes null in its place.
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # A server whose JSON has no NaN writes null in its place. Compared and not converted: an integer may be longer than
+    # any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return False
-    return math.isfinite(value) and (datatype.startswith("FP") or value == int(value))
+    kind, bits = datatype.partition("INT")[::2]
+    if not bits:
+        return True
+    low, high = (0, 1 << int(bits)) if kind else (-(1 << int(bits) - 1), 1 << int(bits) - 1)
+    return value == int(value) and low <= value < high
 
 
 def _check_expected(response: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -228,12 +305,17 @@ def _fits(shape: Sequence[int], pattern: Sequence[int]) -> bool:
 
 
 def tolerance_of(response: Mapping[str, Any], output: Mapping[str, Any]) -> float:
-    """``parameters.tolerance`` of the output, else of the whole response, else what its type is good for."""
+    """``parameters.tolerance`` of the output, else of the whole response, else what its type is good for.
+
+    It counts for floats only; other values are equal or not.
+    """
+    if not output["datatype"].startswith("FP"):
+        return 0.0
     for holder in (output, response):
         tolerance = (holder.get("parameters") or {}).get("tolerance")
         if tolerance is not None:
             return float(tolerance)
-    return TOLERANCE.get(output["datatype"], 0.0)
+    return TOLERANCE[output["datatype"]]
 
 
 def _is_close(wanted: Any, value: Any, tolerance: float) -> bool:
@@ -244,25 +326,40 @@ def _is_close(wanted: Any, value: Any, tolerance: float) -> bool:
 
 def _sample(tensor: Mapping[str, Any]) -> dict[str, Any]:
     shape = [max(1, size) for size in tensor["shape"]]
-    datatype = tensor["datatype"]
+    datatype, content_type = tensor["datatype"], (tensor.get("parameters") or {}).get("content_type")
     value = SAMPLES.get(datatype, 0.0 if datatype.startswith("FP") else 0)
+    if datatype == "BYTES":
+        value = SAMPLES_OF_BYTES.get(str(content_type), value)
     kept = {key: tensor[key] for key in ("name", "datatype", "parameters") if tensor.get(key)}
     return kept | {"shape": shape, "data": [value] * math.prod(shape)}
 
 
 def _flat(data: object) -> Iterator[Any]:
-    if isinstance(data, list):
-        for item in data:
-            yield from _flat(item)
-    else:
-        yield data
+    # Without recursion, which lists that are nested too deep would end.
+    left = [data]
+    while left:
+        item = left.pop()
+        if isinstance(item, list):
+            left.extend(reversed(item))
+        else:
+            yield item
 
 
 def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Broken(f"{path.name} to be JSON", f"{type(error).__name__}: {error}") from None
+    if not isinstance(content, dict):
+        raise Broken(f"{path.name} to be a JSON object", shown(json.dumps(content)))
     return content
+
+
+def remedy(contract: Contract, broken: Broken, otherwise: str) -> str:
+    """What to do about it: the model need not be wrong if it refuses a request that nobody wrote."""
+    return ADD_REQUEST if contract.is_derived and isinstance(broken, Refused) else otherwise
 
 
 def shown(text: str) -> str:
@@ -325,7 +422,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--path", required=True, help="path that leads to this version, e.g. /mlapi/v2/models/…/infer")
     parser.add_argument("--seconds", type=float, required=True, help="how long to ask until the version answers")
     options = parser.parse_args(arguments)
-    contract = read(options.folder)
+    title = f"{options.model} {options.version}"
+    try:
+        contract = read(options.folder)
+    except Broken as broken:
+        expected, came = broken.args
+        print(f"{title} has a contract that cannot be read.\n  expected: {expected}\n  there is: {came}\n  {CORRECT}")
+        return 1
     if contract is None:
         print(KEPT)
         return 0
@@ -335,12 +438,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Broken as broken:
         expected, came = broken.args
         print(
-            f"{options.model} {options.version} does not keep its contract.\n"
+            f"{title} does not keep its contract.\n"
             f"  asked: POST {options.url}{options.path} {shown(json.dumps(contract.request))}\n"
             f"  came back: {came}\n"
             f"  expected: {expected}\n"
-            "  No traffic was moved to it, and what served before still serves. Correct the model and release it under "
-            "a new version, or take this version out of the stack."
+            f"  {remedy(contract, broken, CORRECT)}"
         )
         return 1
     print(KEPT)

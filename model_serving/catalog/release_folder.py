@@ -306,13 +306,8 @@ class ReleaseFolder:
         content = self._report.read_json(path, "The release could not be checked before it gets traffic.")
         if content is not None:
             self._check_tensors(path, content, key, data=True)
-            for value in tensors.wrong_tolerances(content, key):
-                self._report.refuse(
-                    path,
-                    f"parameters.tolerance is {json.dumps(value)}",
-                    "No answer could be compared with this one.",
-                    'Write the permitted difference of floats, relative or absolute: "tolerance": 1e-4',
-                )
+            for what, remedy in tensors.wrong_tolerances(content, key):
+                self._report.refuse(path, what, "No answer could be compared with this one.", remedy)
         return path
 
     def _check_tensors(self, path: Path, content: Mapping[str, Any], key: str, *, data: bool) -> None:

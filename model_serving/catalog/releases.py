@@ -26,6 +26,7 @@ NAME_FORM: Final = (
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names
 _LABEL: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DATE: Final = re.compile(r"(v?)(\d+)[-._](\d+)(?:[-._](\d+))?")
+_LIKE_A_DATE: Final = re.compile(r"v?\d+(\.\d+)?-\d.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def order(version: str) -> semver.Version | None:
 
     2024-9-1 has none: it would be a pre-release of 2024.0.0, and 2024-10-1 an older one.
     """
-    if meant(version):
+    if _LIKE_A_DATE.fullmatch(version):
         return None
     try:
         return semver.Version.parse(version.removeprefix("v"), optional_minor_and_patch=True)
@@ -148,8 +149,6 @@ def order(version: str) -> semver.Version | None:
 
 
 def meant(version: str) -> str | None:
-    """The semantic version that was probably meant by a date: 2024.9.1 for 2024-09-01; None if it is not one."""
-    if match := _DATE.fullmatch(version):
-        form = match[1] + ".".join(str(int(number)) for number in match.groups()[1:] if number)
-        return form if form != version else None
-    return None
+    """What to write instead of a date without semantic order: 2024.9.1 for 2024-09-01; None if it is not one."""
+    match = _DATE.fullmatch(version)
+    return match and match[1] + ".".join(str(int(number)) for number in match.groups()[1:] if number)

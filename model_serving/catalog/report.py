@@ -36,6 +36,8 @@ class Report:
             line = error.object.count(b"\n", 0, error.start) + 1
             column = error.start - error.object.rfind(b"\n", 0, error.start)
             what, remedy = f"line {line}, column {column}: not UTF-8", "Save the file as UTF-8."
+        except (ValueError, RecursionError) as error:
+            what, remedy = f"cannot be read: {error}", "Write shorter numbers, and fewer lists inside of each other."
         else:
             if isinstance(content, dict):
                 return content

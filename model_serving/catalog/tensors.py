@@ -1,26 +1,22 @@
-"""Checks of tensors in the form of the V2 protocol: request.json, response.json, and the metadata of a model."""
+"""Checks of tensors in the form of the V2 protocol: request.json, response.json, and the metadata of a model.
+
+What is right is what server/contract.py says, which compares answers with them; here is how it is told.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-# https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md#tensor-data-types
-_DATATYPE: Final = re.compile(r"BOOL|BYTES|FP(16|32|64)|U?INT(8|16|32|64)")
-
-
-def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and all(type(size) is int for size in value)
-
+from server import contract
 
 _METADATA: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "name": (lambda value: isinstance(value, str) and value != "", '"name": "predict"'),
-    "shape": (_is_shape, '"shape": [1, 4]'),
+    "shape": (contract.is_shape, '"shape": [1, 4]'),
     "datatype": (
-        lambda value: isinstance(value, str) and _DATATYPE.fullmatch(value) is not None,
+        contract.is_datatype,
         '"datatype": "FP32", or BOOL, BYTES, FP16 to FP64, INT8 to INT64, UINT8 to UINT64',
     ),
 }
@@ -49,17 +45,25 @@ def mistakes(content: Mapping[str, Any], key: str, *, data: bool) -> Iterator[tu
         if not isinstance(tensor, dict):
             yield f"{place} is not an object", f"Write an object with {', '.join(form)}."
             continue
-        for name, (fits, example) in form.items():
-            if not fits(tensor.get(name)):
-                value = json.dumps(tensor[name], ensure_ascii=False) if name in tensor else "missing"
-                yield f"{place}.{name} is {value}", f"Write for example {example}."
+        wrong = {name: example for name, (fits, example) in form.items() if not fits(tensor.get(name))}
+        for name, example in wrong.items():
+            value = json.dumps(tensor[name], ensure_ascii=False) if name in tensor else "missing"
+            yield f"{place}.{name} is {value}", f"Write for example {example}."
+        if not isinstance(tensor.get("parameters") or {}, dict):
+            yield f"{place}.parameters is not an object", 'Write for example "parameters": {"content_type": "str"}.'
+        elif data and not wrong and (fault := contract.fault(tensor, nulls=key == "inputs")):
+            remedy = "Write as many values as the shape needs, each of the datatype."
+            yield f'{place} "{tensor["name"]}": {fault}', remedy
 
 
-def wrong_tolerances(content: Mapping[str, Any], key: str) -> Iterator[object]:
-    """The values of ``parameters.tolerance``, of the file and of each tensor, that are not a number from 0."""
+def wrong_tolerances(content: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
+    """Each ``parameters.tolerance``, of the file and of its tensors, that no answer could be compared with."""
     tensors = content.get(key)
     for holder in (content, *(tensors if isinstance(tensors, list) else ())):
         parameters = holder.get("parameters") if isinstance(holder, dict) else None
         value = parameters.get("tolerance", 0) if isinstance(parameters, dict) else 0
+        what = f"parameters.tolerance is {json.dumps(value)}"
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            yield value
+            yield what, 'Write the permitted difference of floats, relative or absolute: "tolerance": 1e-4'
+        elif value and not str(holder.get("datatype", "FP")).startswith("FP"):
+            yield f"{what} for {holder['datatype']}", "Remove it: a tolerance counts for floats only."

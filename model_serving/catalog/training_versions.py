@@ -141,7 +141,7 @@ def _mlmodel(path: Path) -> Mapping[str, Any]:
 def _json(path: Path) -> Mapping[str, Any]:
     try:
         return _mapping(json.loads(path.read_bytes()))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

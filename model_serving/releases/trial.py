@@ -251,7 +251,7 @@ def _ask(promised: Contract, server: _Server, *, name: str, version: str, second
             f"  came back: {came}\n"
             f"  expected: {expected}",
             "Nothing was released: the serving side would not move any traffic to it.",
-            "Correct the model, or the contract if it is wrong, and tag the next version.",
+            contract.remedy(promised, broken, "Correct the model, or the contract, and tag the next version."),
         ) from None
 
 

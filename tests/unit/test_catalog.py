@@ -363,7 +363,7 @@ def test_a_date_is_refused_with_the_version_to_use(models: Path, write: Write, v
     assert problem.remedy == f"Rename the folder to {form}."
 
 
-@pytest.mark.parametrize("version", ["latest", "1.0.0.0", "version-1", "V1.0", "1.x"])
+@pytest.mark.parametrize("version", ["latest", "1.0.0.0", "version-1", "V1.0", "1.x", "2024-9-1-rc1"])
 def test_a_version_without_semantic_order_is_refused(models: Path, write: Write, version: str) -> None:
     write(version=version)
     problem = only(models)
@@ -753,6 +753,99 @@ def test_a_response_that_is_not_in_the_form_of_v2_is_refused(models: Path, write
     (folder / "request.json").write_text(json.dumps(REQUEST))
     (folder / "response.json").write_text(json.dumps(REQUEST))
     assert only(models).remedy == 'Write "outputs": a list of objects with name, shape, datatype, data.'
+
+
+def tensor(name: str, shape: list[int], datatype: str, data: list[Any], **more: Any) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "datatype": datatype, "data": data, **more}
+
+
+@pytest.mark.parametrize(
+    ("file", "tensors", "what"),
+    [
+        ("response", [tensor("predict", [2], "INT64", [2])], '"predict": shape [2] needs 2 values, there is 1'),
+        ("response", [tensor("p", [1], "FP32", ["a"])], '"p": value 0 is "a", not a finite FP32'),
+        ("response", [tensor("p", [1], "FP32", [None])], '"p": value 0 is null, not a finite FP32'),
+        ("response", [tensor("p", [1, 2], "INT64", [[1, 2], [3, 4]])], '"p": shape [1, 2] needs 2 values, there are 4'),
+        ("request", [tensor("x", [1, 4], "FP32", [1, 2, 3])], '"x": shape [1, 4] needs 4 values, there are 3'),
+        ("request", [tensor("x", [1], "INT64", [None])], '"x": value 0 is null, not INT64'),
+        (
+            "request",
+            [tensor("x", [2, 2], "FP32", [[1, 2, 3], [4]])],
+            '"x": lists are not nested as the shape [2, 2] says',
+        ),
+        ("request", [tensor("x", [-1, 1], "FP32", [1])], '"x": shape is [-1, 1], not a list of sizes'),
+    ],
+)
+def test_values_that_do_not_fit_shape_or_datatype_are_refused(
+    models: Path, write: Write, file: str, tensors: list[dict[str, Any]], what: str
+) -> None:
+    folder = write()
+    key = {"request": "inputs", "response": "outputs"}[file]
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / f"{file}.json").write_text(json.dumps({key: tensors}))
+    problem = only(models)
+    assert problem.file == f"models/iris-dtc/1.0/{file}.json"
+    assert problem.what == f"{key}[0] {what}"
+
+
+def test_nested_lists_and_missing_values_of_a_request_are_accepted(models: Path, write: Write) -> None:
+    inputs = [
+        tensor("x", [2, 2], "FP32", [[1, None], [3, 4.5]]),
+        tensor("text", [2, 1], "BYTES", ["a", None], parameters={"content_type": "str"}),
+        tensor("flag", [1], "BOOL", [True]),
+    ]
+    (write() / "request.json").write_text(json.dumps({"inputs": inputs}))
+    assert catalog.read(models).names() == ("iris-dtc",)
+
+
+@pytest.mark.parametrize("content", ["9" * 5000, "[" * 100_000])
+def test_json_that_nothing_could_read_is_refused(models: Path, write: Write, content: str) -> None:
+    (write() / "request.json").write_text(f'{{"inputs": {content}')
+    problem = only(models)
+    assert problem.what.startswith("cannot be read: ")
+    assert problem.remedy == "Write shorter numbers, and fewer lists inside of each other."
+
+
+LABELS = tensor("label", [1], "BYTES", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("response", "what", "remedy"),
+    [
+        (
+            {"outputs": [tensor("p", [1], "FP32", [1], parameters=["a"])]},
+            "outputs[0].parameters is not an object",
+            '"content_type"',
+        ),
+        (
+            {"outputs": [LABELS], "parameters": {"tolerance": -1}},
+            "parameters.tolerance is -1",
+            "the permitted difference",
+        ),
+        (
+            {"outputs": [LABELS | {"parameters": {"tolerance": 1e-3}}]},
+            "parameters.tolerance is 0.001 for BYTES",
+            "Remove it: a tolerance counts for floats only.",
+        ),
+    ],
+)
+def test_a_tolerance_that_compares_nothing_is_refused(
+    models: Path, write: Write, response: dict[str, Any], what: str, remedy: str
+) -> None:
+    folder = write()
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps(response))
+    problem = only(models)
+    assert problem.what == what
+    assert remedy in problem.remedy
+
+
+def test_a_tolerance_of_the_whole_response_may_stand_beside_texts(models: Path, write: Write) -> None:
+    folder = write()
+    response = {"outputs": [LABELS, tensor("p", [1], "FP32", [0.5])], "parameters": {"tolerance": 1e-3}}
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps(response))
+    assert catalog.read(models).names() == ("iris-dtc",)
 
 
 def test_a_response_without_a_request_is_refused(models: Path, write: Write) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,24 @@ def refusal(answer: Answer, *expected: dict[str, Any], **rest: Any) -> str:
         (output(["a", "b"], "BYTES"), output(["a", "b"], "BYTES")),
         (output([True], "BOOL"), output([True], "BOOL")),
         (output([1.0, 2.0], shape=[1, 2]), output([[1.0, 2.0]], shape=[1, 2])),
+        (output([255], "UINT8"), output([255], "UINT8")),
     ],
 )
 def test_the_right_answer_keeps_the_contract(expected: dict[str, Any], given: dict[str, Any]) -> None:
     contract.check(Contract(REQUEST, {"outputs": [expected]}), answered(given), model="iris", version="1")
+
+
+def test_a_tolerance_of_the_whole_response_counts_for_floats_only() -> None:
+    expected = output([0.5], "FP32"), output(["a"], "BYTES", name="label"), output([7], "INT64", name="rank")
+    response = {"outputs": [*expected], "parameters": {"tolerance": 0.1}}
+    kept = answered(output([0.59], "FP32"), *expected[1:])
+    contract.check(Contract(REQUEST, response), kept, model="iris", version="1")
+    for broken, told in (
+        (output(["b"], "BYTES", name="label"), 'label[0] to be "a"; it is "b"'),
+        (output([8], "INT64", name="rank"), "rank[0] to be 7; it is 8"),
+    ):
+        others = [each for each in expected if each["name"] != broken["name"]]
+        assert refusal(answered(*others, broken), *expected, parameters={"tolerance": 0.1}) == told
 
 
 @pytest.mark.parametrize(
@@ -69,18 +85,31 @@ def test_another_answer_breaks_it(expected: dict[str, Any], given: dict[str, Any
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (output([math.nan]), "y[0] to be a finite FP64; it is NaN"),
-        (output([1.0, math.inf]), "y[1] to be a finite FP64; it is Infinity"),
-        (output([None]), "y[0] to be a finite FP64; it is null"),
-        (output([1.5], "INT64"), "y[0] to be a finite INT64; it is 1.5"),
-        (output([True]), "y[0] to be a finite FP64; it is true"),
-        (output([1], "BYTES"), "y[0] to be a finite BYTES; it is 1"),
-        (output([1, 2], shape=[3]), "y to have as many values as its shape [3] says; it has 2"),
-        (output([], shape=None), "y to have as many values as its shape None says; it has 0"),
+        (output([math.nan]), "value 0 is NaN, not a finite FP64"),
+        (output([1.0, math.inf]), "value 1 is Infinity, not a finite FP64"),
+        (output([None]), "value 0 is null, not a finite FP64"),
+        (output(["a"], "FP32"), 'value 0 is "a", not a finite FP32'),
+        (output([10**400]), f"value 0 is 1{'0' * 399}… (401 characters), not a finite FP64"),
+        (output([1.5], "INT64"), "value 0 is 1.5, not INT64"),
+        (output([128], "INT8"), "value 0 is 128, not INT8"),
+        (output([-1], "UINT8"), "value 0 is -1, not UINT8"),
+        (output([True]), "value 0 is true, not a finite FP64"),
+        (output([2], "BOOL"), "value 0 is 2, not BOOL"),
+        (output([1], "BYTES"), "value 0 is 1, not BYTES"),
+        (output([{"a": [1]}], "BYTES"), 'value 0 is {"a": [1]}, not BYTES'),
+        (output([1, 2], shape=[3]), "shape [3] needs 3 values, there are 2"),
+        (output([2], shape=[2]), "shape [2] needs 2 values, there is 1"),
+        (output([[1], [2, 3]], shape=[3]), "lists are not nested as the shape [3] says"),
+        (output([[1, 2], [3, 4]], shape=[4, 1]), "lists are not nested as the shape [4, 1] says"),
+        (output([], shape=None), "shape is null, not a list of sizes"),
+        (output([], shape=["a", None]), 'shape is ["a", null], not a list of sizes'),
+        (output([1], shape=[-1]), "shape is [-1], not a list of sizes"),
+        (output([1], datatype="FLOAT"), 'datatype is "FLOAT", not one of the V2 protocol'),
+        ({"name": "y"}, "shape is null, not a list of sizes"),
     ],
 )
 def test_values_of_another_kind_break_it_even_if_nothing_was_expected(given: dict[str, Any], told: str) -> None:
-    assert refusal(answered(given)) == told
+    assert refusal(answered(given)) == f"a valid output y; its {told}"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +118,11 @@ def test_values_of_another_kind_break_it_even_if_nothing_was_expected(given: dic
         (Answer(500, "boom"), "the status 200"),
         (Answer(200, "<html>"), "a response of the V2 protocol"),
         (Answer(200, "[]"), "a response of the V2 protocol"),
+        (Answer(200, "[" * 100_000), "a response of the V2 protocol"),
+        (Answer(200, f'{{"outputs": {"9" * 5000}}}'), "a response of the V2 protocol"),
+        (Answer(200, '{"outputs": {"y": 1}}'), "a response of the V2 protocol"),
+        (Answer(200, '{"outputs": ["y"]}'), "a response of the V2 protocol"),
+        (Answer(200, '{"outputs": [{"name": ["y"]}]}'), "a response of the V2 protocol"),
         (answered(output([1]), model_version="2"), "model_version to be 1; it is 2"),
     ],
 )
@@ -111,15 +145,23 @@ def test_a_request_is_derived_from_what_the_model_takes() -> None:
         {"name": "x", "shape": [-1, 2], "datatype": "FP32"},
         {"name": "text", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "str"}},
         {"name": "flag", "shape": [1], "datatype": "BOOL"},
+        {"name": "when", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "datetime"}},
+        {"name": "image", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "base64"}},
+        {"name": "tags", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "pd_json"}},
+        {"name": "age", "shape": [-1, 1], "datatype": "INT64", "parameters": {"content_type": "np"}},
     ]
     derived = contract.derived_request(inputs)
-    assert derived == {
-        "inputs": [
-            {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.0, 0.0]},
-            {"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "str"}, "data": ["a"]},
-            {"name": "flag", "shape": [1], "datatype": "BOOL", "data": [False]},
-        ]
-    }
+    assert derived is not None
+    of_bytes = {each["name"]: each["data"] for each in derived["inputs"] if each["datatype"] == "BYTES"}
+    assert datetime.fromisoformat(of_bytes["when"][0])
+    assert base64.b64decode(of_bytes["image"][0], validate=True)
+    assert json.loads(of_bytes["tags"][0]) == {}
+    assert [each for each in derived["inputs"] if each["name"] not in {"when", "image", "tags"}] == [
+        {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.0, 0.0]},
+        {"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "str"}, "data": ["a"]},
+        {"name": "flag", "shape": [1], "datatype": "BOOL", "data": [False]},
+        {"name": "age", "shape": [1, 1], "datatype": "INT64", "parameters": {"content_type": "np"}, "data": [0]},
+    ]
     assert contract.derived_request([]) is None
 
 
@@ -221,7 +263,7 @@ class Server(BaseHTTPRequestHandler):
     answers: Iterator[Answer]
 
     def do_POST(self) -> None:
-        assert json.loads(self.rfile.read(int(self.headers["Content-Length"]))) == REQUEST
+        assert json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"][0]["name"] == "x"
         answer = next(self.answers)
         self.send_response(answer.status)
         self.end_headers()
@@ -249,6 +291,41 @@ def test_a_message_names_version_question_answer_and_expectation(
     assert 'came back: 200 {"model_name": "iris"' in told
     assert "expected: y[0] to be 1 within 1e-06; it is 2\n" in told
     assert "what served before still serves" in told
+
+
+def test_a_model_that_refuses_a_derived_request_may_be_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, model_settings={"inputs": [{"name": "x", "shape": [-1, 2], "datatype": "FP32"}]})
+    assert run(folder, Answer(400, '{"error": "0 is not allowed"}')) == 1
+    told = capsys.readouterr().out
+    assert "add a request.json that it can answer" in told
+    assert "Correct the model" not in told
+    assert run(write(tmp_path, request=REQUEST), Answer(400, "no")) == 1
+    assert "Correct the model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"outputs": [{"name": "y", "shape": [2], "datatype": "INT64", "data": [2]}]}',
+        "9" * 5000,
+        "[" * 100_000,
+        '{"a": "\udcff"}',
+    ],
+)
+def test_a_contract_that_cannot_be_read_is_a_verdict_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    folder = write(tmp_path, request=REQUEST)
+    (folder / "response.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert run(folder) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("iris 1 has a contract that cannot be read.\n  expected: response.json to ")
+    assert len(told.encode()) < 2048
 
 
 def test_a_kept_contract_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

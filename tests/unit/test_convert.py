@@ -330,8 +330,10 @@ def test_a_release_of_the_older_layout_gets_its_version_where_mlserver_looks(
         ("iris-1.0", "other", "iris/1.0"),
         ("iris-dtc-1.0.0-rc1", "other", "iris-dtc/1.0.0-rc1"),
         ("iris-2-1.0", "iris-2", "iris-2/1.0"),
-        ("iris-2-1.0", "iris", "iris/2-1.0"),
-        ("iris-2-1.0", "other", "iris/2-1.0"),
+        ("iris-2-1.0", "iris", "iris-2/1.0"),
+        ("iris-1.0-v2", "iris-1.0", "iris-1.0/v2"),
+        ("iris-1.0-v2", "iris", "iris/1.0-v2"),
+        ("iris-1.0-v2", "other", "iris/1.0-v2"),
     ],
 )
 def test_a_dash_in_a_name_is_told_from_that_before_the_version(
@@ -434,8 +436,8 @@ def test_a_release_lands_nowhere_but_in_its_place(
 def test_the_rules_of_the_serving_side_are_said_beside_the_missing_lock(
     mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refused(capsys, out, "mlem", str(mlem), "--name", "Iris_2", "--version", "newest")
-    assert 'the model\'s name "Iris_2" is not a DNS label' in said
+    said = refused(capsys, out, "mlem", str(mlem), "--name", "iris 2", "--version", "newest")
+    assert 'the model\'s name is "iris 2"' in said
     assert 'the version "newest" has no semantic order' in said
     assert "has no requirements.lock" in said
 

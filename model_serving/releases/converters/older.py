@@ -45,7 +45,7 @@ def _name_and_version(
 ) -> tuple[str, str]:
     """The options, else the parts of the folder's name; the name in the settings decides between several readings.
 
-    ``model-2-1.0`` may be version 1.0 of model-2, or version 2-1.0 of model.
+    ``model-1.0-v2`` may be version v2 of model-1.0, or version 1.0-v2 of model.
     """
     if name and version:
         return name, version
