@@ -114,7 +114,11 @@ def _check_labels(releases: Iterable[Release], report: Report) -> None:
 def _folders(parent: Path, noun: str, form: str, report: Report, *others: str) -> list[Path]:
     """The folders inside; any other file is refused, because no one would notice that it is not served."""
     found = sorted(parent.iterdir()) if parent.is_dir() else []
-    entries = [path for path in found if not contents.is_ignored(path.name) and path.name not in {"README.md", *others}]
+    found = [path for path in found if not contents.is_ignored(path.name)]
+    links = {path: what for path in found if (what := contents.wrong_link(path, inside=parent))}
+    for path, what in links.items():
+        report.refuse_link(path, what)
+    entries = [path for path in found if path not in links and path.name not in {"README.md", *others}]
     for path in entries:
         if not path.is_dir():
             report.refuse(

@@ -51,8 +51,21 @@ class ReleaseFolder:
         self._parameters: dict[str, Any] = {}
 
     def release(self) -> Release:
-        """The release; incomplete if it has problems."""
+        """The release; incomplete if it has problems, and otherwise unread if it has wrong links."""
         self._check_version()
+        links = [*contents.wrong_links(self._folder, inside=self._folder)]
+        for path, what in links:
+            self._report.refuse_link(path, what)
+        if links:
+            return Release(
+                name=self._folder.parent.name,
+                version=self._folder.name,
+                folder=self._folder,
+                implementation="",
+                lock=self._own_lock,
+                request=None,
+                response=None,
+            )
         self._check_other_settings()
         implementation = self._implementation()
         lock = self._own_lock if self._own_lock.is_file() else self._shared_lock

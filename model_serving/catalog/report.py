@@ -25,6 +25,14 @@ class Report:
         if problem not in self.problems:
             self.problems.append(problem)
 
+    def refuse_link(self, path: Path, what: str) -> None:
+        self.refuse(
+            path,
+            what,
+            "No other machine and no image would have what it leads to.",
+            "Put the file itself there, or a relative link to a file of the same release.",
+        )
+
     def read_json(self, path: Path, consequence: str) -> dict[str, Any] | None:
         """The JSON object in a file; None, and a problem, if it does not contain one."""
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving import catalog
-from model_serving.catalog import Release
+from model_serving.catalog import Release, contents
 from model_serving.catalog.contents import IGNORED
 from model_serving.catalog.pointers import MEBIBYTE
 from model_serving.catalog.requirements import normal
@@ -96,7 +96,7 @@ def _checked(found: Draft, lock: Path | None, models: Path) -> Release:
     Raises:
         InvalidInput: with everything that is missing.
     """
-    if problems := [*_problems_of_paths(found)]:
+    if problems := [*_problems_of_paths(found), *_problems_of_links(found)]:
         raise InvalidInput(problems)
     folder = models / found.name / found.version
     _write(found, folder)
@@ -123,6 +123,19 @@ def _problems_of_paths(found: Draft) -> Iterator[Problem]:
                 consequence="The release would be somewhere else.",
                 remedy=f"Write it without a path, like {example}.",
             )
+
+
+def _problems_of_links(found: Draft) -> Iterator[Problem]:
+    for source in found.files.values():
+        # Tools link files inside of their repository; without one, nothing outside of the folder belongs to the model.
+        above = source.absolute().parents
+        inside = next((each for each in above if (each / ".git").exists()), source.parent)
+        links = [(source, contents.wrong_link(source, inside=inside, copied=True))]
+        if source.is_dir():
+            links += contents.wrong_links(source, inside=inside, copied=True)
+        for path, what in links:
+            if what:
+                yield draft.lacking(path, what, "Put the file itself there, or get the model again.")
 
 
 def _write(found: Draft, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,9 @@ class Built:
 
 def problems(root: Path, project: Project) -> Iterator[Problem]:
     """What a repository lacks for a release."""
+    if found := [*_problems_of_places(root, project)]:
+        yield from found
+        return
     yield from _problems_of_settings(root / project.settings, project.settings)
     if not (root / project.lock).is_file():
         yield Problem(
@@ -125,6 +129,19 @@ def _kept(root: Path, path: str) -> Path:
     return pointer if pointer.is_file() else root / path
 
 
+def _problems_of_places(root: Path, project: Project) -> Iterator[Problem]:
+    """Whether what is released is somewhere else, behind a link."""
+    for path in (project.build, project.settings, project.lock):
+        real = Path(os.path.realpath(root / path))
+        if not real.is_relative_to(os.path.realpath(root)):
+            yield Problem(
+                file=path,
+                what=f"is a link to {real}, which is outside",
+                consequence="The release would contain files that are not in this repository.",
+                remedy="Put the file or folder itself there.",
+            )
+
+
 def _problems_of_settings(path: Path, file: str) -> Iterator[Problem]:
     if not path.is_file():
         yield Problem(
@@ -168,10 +185,11 @@ def _problems_of_build(root: Path, build: str) -> Iterator[Problem]:
                 consequence="Lists of files and messages could not show it.",
                 remedy="Let training give it another name.",
             )
-        if path.is_symlink() and not path.exists():
-            yield Problem(
-                file=path.relative_to(root).as_posix(),
-                what="is a link to nothing",
-                consequence="The release would lack the file.",
-                remedy="Train again, or pull it: dvc pull.",
-            )
+    for path, what in contents.wrong_links(folder, inside=root, copied=True):
+        yield Problem(
+            file=path.relative_to(root).as_posix(),
+            what=what,
+            consequence="The release would lack the file, or contain one that is not in this repository.",
+            remedy="Put the file itself there. If DVC made the link: dvc pull, or dvc config cache.type copy and then "
+            "dvc checkout --relink.",
+        )

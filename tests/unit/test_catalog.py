@@ -607,17 +607,70 @@ def test_settings_of_the_server_in_a_release_are_refused(models: Path, write: Wr
         ("./other.joblib", "which does not exist"),
         ("../../../secret", "which is outside of the release"),
         ("/etc/hostname", "which is outside of the release"),
-        ("link", "which is outside of the release"),
         ("s3://bucket/model.joblib", "which is not a file of the release"),
         ("./.dvc/model.joblib", "which is hidden, and hidden files are not part of a release"),
     ],
 )
 def test_an_artefact_that_is_not_in_the_release_is_refused(models: Path, write: Write, uri: str, why: str) -> None:
-    folder = write(settings={"parameters": {"version": "1.0", "uri": uri}})
-    (folder / "link").symlink_to("/etc/hostname")
+    write(settings={"parameters": {"version": "1.0", "uri": uri}})
     problem = only(models)
     assert problem.what == f'parameters.uri is "{uri}", {why}'
     assert problem.remedy == "Put the artefact into models/iris-dtc/1.0 and write its path from there."
+
+
+# Bad input: links
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "why"),
+    [
+        ("lost", "nowhere", "which does not exist"),
+        ("itself", "itself", "which leads back to itself"),
+        ("folder", ".", "which is a folder that it is in"),
+        ("deep/folder", "..", "which is a folder that it is in"),
+        ("notes.txt", "/etc/passwd", "which is outside"),
+        ("notes.txt", "../1.1/model.joblib", "which is outside"),
+        ("hidden", ".cache", "which other machines and the image do not have"),
+    ],
+)
+def test_a_link_that_leads_nowhere_or_out_refuses_its_release_alone(
+    models: Path, write: Write, link: str, target: str, why: str
+) -> None:
+    folder = write()
+    write(version="1.1")
+    (write("wine") / "model.joblib").unlink()
+    (folder / "deep").mkdir()
+    (folder / ".cache").touch()
+    (folder / link).symlink_to(target)
+    first, other = problems(models)
+    assert first.file == f"models/iris-dtc/1.0/{link}"
+    assert first.what == f"is a link to {target}, {why}"
+    assert first.remedy == "Put the file itself there, or a relative link to a file of the same release."
+    assert other.file == "models/wine/1.0/model-settings.json", "the others are checked too"
+
+
+def test_a_link_that_is_the_same_on_no_other_machine_is_refused(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "copy").symlink_to(folder / "model.joblib")
+    assert only(models).what.endswith("which other machines and the image do not have")
+
+
+def test_links_inside_of_a_release_are_part_of_it(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "deep").mkdir()
+    (folder / "deep" / "model.joblib").symlink_to("../model.joblib")
+    (folder / "again").symlink_to("deep")
+    assert len(catalog.read(models).newest("iris-dtc").content_hash) == 64
+
+
+@pytest.mark.parametrize("place", ["wine", "iris-dtc/2.0", "requirements.lock"])
+def test_a_model_or_version_behind_a_link_is_refused(models: Path, write: Write, place: str, tmp_path: Path) -> None:
+    write()
+    (tmp_path / "other").mkdir()
+    (models / place).symlink_to(tmp_path / "other")
+    problem = only(models)
+    assert problem.file == f"models/{place}"
+    assert problem.what == f"is a link to {tmp_path / 'other'}, which is outside"
 
 
 # Large files

@@ -80,6 +80,16 @@ def done(out: Path, *arguments: str) -> int:
 NAMED = ("--name", "iris", "--version", "v1.0.0")
 
 
+def test_a_link_out_of_a_model_is_refused(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = older(tmp_path, "iris-1.0")
+    (folder / "notes.txt").symlink_to("/etc/passwd")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "lost").symlink_to("nowhere")
+    said = refused(capsys, out, "older", str(folder))
+    assert f"{folder}/notes.txt: is a link to /etc/passwd, which is outside" in said
+    assert f"{folder}/deep/lost: is a link to nowhere, which does not exist" in said
+
+
 # MLEM
 
 

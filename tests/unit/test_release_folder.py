@@ -141,7 +141,30 @@ def test_a_file_that_could_not_be_released_is_refused(root: Path, name: str, con
 
 def test_a_link_to_nothing_is_refused(root: Path) -> None:
     (root / "build" / "weights").symlink_to(root / "nowhere")
-    assert "build/weights: is a link to nothing" in refusal(root)
+    assert f"build/weights: is a link to {root / 'nowhere'}, which does not exist" in refusal(root)
+
+
+def test_a_link_out_of_the_repository_is_refused_by_its_name(root: Path) -> None:
+    (root / "data" / "deep").mkdir()
+    (root / "data" / "deep" / "users").symlink_to("/etc/passwd")
+    (root / "build" / "data").symlink_to("../data")
+    (root / "build" / "notes.txt").symlink_to("/etc/passwd")
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text("token")
+    (root / "build" / "config").symlink_to("../.git/config")
+    (root / "build" / "loop").symlink_to("..")
+    told = refusal(root)
+    assert "build/data/deep/users: is a link to /etc/passwd, which is outside" in told
+    assert "build/notes.txt: is a link to /etc/passwd, which is outside" in told
+    assert "build/config: is a link to ../.git/config, which is git's own" in told
+    assert "build/loop: is a link to .., which is a folder that it is in" in told
+
+
+@pytest.mark.parametrize("name", ["build", "model-settings.json", "requirements.lock"])
+def test_what_is_released_is_not_outside_behind_a_link(root: Path, tmp_path: Path, name: str) -> None:
+    (root / name).rename(tmp_path / name)
+    (root / name).symlink_to(tmp_path / name)
+    assert refusal(root).startswith(f"{name}: is a link to {tmp_path / name}, which is outside")
 
 
 def test_an_empty_build_is_refused(root: Path) -> None:
