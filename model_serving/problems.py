@@ -1,6 +1,7 @@
 """Texts for people, above all errors: one base class, printed without a traceback in one place, `__main__.main`."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +21,13 @@ class Problem:
     what: str
     consequence: str
     remedy: str
+
+    def with_names(self, names: Mapping[str, str]) -> Problem:
+        """The same problem for a reader who has the files elsewhere: path as it is told -> the reader's."""
+        longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+        # Not in the middle of a longer name: v1.0.1 is a part of v1.0.10.
+        pattern = re.compile(rf"(?<![\w/-])(?:{longest_first})(?![.-]*\w)")
+        return Problem(**{key: pattern.sub(lambda found: names[found[0]], text) for key, text in vars(self).items()})
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}\n  {self.consequence}\n  {self.remedy}"

@@ -30,6 +30,10 @@ OTHER_VERSIONS: Final = "acceptsOtherVersions"
 _TAG: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _IMPORT_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_OF_MLFLOW: Final = frozenset({"models", "runs", "mlflow-artifacts"})
+"""Addresses of what MLflow has stored."""
+
 _Value = TypeVar("_Value", str, dict[str, Any])
 
 
@@ -168,9 +172,9 @@ class ReleaseFolder:
         if value is not None and value != folder:
             self._report.refuse(
                 self._path,
-                f'{key} is "{value}", and its folder is "{folder}"',
+                f'{key} is "{value}", and that of the release is "{folder}"',
                 "The route would ask MLServer for a model or version that does not exist.",
-                f"Write {wanted}, or rename the folder.",
+                f"Write {wanted}",
             )
 
     def _import_path(self) -> str | None:
@@ -190,13 +194,34 @@ class ReleaseFolder:
         if "uri" not in self._parameters and (implementation is None or self._has_code_of(implementation)):
             return
         uri = self._required("parameters.uri", str, '"uri": "./model.joblib"')
-        if uri and (fault := self._fault_of(uri)):
+        if uri and (scheme := _SCHEME.match(uri)):
+            self._refuse_address(uri, scheme[1].lower(), implementation or "")
+        elif uri and (fault := self._fault_of(uri)):
             self._report.refuse(
                 self._path,
                 f'parameters.uri is "{uri}", {fault}',
                 "The image would not contain the artefact, and the model server has no network to fetch it.",
                 f"Put the artefact into {self._report.shown(self._folder)} and write its path from there.",
             )
+
+    def _refuse_address(self, uri: str, scheme: str, implementation: str) -> None:
+        release = f"--name {self._folder.parent.name} --version {self._folder.name}"
+        convert = f"make the release of it: python -m model_serving convert mlflow FOLDER {release}"
+        if scheme in _OF_MLFLOW:
+            remedy = f"Download it, mlflow artifacts download --artifact-uri {uri} --dst-path FOLDER, and {convert}"
+        elif implementation.startswith("mlserver_mlflow."):
+            remedy = f"Download the folder with the file MLmodel, and {convert}"
+        else:
+            remedy = (
+                f"Download it into {self._report.shown(self._folder)}, and write its path from there. If DVC tracks "
+                f"it, make the release of it: python -m model_serving convert dvc REPOSITORY PATH {release}"
+            )
+        self._report.refuse(
+            self._path,
+            f'parameters.uri is "{uri}", which is not a file of the release',
+            "The image would not contain the artefact, and the model server has no network to fetch it.",
+            remedy,
+        )
 
     def _required(self, key: str, kind: type[_Value], example: str) -> _Value | None:
         """The value of a key, ``parameters.uri`` for one inside parameters; None if it is refused."""
@@ -224,8 +249,6 @@ class ReleaseFolder:
     def _fault_of(self, uri: str) -> str | None:
         folder = self._folder.resolve()
         target = (folder / uri).resolve()
-        if "://" in uri:
-            return "which is not a file of the release"
         if not target.is_relative_to(folder):
             return "which is outside of the release"
         if any(contents.is_ignored(part) for part in target.relative_to(folder).parts):

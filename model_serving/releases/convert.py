@@ -107,7 +107,8 @@ def _checked(found: Draft, lock: Path | None, models: Path) -> Release:
     try:
         read = catalog.read(models, root=models)
     except InvalidInput as error:
-        raise InvalidInput([*unlocked, *error.problems]) from None
+        names = {f"{found.name}/{found.version}/{catalog.LOCK}": str(lock or catalog.LOCK)}
+        raise InvalidInput([*unlocked, *(each.with_names(names) for each in error.problems)]) from None
     if unlocked:
         raise InvalidInput(unlocked)
     return read.get(found.name, found.version)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -208,13 +209,19 @@ class Publication:
     def _tried(self, built: Built) -> bool:
         """Whether MLServer, which has loaded the model, was also asked something."""
         with self._steps.step("try", "trying it in MLServer"):
-            was_asked = trial.run(
-                built.folder,
-                name=built.name,
-                version=built.version,
-                python=self._options.python,
-                ready_seconds=self._options.ready_seconds,
-            )
+            try:
+                was_asked = trial.run(
+                    built.folder,
+                    name=built.name,
+                    version=built.version,
+                    python=self._options.python,
+                    ready_seconds=self._options.ready_seconds,
+                )
+            except InvalidInput as error:
+                # It names files of the release.
+                place = f"{built.name}/{built.version}"
+                found = [replace(each, file=f"{place}/{each.file}") for each in error.problems]
+                raise InvalidInput(release.in_this_repository(each, self._project, place) for each in found) from None
         if not was_asked:
             self._steps.say("it was loaded but asked nothing: it has no request.json, and no inputs in its settings")
         return was_asked

@@ -104,12 +104,18 @@ def put(folder: Path, target: Path) -> None:
 
 
 def in_this_repository(problem: Problem, project: Project, release: str) -> Problem:
-    """A problem of the serving side's folder of a release, with the file to correct in the model's repository."""
-    if not problem.file.startswith(f"{release}/"):
+    """A problem of the serving side's folder of a release, told with the files of the model's repository."""
+    if problem.file == release:
+        problem = replace(problem, file=FILE)
+    elif not problem.file.startswith(f"{release}/"):
         return problem
-    name = problem.file.removeprefix(f"{release}/")
-    here = {catalog.SETTINGS: project.settings, catalog.LOCK: project.lock}
-    return replace(problem, file=here.get(name, f"{project.build}/{name}"))
+    here = {
+        f"{release}/{catalog.SETTINGS}": project.settings,
+        f"{release}/{catalog.LOCK}": project.lock,
+        release: project.build,
+        f'"version": "{release.rpartition("/")[2]}"': f'"version": "{VERSION}"',
+    }
+    return problem.with_names(here)
 
 
 def _hash(root: Path, paths: Sequence[str]) -> str:

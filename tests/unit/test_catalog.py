@@ -434,15 +434,15 @@ def test_settings_that_are_no_object_are_refused(models: Path, write: Write) -> 
 def test_a_name_that_differs_from_the_folder_is_refused(models: Path, write: Write) -> None:
     write(settings={"name": "iris"})
     problem = only(models)
-    assert problem.what == 'name is "iris", and its folder is "iris-dtc"'
-    assert problem.remedy == 'Write "name": "iris-dtc", or rename the folder.'
+    assert problem.what == 'name is "iris", and that of the release is "iris-dtc"'
+    assert problem.remedy == 'Write "name": "iris-dtc"'
 
 
 def test_a_version_that_differs_from_the_folder_is_refused(models: Path, write: Write) -> None:
     write(settings={"parameters": {"version": "1.1", "uri": "./model.joblib"}})
     problem = only(models)
-    assert problem.what == 'parameters.version is "1.1", and its folder is "1.0"'
-    assert problem.remedy == 'Write "version": "1.0", or rename the folder.'
+    assert problem.what == 'parameters.version is "1.1", and that of the release is "1.0"'
+    assert problem.remedy == 'Write "version": "1.0"'
 
 
 def test_a_version_outside_of_parameters_is_refused(models: Path, write: Write) -> None:
@@ -607,7 +607,6 @@ def test_settings_of_the_server_in_a_release_are_refused(models: Path, write: Wr
         ("./other.joblib", "which does not exist"),
         ("../../../secret", "which is outside of the release"),
         ("/etc/hostname", "which is outside of the release"),
-        ("s3://bucket/model.joblib", "which is not a file of the release"),
         ("./.dvc/model.joblib", "which is hidden, and hidden files are not part of a release"),
     ],
 )
@@ -616,6 +615,47 @@ def test_an_artefact_that_is_not_in_the_release_is_refused(models: Path, write: 
     problem = only(models)
     assert problem.what == f'parameters.uri is "{uri}", {why}'
     assert problem.remedy == "Put the artefact into models/iris-dtc/1.0 and write its path from there."
+
+
+NAMED = "--name iris-dtc --version 1.0"
+
+
+@pytest.mark.parametrize(
+    ("uri", "implementation", "remedy"),
+    [
+        (
+            "models:/CancerModel/1",
+            "mlserver_sklearn.SKLearnModel",
+            "mlflow artifacts download --artifact-uri models:/CancerModel/1 --dst-path FOLDER, and make the release of "
+            f"it: python -m model_serving convert mlflow FOLDER {NAMED}",
+        ),
+        (
+            "runs:/abc/model",
+            "mlserver_sklearn.SKLearnModel",
+            f"convert mlflow FOLDER {NAMED}",
+        ),
+        (
+            "s3://bucket/model",
+            "mlserver_mlflow.MLflowRuntime",
+            f"Download the folder with the file MLmodel, and make the release of it: python -m model_serving convert "
+            f"mlflow FOLDER {NAMED}",
+        ),
+        (
+            "s3://bucket/model.joblib",
+            "mlserver_sklearn.SKLearnModel",
+            "Download it into models/iris-dtc/1.0, and write its path from there. If DVC tracks it, make the release "
+            f"of it: python -m model_serving convert dvc REPOSITORY PATH {NAMED}",
+        ),
+    ],
+)
+def test_an_address_of_an_artefact_is_refused_with_what_makes_a_release_of_it(
+    models: Path, write: Write, uri: str, implementation: str, remedy: str
+) -> None:
+    lock = LOCK + f"mlserver-mlflow==1.7.1 {HASH}\n"
+    write(lock=lock, settings={"implementation": implementation, "parameters": {"version": "1.0", "uri": uri}})
+    problem = only(models)
+    assert problem.what == f'parameters.uri is "{uri}", which is not a file of the release'
+    assert remedy in problem.remedy
 
 
 # Bad input: links

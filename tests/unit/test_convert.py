@@ -151,7 +151,7 @@ def test_the_versions_that_mlem_has_taken_down_are_held_against_the_lock(
 ) -> None:
     lock = lock_of(mlem.parent, "mlserver-sklearn==1.7.1", "scikit-learn==1.6.0")
     said = refused(capsys, out, "mlem", str(mlem), *NAMED, "--lock", str(lock))
-    assert "provenance.json: was made with scikit-learn 1.9.1, and iris/v1.0.0/requirements.lock has 1.6.0" in said
+    assert f"provenance.json: was made with scikit-learn 1.9.1, and {lock} has 1.6.0" in said
 
 
 @pytest.mark.parametrize(

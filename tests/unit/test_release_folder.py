@@ -178,13 +178,28 @@ def test_an_empty_build_is_refused(root: Path) -> None:
         ("models/iris/v1.0.1/model-settings.json", "model-settings.json"),
         ("models/iris/v1.0.1/requirements.lock", "locks/model.lock"),
         ("models/iris/v1.0.1/request.json", "build/request.json"),
+        ("models/iris/v1.0.1", "release.yaml"),
         ("models/iris", "models/iris"),
+        ("models/iris/v1.0.10/request.json", "models/iris/v1.0.10/request.json"),
     ],
 )
 def test_a_problem_of_the_serving_side_names_the_file_of_this_repository(there: str, here: str) -> None:
     problem = Problem(file=there, what="w", consequence="c", remedy="r")
     moved = release.in_this_repository(problem, project(lock="locks/model.lock"), "models/iris/v1.0.1")
     assert moved.file == here
+
+
+def test_a_remedy_names_the_files_of_this_repository(root: Path) -> None:
+    lock = "--output-file models/iris/v1.0.1/requirements.lock"
+    problem = Problem(
+        file="models/iris/v1.0.1/model-settings.json",
+        what='parameters.version is "1", and models/iris/v1.0.10 has the same',
+        consequence="c",
+        remedy=f'Write "version": "v1.0.1", lock {lock}, put it into models/iris/v1.0.1.',
+    )
+    moved = release.in_this_repository(problem, project(), "models/iris/v1.0.1")
+    assert moved.what == problem.what
+    assert moved.remedy == ('Write "version": "$VERSION", lock --output-file requirements.lock, put it into build.')
 
 
 @pytest.mark.parametrize(
