@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from model_serving.catalog import object_name
 from model_serving.images.registry import MANIFESTS
 from tests.cluster.conftest import Project, ask
+from tests.cluster.stack import MODEL, Stack
 from tests.cluster.test_serving import IRIS
 
 POLL_SECONDS = 0.1
@@ -92,6 +95,27 @@ def test_a_split_shares_the_traffic(project: Project, next_release: Path) -> Non
             assert ask(f"/mlapi/v2/models/iris-dtc/versions/{version}/infer", IRIS)[1]["model_version"] == version
     finally:
         stack.write_text(before)
+
+
+def test_a_model_is_served_under_its_own_name_and_a_prerelease_takes_no_traffic(project: Project, stack: Stack) -> None:
+    name, versions = "Apple_RF.Model", ("1.0", "1.1.0-rc.1")
+    for version in versions:
+        folder = stack.keep(project.folder / "models" / name / version)
+        shutil.copytree(project.folder / "models" / MODEL / "1.0", folder)
+        settings = folder / "model-settings.json"
+        text = settings.read_text().replace(f'"{MODEL}"', f'"{name}"')
+        settings.write_text(text.replace('"1.0"', f'"{version}"'))
+    stack.serve(name)
+    status, answer = ask(f"/mlapi/v2/models/{name}/infer", IRIS)
+    assert (status, answer["model_name"], answer["model_version"]) == (200, name, "1.0")
+    assert [ask(f"/mlapi/v2/models/{name}/versions/{version}/infer", IRIS)[0] for version in versions] == [200, 404]
+    assert len(stack.pods(name)) == 1, "its pods have its name"
+    served = project.kubectl("get", "deployments,httproutes", "--output", "name").stdout
+    label = object_name(name)
+    assert f"deployment.apps/{label}-1-0\n" in served
+    assert f"httproute.gateway.networking.k8s.io/{label}.1-0\n" in served
+    assert layers(label, "1.0")
+    project.up("--expect-no-changes")
 
 
 @pytest.fixture

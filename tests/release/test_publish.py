@@ -136,11 +136,40 @@ def test_what_the_serving_side_would_refuse_is_refused_here_under_this_repositor
     model: ModelRepository, serving: ServingRepository
 ) -> None:
     tip = serving.tip
-    model.write({"build/request.json": json.dumps({"inputs": []}), "build/response.json": "{"})
+    settings = json.loads((model.folder / "model-settings.json").read_text())
+    settings["parameters"]["uri"] = "./lost.bin"
+    model.write(
+        {
+            "build/request.json": json.dumps({"inputs": []}),
+            "build/response.json": "{",
+            "build/other/model-settings.json": "{}",
+            "model-settings.json": json.dumps(settings),
+        }
+    )
+    model.commit()
+    model.git("tag", "--force", "v1.0.1")
     done = model.publish("v1.0.1")
     assert done.code == 1
     assert "build/request.json: inputs is not a list of tensors" in done.errors
     assert "build/response.json: line 1, column 2" in done.errors
+    assert "To check the file, run: python3 -m json.tool build/response.json" in done.errors
+    assert "build/other/model-settings.json: is a second model-settings.json" in done.errors
+    assert "Put the artefact into build and write its path from there." in done.errors
+    assert "models/doubler" not in done.errors
+    assert serving.tip == tip
+
+
+def test_a_link_out_of_the_repository_and_a_date_as_a_version_are_refused_at_once(
+    model: ModelRepository, serving: ServingRepository
+) -> None:
+    tip = serving.tip
+    (model.folder / "build" / "notes.txt").symlink_to("/etc/passwd")
+    model.git("tag", "v2024-9-1")
+    done = model.publish("v2024-9-1")
+    assert done.code == 1
+    assert "build/notes.txt: is a link to /etc/passwd, which is outside" in done.errors
+    assert "Tag the commit v2024.9.1, and remove the tag v2024-9-1." in done.errors
+    assert "Traceback" not in done.errors
     assert serving.tip == tip
 
 
@@ -215,7 +244,7 @@ def test_a_model_that_breaks_its_contract_is_not_released(
     model.write({"build/own.py": code.replace(*change)})
     done = model.publish("v1.0.1")
     assert done.code == 1
-    assert "doubler v1.0.1 does not keep its contract." in done.errors
+    assert "build/response.json: doubler v1.0.1 does not keep its contract." in done.errors
     assert told in done.errors
     assert serving.tip == tip
 

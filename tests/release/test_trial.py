@@ -58,6 +58,19 @@ def test_what_the_models_code_writes_beside_itself_is_no_part_of_the_release(tmp
     assert sorted(folder.iterdir()) == before
 
 
+def test_a_model_that_refuses_a_derived_request_is_to_be_given_one(tmp_path: Path) -> None:
+    folder = doubler(tmp_path / "v1", OWN_CODE.replace("doubled =", "assert payload.inputs[0].data[0]; doubled ="))
+    for name in ("request.json", "response.json"):
+        (folder / name).unlink()
+    settings = json.loads((folder / "model-settings.json").read_text())
+    inputs = [{"name": "x", "shape": [-1], "datatype": "FP32"}]
+    (folder / "model-settings.json").write_text(json.dumps(settings | {"inputs": inputs}))
+    told = str(tried(folder))
+    assert told.startswith("request.json: doubler v1 does not keep its contract.")
+    assert "add a request.json that it can answer" in told
+    assert "Correct the model" not in told
+
+
 def test_a_model_sees_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_SERVING_TOKEN", "secret")
     code = f"{OWN_CODE}\nimport os\nassert 'secret' not in os.environ.values()\n"
