@@ -110,7 +110,16 @@ def run(
     Raises:
         InvalidInput: if it cannot be loaded, or does not keep its contract.
     """
-    promised = contract.read(folder)
+    try:
+        promised = contract.read(folder)
+    except Broken as broken:
+        expected, came = broken.args
+        raise InvalidInput.of(
+            "request.json and response.json",
+            f"expected: {expected}; there is: {came}",
+            "The model could not be tried.",
+            "Correct the file.",
+        ) from None
     with _server(folder, name=name, version=version, python=python) as server:
         server.wait(f"/v2/models/{name}/versions/{version}/ready", seconds=ready_seconds)
         if promised:

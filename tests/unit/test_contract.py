@@ -143,10 +143,10 @@ def test_without_expected_outputs_the_models_own_metadata_is_held_against_the_an
 def test_a_request_is_derived_from_what_the_model_takes() -> None:
     inputs: list[dict[str, Any]] = [
         {"name": "x", "shape": [-1, 2], "datatype": "FP32"},
-        {"name": "text", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "str"}},
-        {"name": "flag", "shape": [1], "datatype": "BOOL"},
+        {"name": "sex", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "str"}},
+        {"name": "active", "shape": [1], "datatype": "BOOL"},
         {"name": "when", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "datetime"}},
-        {"name": "image", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "base64"}},
+        {"name": "photo", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "base64"}},
         {"name": "tags", "shape": [-1], "datatype": "BYTES", "parameters": {"content_type": "pd_json"}},
         {"name": "age", "shape": [-1, 1], "datatype": "INT64", "parameters": {"content_type": "np"}},
     ]
@@ -154,12 +154,12 @@ def test_a_request_is_derived_from_what_the_model_takes() -> None:
     assert derived is not None
     of_bytes = {each["name"]: each["data"] for each in derived["inputs"] if each["datatype"] == "BYTES"}
     assert datetime.fromisoformat(of_bytes["when"][0])
-    assert base64.b64decode(of_bytes["image"][0], validate=True)
+    assert base64.b64decode(of_bytes["photo"][0], validate=True)
     assert json.loads(of_bytes["tags"][0]) == {}
-    assert [each for each in derived["inputs"] if each["name"] not in {"when", "image", "tags"}] == [
+    assert [each for each in derived["inputs"] if each["name"] not in {"when", "photo", "tags"}] == [
         {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.0, 0.0]},
-        {"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "str"}, "data": ["a"]},
-        {"name": "flag", "shape": [1], "datatype": "BOOL", "data": [False]},
+        {"name": "sex", "shape": [1], "datatype": "BYTES", "parameters": {"content_type": "str"}, "data": ["a"]},
+        {"name": "active", "shape": [1], "datatype": "BOOL", "data": [False]},
         {"name": "age", "shape": [1, 1], "datatype": "INT64", "parameters": {"content_type": "np"}, "data": [0]},
     ]
     assert contract.derived_request([]) is None

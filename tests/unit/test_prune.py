@@ -22,6 +22,7 @@ from model_serving.pipelines import prune, rollback, stacks
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.prune import Fate, Needs, decide, freed
 from model_serving.problems import Failure
+from tests.unit import releases
 from tests.unit.conftest import serving
 
 LAYERS = {"base": ("sha256:os", "sha256:wheels"), "other": ("sha256:os", "sha256:others")}
@@ -447,6 +448,11 @@ def test_artifact_registry_is_listed_and_left_to_itself(
 def test_what_was_released_is_known_from_the_folder_and_from_git() -> None:
     released = catalog.read(stacks.PROJECT / "models")
     assert "1.0" in prune._versions(released)["iris-dtc"]
+
+
+def test_a_model_is_known_by_its_repository_in_the_registry() -> None:
+    release = releases.release("Apple_RF_Model", "1.0")
+    assert prune._versions(catalog.Catalog(by_name={release.name: (release,)}))[release.repository] == {"1.0"}
 
 
 def test_a_table_has_a_row_for_each_image_in_the_order_of_versions() -> None:

@@ -202,6 +202,13 @@ def test_a_remedy_names_the_files_of_this_repository(root: Path) -> None:
     assert moved.remedy == ('Write "version": "$VERSION", lock --output-file requirements.lock, put it into build.')
 
 
+def test_a_contract_that_cannot_be_read_is_told_before_anything_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text('{"inputs": []}')
+    (tmp_path / "response.json").write_text("{")
+    with pytest.raises(InvalidInput, match=r"expected: response\.json to be JSON; there is: JSONDecodeError: "):
+        trial.run(tmp_path, name="iris", version="v1", python="no-python")
+
+
 @pytest.mark.parametrize(
     ("installed", "told"),
     [
