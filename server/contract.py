@@ -47,10 +47,8 @@ ANSWER_SECONDS: Final = 15.0
 SHOWN: Final = 400
 """Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
 
-CORRECT: Final = (
-    "No traffic was moved to it, and what served before still serves. Correct the model and release it under a new "
-    "version, or take this version out of the stack."
-)
+UNMOVED: Final = "No traffic was moved to it, and what served before still serves."
+CORRECT: Final = "Correct the model and release it under a new version, or take this version out of the stack."
 ADD_REQUEST: Final = (
     "The request was derived from the inputs in model-settings.json, which do not tell what values the model takes: "
     "add a request.json that it can answer, and release it under a new version."
@@ -427,7 +425,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         contract = read(options.folder)
     except Broken as broken:
         expected, came = broken.args
-        print(f"{title} has a contract that cannot be read.\n  expected: {expected}\n  there is: {came}\n  {CORRECT}")
+        print(
+            f"{title} has a contract that cannot be read.\n"
+            f"  expected: {expected}\n"
+            f"  there is: {came}\n"
+            f"  {UNMOVED} {CORRECT}"
+        )
         return 1
     if contract is None:
         print(KEPT)
@@ -442,7 +445,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"  asked: POST {options.url}{options.path} {shown(json.dumps(contract.request))}\n"
             f"  came back: {came}\n"
             f"  expected: {expected}\n"
-            f"  {remedy(contract, broken, CORRECT)}"
+            f"  {UNMOVED} {remedy(contract, broken, CORRECT)}"
         )
         return 1
     print(KEPT)

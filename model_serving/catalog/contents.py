@@ -50,7 +50,8 @@ def wrong_link(path: Path, *, inside: Path, copied: bool = False) -> str | None:
     if not path.is_symlink():
         return None
     target, real, root = path.readlink(), Path(os.path.realpath(path)), Path(os.path.realpath(inside))
-    return (why := _why_wrong(path, target, real, root, copied=copied)) and f"is a link to {target}, {why}"
+    why = _why_wrong(path, target, real, root, copied=copied)
+    return f"is a link to {target}, {why}" if why else None
 
 
 def _why_wrong(path: Path, target: Path, real: Path, root: Path, *, copied: bool) -> str | None:
