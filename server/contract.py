@@ -113,7 +113,7 @@ def read(folder: Path) -> Contract | None:
     request, response = _json(folder / "request.json"), _json(folder / "response.json")
     if response is not None:
         try:
-            _outputs(response)
+            _outputs(response, nulls=True)
         except Broken as error:
             raise Broken(f"response.json to hold {error}", shown(json.dumps(response))) from None
     asked = request or derived_request(settings.get("inputs") or [])
@@ -139,7 +139,8 @@ def check(contract: Contract, answer: Answer, *, model: str, version: str) -> No
         body = json.loads(answer.body)
     except (ValueError, RecursionError):
         body = None
-    outputs = _outputs(body)
+    # Null stands for a value that is not finite, unless the release says that it is missing.
+    outputs = _outputs(body, nulls=contract.response is not None)
     for key, value in (("model_name", model), ("model_version", version)):
         if body.get(key, value) != value:
             raise Broken(f"{key} to be {value}; it is {body[key]}")
@@ -196,7 +197,7 @@ def _check(contract: Contract, answer: Answer, came: str, *, model: str, version
         raise type(error)(str(error), came) from None
 
 
-def _outputs(response: Any) -> dict[str, Mapping[str, Any]]:
+def _outputs(response: Any, *, nulls: bool) -> dict[str, Mapping[str, Any]]:
     """The outputs of a response by their names, each of them valid in itself."""
     found = response.get("outputs") if isinstance(response, dict) else None
     if not isinstance(found, list) or not all(
@@ -204,7 +205,7 @@ def _outputs(response: Any) -> dict[str, Mapping[str, Any]]:
     ):
         raise Broken("a response of the V2 protocol, a JSON object with a list of outputs")
     for output in found:
-        if wrong := fault(output):
+        if wrong := fault(output, nulls=nulls):
             raise Broken(f"a valid output {output['name']}; its {wrong}")
     return {output["name"]: output for output in found}
 
@@ -216,7 +217,7 @@ def fault(tensor: Mapping[str, Any], *, nulls: bool = False) -> str | None:
 
     Args:
         tensor: of a request or a response.
-        nulls: whether floats and texts may be missing, as in a request.
+        nulls: whether floats and texts may be missing.
     """
     shape, datatype, data = tensor.get("shape"), tensor.get("datatype"), tensor.get("data")
     if not is_shape(shape) or min(shape, default=0) < 0:
@@ -317,7 +318,7 @@ def tolerance_of(response: Mapping[str, Any], output: Mapping[str, Any]) -> floa
 
 
 def _is_close(wanted: Any, value: Any, tolerance: float) -> bool:
-    if not tolerance:
+    if not tolerance or wanted is None or value is None:
         return bool(wanted == value)
     return math.isclose(wanted, value, rel_tol=tolerance, abs_tol=tolerance)
 

@@ -19,7 +19,7 @@ from components.serving.images import ModelImages
 from components.serving.rollouts import Rollouts, Version
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
 from components.serving.server import IN_FLIGHT_SECONDS, ModelServer, ModelServerArgs
-from model_serving.catalog import Release, object_name
+from model_serving.catalog import Release
 from model_serving.images import runtimes
 from model_serving.stack.live import LiveModel, LiveVersion
 from model_serving.stack.settings import Settings
@@ -113,7 +113,7 @@ class Serving:
             shadow = {"shadow": True} if version.shadow else {}
             versions[version.release.version] = {"weight": version.weight, "digest": image.digest, **shadow}
         route = ModelRoute(
-            object_name(model.name),
+            model.object_name,
             ModelRouteArgs(
                 model=model.name,
                 namespace=place.namespace,

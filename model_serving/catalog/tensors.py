@@ -51,7 +51,7 @@ def mistakes(content: Mapping[str, Any], key: str, *, data: bool) -> Iterator[tu
             yield f"{place}.{name} is {value}", f"Write for example {example}."
         if not isinstance(tensor.get("parameters") or {}, dict):
             yield f"{place}.parameters is not an object", 'Write for example "parameters": {"content_type": "str"}.'
-        elif data and not wrong and (fault := contract.fault(tensor, nulls=key == "inputs")):
+        elif data and not wrong and (fault := contract.fault(tensor, nulls=True)):
             remedy = "Write as many values as the shape needs, each of the datatype."
             yield f'{place} "{tensor["name"]}": {fault}', remedy
 

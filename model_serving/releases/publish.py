@@ -208,23 +208,27 @@ class Publication:
 
     def _tried(self, built: Built) -> bool:
         """Whether MLServer, which has loaded the model, was also asked something."""
-        with self._steps.step("try", "trying it in MLServer"):
-            try:
-                was_asked = trial.run(
-                    built.folder,
-                    name=built.name,
-                    version=built.version,
-                    python=self._options.python,
-                    ready_seconds=self._options.ready_seconds,
-                )
-            except InvalidInput as error:
-                # It names files of the release.
-                place = f"{built.name}/{built.version}"
-                found = [replace(each, file=f"{place}/{each.file}") for each in error.problems]
-                raise InvalidInput(release.in_this_repository(each, self._project, place) for each in found) from None
+        with self._steps.step("try", "trying it in MLServer"), self._told_here(built):
+            was_asked = trial.run(
+                built.folder,
+                name=built.name,
+                version=built.version,
+                python=self._options.python,
+                ready_seconds=self._options.ready_seconds,
+            )
         if not was_asked:
             self._steps.say("it was loaded but asked nothing: it has no request.json, and no inputs in its settings")
         return was_asked
+
+    @contextmanager
+    def _told_here(self, built: Built) -> Iterator[None]:
+        """Tells problems of a release's files with the files of this repository."""
+        try:
+            yield
+        except InvalidInput as error:
+            place = f"{built.name}/{built.version}"
+            found = [replace(each, file=f"{place}/{each.file}") for each in error.problems]
+            raise InvalidInput(release.in_this_repository(each, self._project, place) for each in found) from None
 
     def _large_files(self, built: Built) -> Sequence[Path]:
         return [path for path in contents.files(built.folder) if path.stat().st_size > self._largest]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from model_serving.catalog import Catalog, Release
+from model_serving.catalog import Catalog, Release, object_name
 from model_serving.problems import InvalidInput, Problem
 from model_serving.stack import resources
 from model_serving.stack.models import ALL_TRAFFIC, LONGEST_ROUTE, ModelSettings
@@ -46,6 +46,11 @@ class LiveModel:
     name: str
     settings: ModelSettings
     versions: tuple[LiveVersion, ...]
+
+    @property
+    def object_name(self) -> str:
+        """Name of its objects in Kubernetes."""
+        return object_name(self.name)
 
 
 def resolve(settings: Settings, catalog: Catalog, *, file: str) -> tuple[LiveModel, ...]:

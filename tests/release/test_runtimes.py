@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,13 +10,12 @@ import pytest
 
 from local.tools.environments import provide
 from model_serving import catalog
-from model_serving.catalog import Release, mlserver_keys
+from model_serving.catalog import Release
 from model_serving.images.runtimes import tag_of
 from model_serving.images.settings import ImageSettings
 from model_serving.releases import release, trial
 from model_serving.releases.jobs import Job, Subject
 from model_serving.releases.project import Project
-from tests.release.repositories import interpreter
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.parent for path in (PROJECT / "templates" / "runtimes").glob("*/train.py"))
@@ -99,21 +97,3 @@ def test_the_lock_of_a_training_decides_the_runtime_image(tmp_path: Path) -> Non
     assert len({*tags.values()}) == len(tags) == 5
     twin = shutil.copy(EXAMPLES[0] / "requirements.lock", tmp_path)
     assert tag_of(of(Path(twin), "twin"), images) in tags.values()
-
-
-_KEYS = """
-import json
-from mlserver.settings import ModelParameters, ModelSettings, Settings
-forms = (ModelSettings, ModelParameters, Settings)
-keys = {form: [field.serialization_alias or key for key, field in form.model_fields.items()] for form in forms}
-print(json.dumps({form.__name__: sorted(found) for form, found in keys.items()}))
-"""
-
-
-def test_every_key_of_mlservers_settings_is_known() -> None:
-    done = subprocess.run([interpreter(), "-c", _KEYS], check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout) == {
-        "ModelSettings": sorted(mlserver_keys.MODEL),
-        "ModelParameters": sorted(mlserver_keys.PARAMETERS),
-        "Settings": sorted(mlserver_keys.SERVER),
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
@@ -91,11 +90,6 @@ def test_a_runtime_is_run_as_it_was_published_and_needed_only_by_what_is_declare
     assert made.declared.keys() == {"iris:1.0"}
     assert RUNTIME not in plan([release()], IMAGES, known=(), found=published() | image(RUNTIME)).reused
     assert RUNTIME in plan([release()], IMAGES, known=remembered(), found=image(RUNTIME)).declared
-
-
-def test_an_image_is_named_as_a_registry_allows() -> None:
-    assert builds.image_of(release()) == "iris:1.0"
-    assert builds.image_of(replace(release(), name="Apple_RF_Model")) == "apple-rf-model-fc039d4b:1.0"
 
 
 def test_an_image_without_a_hash_is_neither_run_nor_in_the_way() -> None:

@@ -857,7 +857,7 @@ def tensor(name: str, shape: list[int], datatype: str, data: list[Any], **more: 
     [
         ("response", [tensor("predict", [2], "INT64", [2])], '"predict": shape [2] needs 2 values, there is 1'),
         ("response", [tensor("p", [1], "FP32", ["a"])], '"p": value 0 is "a", not a finite FP32'),
-        ("response", [tensor("p", [1], "FP32", [None])], '"p": value 0 is null, not a finite FP32'),
+        ("response", [tensor("p", [1], "INT64", [None])], '"p": value 0 is null, not INT64'),
         ("response", [tensor("p", [1, 2], "INT64", [[1, 2], [3, 4]])], '"p": shape [1, 2] needs 2 values, there are 4'),
         ("request", [tensor("x", [1, 4], "FP32", [1, 2, 3])], '"x": shape [1, 4] needs 4 values, there are 3'),
         ("request", [tensor("x", [1], "INT64", [None])], '"x": value 0 is null, not INT64'),

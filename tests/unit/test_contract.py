@@ -47,6 +47,8 @@ def refusal(answer: Answer, *expected: dict[str, Any], **rest: Any) -> str:
         (output([True], "BOOL"), output([True], "BOOL")),
         (output([1.0, 2.0], shape=[1, 2]), output([[1.0, 2.0]], shape=[1, 2])),
         (output([255], "UINT8"), output([255], "UINT8")),
+        (output([0.5, None], "FP32"), output([0.5, None], "FP32")),
+        (output(["a", None], "BYTES"), output(["a", None], "BYTES")),
     ],
 )
 def test_the_right_answer_keeps_the_contract(expected: dict[str, Any], given: dict[str, Any]) -> None:
@@ -70,6 +72,8 @@ def test_a_tolerance_of_the_whole_response_counts_for_floats_only() -> None:
     ("expected", "given", "told"),
     [
         (output([0.5]), output([0.6]), "y[0] to be 0.5 within 1e-06; it is 0.6"),
+        (output([0.5]), output([None]), "y[0] to be 0.5 within 1e-06; it is null"),
+        (output([None]), output([0.5]), "y[0] to be null within 1e-06; it is 0.5"),
         (output([0.5], parameters={"tolerance": 0}), output([0.5 + 4e-7]), "y[0] to be 0.5; it is 0.5000004"),
         (output([1, 2], "INT64"), output([1, 3], "INT64"), "y[1] to be 2; it is 3"),
         (output(["a"], "BYTES"), output(["b"], "BYTES"), 'y[0] to be "a"; it is "b"'),
