@@ -119,7 +119,7 @@ class ReleaseFolder:
         if (path := self._folder / SERVER_SETTINGS).exists():
             self._report.refuse(
                 path,
-                "is in the name of the server's settings",
+                "has the name of the server's own settings",
                 "MLServer reads no settings of the server from a release, so they would have no effect.",
                 "Remove it, and set what it says in the stack file: workers, or environment with MLSERVER_ variables. "
                 "If the model's own code reads it, give it another name.",

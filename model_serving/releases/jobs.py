@@ -119,20 +119,21 @@ def rehearsal(project: Project, git: Git, job: Job | None, tag: str | None) -> t
 
 
 def _problems_of_tag(tag: str) -> Iterator[Problem]:
+    form = catalog.meant(tag)
+    wanted = f"v{(form or tag).lstrip('-_/').removeprefix('v')}"
     if not tag.startswith("v"):
         yield Problem(
             file=TAGS,
             what=f"the tag {tag} does not begin with v",
             consequence="Only tags v* are protected, so anyone could release with this one.",
-            remedy=f"Tag the commit v{tag.lstrip('-_/')} or with the next version, and remove the tag {tag}.",
+            remedy=f"Tag the commit {wanted} or with the next version, and remove the tag {tag}.",
         )
     if catalog.order(tag) is None:
-        form = catalog.meant(tag)
         yield Problem(
             file=TAGS,
             what=f"the tag {tag} is not a semantic version",
             consequence="It would be unclear which release is the newest and takes the traffic.",
-            remedy=f"Tag the commit v{form.removeprefix('v')}, and remove the tag {tag}."
+            remedy=f"Tag the commit {wanted}, and remove the tag {tag}."
             if form
             else "Tag the commit like v1.0.1 or v1.1.0-rc.1, numbers without leading zeros.",
         )

@@ -136,7 +136,7 @@ def _unroutable(model: LiveModel, gateway: GatewaySettings, *, file: str) -> Ite
     if not any(version.weight for version in model.versions):
         yield Problem(
             file=file,
-            what=f"{key} names no version, and has no release that is neither a pre-release nor its shadow",
+            what=f"{key} names no version, and each of its releases is a pre-release or its shadow",
             consequence="Nobody would answer the clients.",
             remedy='Name one, e.g. versions: {"1.1.0-rc.1": 100}, or release a version without -.',
         )

@@ -151,6 +151,7 @@ def test_a_checkout_without_the_tag_is_held_against_the_jobs_commit(checkout: Ch
         ({"tag": "vanilla"}, "Tag the commit like v1.0.1"),
         ({"tag": "v1.0.0.0"}, "numbers without leading zeros"),
         ({"tag": "v01.0"}, "Tag the commit v1.0, and remove the tag v01.0."),
+        ({"tag": "2024-9-1"}, "Tag the commit v2024.9.1 or with the next version, and remove the tag 2024-9-1."),
         ({"tag": "v2024-9-1"}, "Tag the commit v2024.9.1, and remove the tag v2024-9-1."),
         ({"is_protected": False}, "Protect the pattern v* (Settings > Repository > Protected tags)"),
         ({"is_protected": False, "site": "GitHub"}, "Add a tag ruleset for v*"),

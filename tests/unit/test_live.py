@@ -81,6 +81,12 @@ def test_a_prerelease_takes_traffic_only_where_a_stack_names_it(
     assert {each.release.version: each.weight for each in served.versions} == versions
 
 
+def test_a_models_objects_have_a_name_that_kubernetes_allows() -> None:
+    named = Catalog(by_name={"Apple_RF_Model": (release("Apple_RF_Model", "1.0"),)})
+    (model,) = resolve({"Apple_RF_Model": {}}, catalog=named)
+    assert (model.name, model.object_name) == ("Apple_RF_Model", "apple-rf-model-fc039d4b")
+
+
 def test_a_model_with_nothing_but_prereleases_has_to_be_named_one() -> None:
     only = Catalog(by_name={"iris": (release("iris", "1.0.0-rc.1"),)})
     with pytest.raises(InvalidInput, match=r"Name one, e.g. versions: \{"):
@@ -133,7 +139,7 @@ def test_an_unknown_shadow_is_refused(model: dict[str, Any], told: str) -> None:
 
 def test_the_only_release_cannot_be_a_shadow() -> None:
     with pytest.raises(
-        InvalidInput, match=r"models\.wine names no version, and has no release that is neither a pre-release nor its"
+        InvalidInput, match=r"models\.wine names no version, and each of its releases is a pre-release or its shadow"
     ):
         resolve({"wine": {"shadow": "1"}})
 
