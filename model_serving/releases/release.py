@@ -78,10 +78,11 @@ def build(root: Path, project: Project, subject: Subject, target: Path) -> Built
     folder = target / project.name / subject.tag
     # Links, such as those of DVC into its cache, become files.
     shutil.copytree(root / project.build, folder, ignore=shutil.ignore_patterns(*contents.IGNORED))
-    settings = (root / project.settings).read_text(encoding="utf-8")
-    (folder / catalog.SETTINGS).write_text(settings.replace(VERSION, subject.tag), encoding="utf-8")
+    # As bytes: whether it is UTF-8 is for the catalog to say.
+    settings = (root / project.settings).read_bytes()
+    (folder / catalog.SETTINGS).write_bytes(settings.replace(VERSION.encode(), subject.tag.encode()))
     shutil.copyfile(root / project.lock, folder / catalog.LOCK)
-    packages = locked((root / project.lock).read_text(encoding="utf-8"))
+    packages = locked((root / project.lock).read_text(encoding="utf-8", errors="replace"))
     provenance = {
         "repository": subject.job.repository,
         "commit": subject.commit,

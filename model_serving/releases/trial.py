@@ -82,7 +82,7 @@ def problems(python: str, lock: Path) -> Sequence[Problem]:
     remedy = f"Install the lock into it, uv pip sync --require-hashes {lock.name}, or name another one: --python PATH"
     if "mlserver" not in installed:
         return [_wrong(f"{python} has no mlserver", remedy)]
-    wanted = locked(lock.read_text(encoding="utf-8"))
+    wanted = locked(lock.read_text(encoding="utf-8", errors="replace"))
     others = [
         f"{name} is {installed[name]}, locked {' or '.join(sorted(package.versions))}"
         for name, package in sorted(wanted.items())

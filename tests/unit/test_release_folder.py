@@ -167,6 +167,14 @@ def test_what_is_released_is_not_outside_behind_a_link(root: Path, tmp_path: Pat
     assert refusal(root).startswith(f"{name}: is a link to {tmp_path / name}, which is outside")
 
 
+def test_settings_and_locks_that_are_not_utf_8_are_left_to_the_catalog(root: Path) -> None:
+    (root / "model-settings.json").write_bytes('{"name": "vestuário", "v": "$VERSION"}'.encode("latin-1"))
+    (root / "requirements.lock").write_bytes("# não\nmlserver==1.7.1 --hash=sha256:aa\n".encode("latin-1"))
+    built = build(root)
+    assert b'"v": "v1.0.1"' in (built.folder / "model-settings.json").read_bytes()
+    assert built.provenance["packages"]["mlserver"] == "1.7.1"
+
+
 def test_an_empty_build_is_refused(root: Path) -> None:
     (root / "none").mkdir()
     assert "none: is empty" in refusal(root, build="none")
