@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace, scratch: Path) -> None:
     found = CONVERTERS[options.kind].draft(options, scratch)
-    release = _checked(found, options.lock or found.lock, scratch / "checked")
+    named: Path | None = getattr(options, "source", None)
+    release = _checked(found, options.lock or found.lock, scratch / "checked", named=named)
     if options.remote:
         large_files.replace_large(release.folder, largest=LARGEST_BYTES, remote=options.remote, say=print)
     print(_deliver(release, options.out))
@@ -90,13 +91,13 @@ def _convert(options: argparse.Namespace, scratch: Path) -> None:
         print("  It has no request.json: add one, and a response.json, so that it is tried before it gets traffic.")
 
 
-def _checked(found: Draft, lock: Path | None, models: Path) -> Release:
+def _checked(found: Draft, lock: Path | None, models: Path, *, named: Path | None) -> Release:
     """Writes the release and reads it as the serving side does.
 
     Raises:
         InvalidInput: with everything that is missing.
     """
-    if problems := [*_problems_of_paths(found), *_problems_of_links(found)]:
+    if problems := [*_problems_of_paths(found), *_problems_of_links(found, named)]:
         raise InvalidInput(problems)
     folder = models / found.name / found.version
     _write(found, folder)
@@ -126,14 +127,19 @@ def _problems_of_paths(found: Draft) -> Iterator[Problem]:
             )
 
 
-def _problems_of_links(found: Draft) -> Iterator[Problem]:
+def _problems_of_links(found: Draft, named: Path | None) -> Iterator[Problem]:
+    """Links that lead out of the source's repository, or without one, of its folder.
+
+    Args:
+        found: the release.
+        named: what the command line names, which may be a link itself.
+    """
     for source in found.files.values():
-        # Tools link files inside of their repository; without one, nothing outside of the folder belongs to the model.
-        above = source.absolute().parents
-        inside = next((each for each in above if (each / ".git").exists()), source.parent)
-        links = [(source, contents.wrong_link(source, inside=inside, copied=True))]
-        if source.is_dir():
-            links += contents.wrong_links(source, inside=inside, copied=True)
+        place = source.resolve() if source == named else source.absolute()
+        inside = next((each for each in place.parents if (each / ".git").exists()), place.parent)
+        links = [(place, contents.wrong_link(place, inside=inside, copied=True))]
+        if place.is_dir():
+            links += contents.wrong_links(place, inside=inside, copied=True)
         for path, what in links:
             if what:
                 yield draft.lacking(path, what, "Put the file itself there, or get the model again.")

@@ -90,6 +90,12 @@ def test_a_link_out_of_a_model_is_refused(tmp_path: Path, out: Path, capsys: pyt
     assert f"{folder}/deep/lost: is a link to nowhere, which does not exist" in said
 
 
+def test_what_the_command_line_names_may_be_a_link(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "newest").symlink_to(older(tmp_path / "elsewhere", "iris-1.0"))
+    assert done(out, "older", str(tmp_path / "newest")) == 0
+
+
 # MLEM
 
 
