@@ -57,7 +57,7 @@ def test_what_has_to_be_the_same_is_said_of_each_implementation(runtime: str, pa
 def test_the_table_of_mlservers_settings_says_what_becomes_of_each_key() -> None:
     rows = re.findall(r"^\| `([a-z_.]+)` \| (.*) \|$", TEXT, re.MULTILINE)
     told = {key: text.startswith("refused") for key, text in rows if key != "parallel_workers" or "refused" in text}
-    keys = mlserver_keys.MODEL | {f"parameters.{key}": why for key, why in mlserver_keys.PARAMETERS.items()}
+    keys = {**mlserver_keys.MODEL, **{f"parameters.{key}": why for key, why in mlserver_keys.PARAMETERS.items()}}
     assert {key: told.get(key) for key in keys} == {key: why is not None for key, why in keys.items()}
 
 
