@@ -85,7 +85,7 @@ def _convert(options: argparse.Namespace, scratch: Path) -> None:
     if options.remote:
         large_files.replace_large(release.folder, largest=LARGEST_BYTES, remote=options.remote, say=print)
     print(_deliver(release, options.out))
-    for remark in found.remarks:
+    for remark in [*found.remarks, *_left_out(found)]:
         print(f"  {remark}")
     if release.request is None:
         print("  It has no request.json: add one, and a response.json, so that it is tried before it gets traffic.")
@@ -149,14 +149,24 @@ def _write(found: Draft, folder: Path) -> None:
     folder.mkdir(parents=True)
     for name, source in found.files.items():
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns(*IGNORED))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns(*IGNORED, catalog.SETTINGS))
         else:
             shutil.copyfile(source, folder / name)
     parameters = dict(found.settings["parameters"]) | {"version": found.version}
     settings = {"name": found.name} | dict(found.settings) | {"name": found.name, "parameters": parameters}
     _write_json(folder / catalog.SETTINGS, settings)
+    if found.request:
+        _write_json(folder / catalog.REQUEST, found.request)
     if found.trained_with:
         _write_json(folder / PROVENANCE, {"packages": dict(found.trained_with)})
+
+
+def _left_out(found: Draft) -> Iterator[str]:
+    """MLServer would load each of these as a model of its own, and it may have the same name."""
+    for name, source in found.files.items():
+        for path in sorted(source.rglob(catalog.SETTINGS)):
+            inner = Path(name) / path.relative_to(source)
+            yield f"{inner} is left out: a release has only the {catalog.SETTINGS} at its top."
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -25,9 +25,7 @@ from tests.release.repositories import IDENTITY, LOCK, PROJECT, RELEASED, interp
 
 ARTEFACT = RELEASED / "iris-decision-tree.joblib"
 TOOLS = PROJECT / "templates" / "model-repository" / "locks" / "dvc.txt"
-MLFLOW = PROJECT / "templates" / "runtimes" / "mlflow"
 NAMED = ("--name", "iris", "--version", "v1.0.0")
-TRAINING_SECONDS = 120
 APPEARS_SECONDS = 60
 
 
@@ -98,20 +96,6 @@ def test_what_dvc_does_not_have_is_said_in_its_own_words(
     assert f"{path} cannot be fetched at {revision}. DVC says:" in said
     assert (revision if revision == "v2.0.0" else path) in said.partition("DVC says:")[2]
     assert not out.exists()
-
-
-def test_a_model_that_mlflow_saved_is_served(tmp_path: Path) -> None:
-    lock = MLFLOW / "requirements.lock"
-    python = provide(lock) / "bin" / "python"
-    shutil.copytree(MLFLOW, tmp_path / "training")
-    subprocess.run(
-        [python, "train.py"], cwd=tmp_path / "training", check=True, timeout=TRAINING_SECONDS, capture_output=True
-    )
-    build, out = tmp_path / "training" / "build", tmp_path / "out"
-    assert main(["convert", "mlflow", str(build / "model"), *NAMED, "--lock", str(lock), "--out", str(out)]) == 0
-    for name in ("request.json", "response.json"):
-        shutil.copy(build / name, out / "iris" / "v1.0.0")
-    assert served(out, str(python)) is True
 
 
 def test_a_model_that_mlem_saved_is_served(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def trained(example: Path, target: Path, python: Path) -> Release:
 
 ELSEWHERE = {
     "lightgbm": "wine-cultivars in test_templates.py, which is trained and served with the same lock",
-    "mlflow": "test_convert.py, which trains the same example and serves what mlflow has saved",
+    "mlflow": "test_convert_mlflow.py, which trains the same example and serves what mlflow has saved",
     "scikit-learn": "iris-dtc in test_trial.py and iris-decision-tree in test_templates.py, with the same lock",
 }
 """What stands for an example in `make test`: its runtime serves another model there."""

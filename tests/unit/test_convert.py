@@ -41,7 +41,7 @@ MLFLOW = {
     "mlflow_version": "3.1.0",
     "signature": {
         "inputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 4]}}]),
-        "outputs": json.dumps([{"type": "long", "name": "species", "required": True}]),
+        "outputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}]),
     },
 }
 
@@ -254,7 +254,7 @@ def test_a_model_of_mlflow_becomes_a_release_that_says_what_it_takes(
         "name": "iris",
         "implementation": "mlserver_mlflow.MLflowRuntime",
         "inputs": [{"name": "input-0", "datatype": "FP64", "shape": [-1, 4], "parameters": {"content_type": "np"}}],
-        "outputs": [{"name": "species", "datatype": "INT64", "shape": [-1, 1], "parameters": {"content_type": "np"}}],
+        "outputs": [{"name": "output-1", "datatype": "INT64", "shape": [-1, 1], "parameters": {"content_type": "np"}}],
         "parameters": {"version": "v1.0.0", "uri": "./model"},
     }
     kept = {path.name for path in (release.folder / "model").iterdir()}
@@ -276,17 +276,276 @@ def test_the_version_that_mlflow_has_taken_down_is_held_against_the_lock(
     assert "iris/v1.0.0/model/MLmodel: was made with scikit-learn 1.7.2" in said
 
 
-def test_a_model_of_mlflow_with_types_that_the_protocol_lacks_does_not_say_what_it_takes(
-    mlflow: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+Spec = dict[str, Any]
+TEN_ROWS = [[float(row), 1.5] for row in range(10)]
+
+
+def tensor(dtype: str, *shape: int, **more: Any) -> Spec:
+    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [*shape]}, **more}
+
+
+def column(kind: str, name: str | None = None, **more: Any) -> Spec:
+    return {"type": kind, "required": True, **({} if name is None else {"name": name}), **more}
+
+
+def signed(
+    folder: Path, inputs: list[Spec] | None = None, outputs: list[Spec] | None = None, loader: str = "mlflow.sklearn"
+) -> Path:
+    """The model with another signature, without one if neither is given; None is a part that it does not have."""
+    function = MLFLOW["flavors"]["python_function"] | {"loader_module": loader}  # type: ignore[index]
+    parts = {"inputs": inputs, "outputs": outputs}
+    signature = {key: None if specs is None else json.dumps(specs) for key, specs in parts.items()} | {"params": None}
+    content = MLFLOW | {"flavors": {"python_function": function}, "signature": signature}
+    if inputs is None and outputs is None:
+        del content["signature"]
+    (folder / "MLmodel").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def converted(folder: Path, out: Path) -> Any:
+    """The settings of the release."""
+    assert done(out, "mlflow", str(folder), *NAMED, "--lock", str(lock_of_mlflow(out.parent))) == 0
+    return settings_of(made(out))
+
+
+def request_of(folder: Path, out: Path) -> Any:
+    converted(folder, out)
+    request = made(out).request
+    return None if request is None else json.loads(request.read_text())
+
+
+@pytest.mark.parametrize(
+    ("loader", "outputs", "described"),
+    [
+        ("mlflow.sklearn", [tensor("int64", -1)], [("output-1", "INT64", [-1, 1])]),
+        ("mlflow.xgboost", [tensor("float32", -1, 3)], [("output-1", "FP32", [-1, 3])]),
+        ("mlflow.lightgbm", [tensor("float64", -1, name="price")], [("output-1", "FP64", [-1, 1])]),
+        ("mlflow.sklearn", [tensor("str", -1)], [("output-1", "BYTES", [-1, 1])]),
+        # These models return arrays, of which columns tell neither names nor types.
+        ("mlflow.sklearn", [column("long", "species")], []),
+        ("mlflow.xgboost", [column("double")], []),
+        ("mlflow.pyfunc.model", [tensor("float64", -1, 4)], [("output-1", "FP64", [-1, 4])]),
+        ("mlflow.pyfunc.model", [tensor("object", -1, 2, 2)], [("output-1", "BYTES", [-1, 2, 2])]),
+        # A dictionary of arrays, and a DataFrame.
+        (
+            "mlflow.pyfunc.model",
+            [tensor("float64", -1, name="p"), tensor("bool", -1, 2, name="q")],
+            [("p", "FP64", [-1, 1]), ("q", "BOOL", [-1, 2])],
+        ),
+        (
+            "mlflow.pyfunc.model",
+            [column("string", "label"), column("double", "score"), column("array", "all", items={"type": "long"})],
+            [("label", "BYTES", [-1, 1]), ("score", "FP64", [-1, 1]), ("all", "BYTES", [-1, 1])],
+        ),
+        # MLflow's integer may be of 8, 16 or 32 bits.
+        ("mlflow.pyfunc.model", [column("integer", "place"), column("double", "score")], []),
+        # A list of text; MLServer answers no other list.
+        ("mlflow.pyfunc.model", [column("string")], [("output-1", "BYTES", [-1, 1])]),
+        ("mlflow.pyfunc.model", [column("double")], []),
+    ],
+)
+def test_outputs_of_mlflow_are_described_as_mlserver_answers_them_or_not_at_all(
+    mlflow: Path, out: Path, loader: str, outputs: list[Spec], described: list[Any]
 ) -> None:
-    columns = [{"type": "double", "name": "length"}, {"type": "array", "items": {"type": "double"}, "name": "all"}]
-    (mlflow / "MLmodel").write_text(yaml.safe_dump(MLFLOW | {"signature": {"inputs": json.dumps(columns)}}))
+    settings = converted(signed(mlflow, [tensor("float64", -1, 4)], outputs, loader), out)
+    assert [(each["name"], each["datatype"], each["shape"]) for each in settings.get("outputs", [])] == described
+
+
+def test_outputs_of_mlflow_that_are_not_described_are_mentioned(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converted(signed(mlflow, [tensor("float64", -1, 4)], [column("double")]), out)
+    assert "the release does not describe them" in capsys.readouterr().out
+
+
+def test_inputs_of_mlflow_are_described_as_mlserver_describes_them(mlflow: Path, out: Path) -> None:
+    columns = [column("double", "age"), column("boolean", "active"), column("datetime", "when"), column("string")]
+    assert converted(signed(mlflow, columns, [tensor("int64", -1)]), out)["inputs"] == [
+        {"name": "age", "datatype": "FP64", "shape": [-1, 1], "parameters": {"content_type": "np"}},
+        {"name": "active", "datatype": "BOOL", "shape": [-1, 1], "parameters": {"content_type": "np"}},
+        {"name": "when", "datatype": "BYTES", "shape": [-1, 1], "parameters": {"content_type": "datetime"}},
+        {"name": "input-3", "datatype": "BYTES", "shape": [-1, 1], "parameters": {"content_type": "str"}},
+    ]
+
+
+def test_no_request_is_derived_from_columns_of_lists(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [column("double", "length"), column("array", "all", items={"type": "double"})]
     (mlflow / "python_env.yaml").write_text("python: 3.9.1\n")
-    assert done(out, "mlflow", str(mlflow), *NAMED, "--lock", str(lock_of_mlflow(tmp_path))) == 0
+    converted(signed(mlflow, columns, [tensor("int64", -1)]), out)
     assert not made(out).describes_inputs
     said = capsys.readouterr().out
     assert "the release does not describe its inputs" in said
+    assert "It has no request.json" in said
     assert "saved by Python 3.9.1 and is served by 3.11" in said
+
+
+def test_a_model_of_mlflow_without_a_signature_says_what_requests_need(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = converted(signed(mlflow), out)
+    assert settings.keys() == {"name", "implementation", "parameters"}
+    assert 'each request must say what it is, "parameters": {"content_type": "np"}' in capsys.readouterr().out
+
+
+ARRAY = [tensor("float64", -1, 2)]
+NUMBERS = [column("double", "x"), column("double", "y")]
+FEATURES: list[Spec] = [{"type": "double", "name": number} for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "example", "expected"),
+    [
+        (
+            ARRAY,
+            {"inputs": TEN_ROWS},
+            [("input-0", "FP64", "np", [5, 2], [0.0, 1.5, 1.0, 1.5, 2.0, 1.5, 3.0, 1.5, 4.0, 1.5])],
+        ),
+        (ARRAY, TEN_ROWS[:1], [("input-0", "FP64", "np", [1, 2], [0.0, 1.5])]),
+        (ARRAY, {"inputs": [[1.5, None], [2.5, 3.5]]}, [("input-0", "FP64", "np", [1, 2], [2.5, 3.5])]),
+        (ARRAY, {"inputs": [[1.5, float("nan")]]}, [("input-0", "FP64", "np", [1, 2], [1.5, None])]),
+        # It has no rows: all of it is needed.
+        ([tensor("int64", 6)], {"inputs": [1, 2, 3, 4, 5, 6]}, [("input-0", "INT64", "np", [6], [1, 2, 3, 4, 5, 6])]),
+        ([tensor("str", -1)], {"inputs": ["good", "bad"]}, [("input-0", "BYTES", "np", [2], ["good", "bad"])]),
+        (
+            [tensor("float32", -1, name="a"), tensor("int64", -1, 2, name="b")],
+            {"inputs": {"a": [1.5], "b": [[1, 2]]}},
+            [("a", "FP32", "np", [1], [1.5]), ("b", "INT64", "np", [1, 2], [1, 2])],
+        ),
+        (
+            [column("double", "age"), column("string", "sex"), column("boolean", "active"), column("datetime", "when")],
+            {
+                "dataframe_split": {
+                    "columns": ["age", "sex", "active", "when"],
+                    "data": [[float("nan"), "male", True, "2024-01-01T00:00:00"], [29.0, "f", False, "2024-01-02"]],
+                }
+            },
+            [
+                ("age", "FP64", "np", [1, 1], [29.0]),
+                ("sex", "BYTES", "str", [1, 1], ["f"]),
+                ("active", "BOOL", "np", [1, 1], [False]),
+                ("when", "BYTES", "datetime", [1, 1], ["2024-01-02"]),
+            ],
+        ),
+        (NUMBERS, {"columns": ["y"], "index": [0], "data": [[1.5]]}, [("y", "FP64", "np", [1, 1], [1.5])]),
+        (
+            [column("double"), column("long")],
+            {"dataframe_split": {"data": [[1.5, 2]]}},
+            [("input-0", "FP64", "np", [1, 1], [1.5]), ("input-1", "INT64", "np", [1, 1], [2])],
+        ),
+        (
+            [column("object", "o", properties={}), column("binary", "b")],
+            {"dataframe_split": {"columns": ["o", "b"], "data": [[{"é": [1]}, "YWI=\n"]]}},
+            [("o", "BYTES", "pd_json", [1, 1], ['{"é": [1]}']), ("b", "BYTES", "base64", [1, 1], ["YWI="])],
+        ),
+        (
+            NUMBERS,
+            {"inputs": [{"x": 1.5, "y": 2.5}, {"y": 3.5}, {"y": 4.5, "x": 0.5}]},
+            [("x", "FP64", "np", [2, 1], [1.5, 0.5]), ("y", "FP64", "np", [2, 1], [2.5, 4.5])],
+        ),
+        (NUMBERS, {"x": 1.5, "y": 2.5}, [("x", "FP64", "np", [1, 1], [1.5]), ("y", "FP64", "np", [1, 1], [2.5])]),
+        ([column("string")], ["good", "bad"], [("input-0", "BYTES", "str", [2, 1], ["good", "bad"])]),
+    ],
+)
+def test_the_example_of_mlflow_is_the_request(
+    mlflow: Path, out: Path, inputs: list[Spec], example: Any, expected: list[Any]
+) -> None:
+    (mlflow / "serving_input_example.json").write_text(json.dumps(example))
+    request = request_of(signed(mlflow, inputs, [tensor("int64", -1)]), out)
+    found = [
+        (each["name"], each["datatype"], each["parameters"]["content_type"], each["shape"], each["data"])
+        for each in request["inputs"]
+    ]
+    assert found == expected
+    assert request.keys() == {"inputs"}
+
+
+@pytest.mark.parametrize(
+    ("example", "content_type", "expected"),
+    [
+        ({"inputs": [[1, 2]]}, "np", [("input-0", "INT64", "np", [1, 2])]),
+        ({"inputs": [[1, 2.5]]}, "np", [("input-0", "FP64", "np", [1, 2])]),
+        (
+            {"dataframe_split": {"columns": ["a", "b", "c"], "data": [[True, "x", [1]]]}},
+            "pd",
+            [("a", "BOOL", "np", [1, 1]), ("b", "BYTES", "str", [1, 1]), ("c", "BYTES", "pd_json", [1, 1])],
+        ),
+    ],
+)
+def test_an_example_without_a_signature_says_how_requests_are_decoded(
+    mlflow: Path, out: Path, example: Any, content_type: str, expected: list[Any]
+) -> None:
+    (mlflow / "serving_input_example.json").write_text(json.dumps(example))
+    inputs = request_of(signed(mlflow), out)["inputs"]
+    found = [(each["name"], each["datatype"], each["parameters"]["content_type"], each["shape"]) for each in inputs]
+    assert found == expected
+    assert settings_of(made(out))["parameters"]["content_type"] == content_type
+
+
+def test_what_mlflow_serves_counts_before_the_older_form_and_brings_its_parameters(mlflow: Path, out: Path) -> None:
+    (mlflow / "input_example.json").write_text(json.dumps({"inputs": [[0.0, 0.0]], "params": {"factor": 2.0}}))
+    (mlflow / "serving_input_example.json").write_text(json.dumps({"inputs": [[1.5, 2.5]], "params": {"factor": 3.0}}))
+    request = request_of(signed(mlflow, ARRAY, ARRAY), out)
+    assert (request["inputs"][0]["data"], request["parameters"]) == ([1.5, 2.5], {"factor": 3.0})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "example"),
+    [
+        (ARRAY, "no JSON"),
+        (ARRAY, "5"),
+        (ARRAY, '{"messages": [{"role": "user"}]}'),
+        (ARRAY, '{"inputs": [[1.5, 2.5], [3.5]]}'),
+        (ARRAY, '{"inputs": []}'),
+        ([tensor("float64", -1, name="a")], '{"inputs": {"b": [1.5]}}'),
+        (NUMBERS, '{"dataframe_split": {"columns": ["x", "z"], "data": [[1.5, 2.5]]}}'),
+        (NUMBERS, '{"dataframe_split": {"columns": ["x", "y"], "data": [[1.5]]}}'),
+        (None, '{"inputs": {"a": [1.5]}}'),
+    ],
+)
+def test_an_example_that_no_request_can_be_made_of_is_mentioned(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str], inputs: list[Spec] | None, example: str
+) -> None:
+    (mlflow / "serving_input_example.json").write_text(example)
+    assert request_of(signed(mlflow, inputs, inputs and [tensor("int64", -1)]), out) is None
+    assert "it is not the request.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ((ARRAY, None), "signature has no outputs"),
+        ((None, ARRAY), "signature has no inputs"),
+        (([column("double", "x"), *FEATURES], ARRAY), "signature.inputs has names that are not text: 0, 1, 2"),
+        (([tensor("datetime64[ns]", -1)], ARRAY), "signature.inputs[0] is of the type datetime64[ns]"),
+        ((ARRAY, [tensor("complex64", -1)]), "signature.outputs[0] is of the type complex64"),
+        ((ARRAY, [column("newer")]), "signature.outputs[0] is of the type newer"),
+        ((ARRAY, []), "signature.outputs is not a JSON list"),
+    ],
+)
+def test_a_signature_with_which_mlserver_loads_no_model_is_refused(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str], parts: Any, said: str
+) -> None:
+    message = refused(capsys, out, "mlflow", str(signed(mlflow, *parts)), *NAMED)
+    assert said in message
+    assert f'mlflow.models.set_signature("{mlflow}", ' in message
+
+
+def test_settings_inside_of_an_mlflow_model_are_left_out(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mlflow / "artifacts").mkdir()
+    for name in ("model-settings.json", "artifacts/model-settings.json", "artifacts/encoder.pkl"):
+        (mlflow / name).write_text("{}")
+    settings = converted(mlflow, out)
+    assert settings["implementation"] == "mlserver_mlflow.MLflowRuntime"
+    folder = made(out).folder
+    assert [*folder.rglob("model-settings.json")] == [folder / "model-settings.json"]
+    assert (folder / "model" / "artifacts" / "encoder.pkl").is_file()
+    said = capsys.readouterr().out
+    for name in ("model/model-settings.json", "model/artifacts/model-settings.json"):
+        assert f"{name} is left out" in said
 
 
 @pytest.mark.parametrize(

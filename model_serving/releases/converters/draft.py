@@ -34,6 +34,7 @@ class Draft:
         version: of the release.
         settings: for MLServer, with `parameters`; name and version may be missing.
         files: path in the release -> file or folder to copy.
+        request: of the V2 protocol, that the model can answer.
         lock: of the source, used if the command line names none.
         trained_with: known packages of the training: name -> exact version.
         requirements: further requirements of the source, as lines.
@@ -44,6 +45,7 @@ class Draft:
     version: str
     settings: Mapping[str, Any]
     files: Mapping[str, Path]
+    request: Mapping[str, Any] | None = None
     lock: Path | None = None
     trained_with: Mapping[str, str] = field(default_factory=dict)
     requirements: Sequence[str] = ()

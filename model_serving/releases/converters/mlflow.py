@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,10 @@ from pydantic import Field
 
 from model_serving.catalog.training_versions import MLMODEL
 from model_serving.problems import InvalidInput, Problem
-from model_serving.releases.converters.draft import NUMPY_DATATYPES, Draft, Foreign, lacking, nested, read_yaml
+from model_serving.releases.converters import mlflow_example, mlflow_signature
+from model_serving.releases.converters.draft import Draft, Foreign, lacking, nested, read_yaml
+from model_serving.releases.converters.mlflow_example import Example
+from model_serving.releases.converters.mlflow_signature import Signature
 
 HELP: Final = "an MLflow model: the folder with its file MLmodel"
 EXAMPLE: Final = (
@@ -23,27 +25,6 @@ IMPLEMENTATION: Final = "mlserver_mlflow.MLflowRuntime"
 FOLDER: Final = "model"
 PYTHON: Final = "3.11"
 """Of the runtime images."""
-
-# As MLServer itself reads a signature, so that the release and the server have the same metadata.
-# https://github.com/SeldonIO/MLServer/blob/1.7.1/runtimes/mlflow/mlserver_mlflow/metadata.py
-_COLUMNS: Final[Mapping[str, tuple[str, str]]] = {
-    "boolean": ("BOOL", "np"),
-    "integer": ("INT32", "np"),
-    "long": ("INT64", "np"),
-    "float": ("FP32", "np"),
-    "double": ("FP64", "np"),
-    "string": ("BYTES", "str"),
-    "binary": ("BYTES", "base64"),
-    "datetime": ("BYTES", "datetime"),
-}
-"""MLflow's type of a column -> datatype and content type."""
-
-
-class Signature(Foreign):
-    """Inputs and outputs of the model, each a JSON list as text."""
-
-    inputs: str | None = Field(None, description="Inputs.")
-    outputs: str | None = Field(None, description="Outputs.")
 
 
 class Metadata(Foreign):
@@ -70,18 +51,27 @@ def draft(options: argparse.Namespace, scratch: Path) -> Draft:
     if problems := [*_problems(folder, metadata)]:
         raise InvalidInput(problems)
     signature = metadata.signature or Signature()
-    described = {"inputs": _tensors(signature.inputs, "input"), "outputs": _tensors(signature.outputs, "output")}
+    inputs = mlflow_signature.tensors(signature.inputs)
+    loader = str(nested(metadata.flavors, "python_function", "loader_module"))
+    described = {
+        "inputs": mlflow_signature.described_inputs(inputs),
+        "outputs": mlflow_signature.described_outputs(mlflow_signature.tensors(signature.outputs), loader),
+    }
+    example = mlflow_example.read(folder, inputs)
+    # With a signature, MLServer takes the content type from there.
+    content_type = {"content_type": example.content_type} if example and not inputs else {}
     return Draft(
         name=options.name,
         version=options.version,
         settings={
             "implementation": IMPLEMENTATION,
             **{key: tensors for key, tensors in described.items() if tensors},
-            "parameters": {"uri": f"./{FOLDER}"},
+            "parameters": {"uri": f"./{FOLDER}", **content_type},
         },
         files={FOLDER: folder},
+        request=example.request if example else None,
         requirements=_requirements(folder / "requirements.txt"),
-        remarks=[*_remarks(folder, takes=described["inputs"])],
+        remarks=[*_remarks(folder, metadata, described, example)],
     )
 
 
@@ -99,33 +89,8 @@ def _problems(folder: Path, metadata: Metadata) -> Iterator[Problem]:
         if isinstance(path, str) and not (folder / path).exists():
             what = f"flavors.python_function.{key} is {path}, which does not exist"
             yield lacking(folder / MLMODEL, what, "Get the whole folder: mlflow artifacts download.")
-
-
-def _tensors(text: str | None, prefix: str) -> list[dict[str, Any]]:
-    """The tensors of the inputs or outputs; empty if one of them has no type in the V2 protocol."""
-    try:
-        columns = json.loads(text or "[]")
-    except ValueError:
-        return []
-    tensors = [_tensor(column, f"{prefix}-{number}") for number, column in enumerate(columns)]
-    return [tensor for tensor in tensors if tensor and all(tensors)]
-
-
-def _tensor(column: object, name: str) -> dict[str, Any] | None:
-    kind, shape, content_type = nested(column, "type"), [-1, 1], "np"
-    if kind == "tensor":
-        datatype = NUMPY_DATATYPES.get(str(nested(column, "tensor-spec", "dtype")))
-        shape = nested(column, "tensor-spec", "shape")
-    else:
-        datatype, content_type = _COLUMNS.get(str(kind), (None, content_type))
-    if datatype is None:
-        return None
-    return {
-        "name": nested(column, "name") or name,
-        "datatype": datatype,
-        "shape": shape,
-        "parameters": {"content_type": content_type},
-    }
+    if metadata.signature:
+        yield from mlflow_signature.problems(folder / MLMODEL, metadata.signature)
 
 
 def _requirements(path: Path) -> list[str]:
@@ -136,9 +101,20 @@ def _requirements(path: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith(("#", "-"))]
 
 
-def _remarks(folder: Path, *, takes: Sequence[object]) -> Iterator[str]:
-    if not takes:
-        yield "It has no signature in types of the V2 protocol: the release does not describe its inputs."
+def _remarks(
+    folder: Path, metadata: Metadata, described: Mapping[str, Sequence[object]], example: Example | None
+) -> Iterator[str]:
+    if metadata.signature is None and example is None:
+        yield (
+            'It has no signature: each request must say what it is, "parameters": {"content_type": "np"} for an array '
+            'and "pd" for columns, or write that into the parameters of model-settings.json.'
+        )
+    if metadata.signature and not described["inputs"]:
+        yield "Its signature has columns of lists or objects: the release does not describe its inputs."
+    if metadata.signature and not described["outputs"]:
+        yield "Its signature does not tell how MLServer will type the outputs: the release does not describe them."
+    if example is None and any((folder / name).is_file() for name in mlflow_example.FILES):
+        yield "Its input example does not fit the signature: it is not the request.json."
     path = folder / "python_env.yaml"
     python = read_yaml(path, Environment).python if path.is_file() else None
     if python and python.split(".")[:2] != PYTHON.split("."):
