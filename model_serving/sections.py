@@ -3,22 +3,75 @@
 import difflib
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Final, TypeAlias, get_origin
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from model_serving.problems import Problem
 
-Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[KMGT]i?)?$")]
-"""A Kubernetes quantity: ``500m`` is half a core, ``512Mi`` is 536,870,912 bytes."""
+_NAME_OF_A_HOST: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.IGNORECASE)
+_OTHERS_NAMESPACE: Final = re.compile(
+    r"default|(kube|gke|gmp)-.*|(asm|cnrm|config-management|gatekeeper|istio)-system|config-management-monitoring"
+)
+"""Namespaces of Kubernetes, of GKE and of its add-ons."""
+
+
+def reachable(address: str) -> str:
+    """Refuses an address, with or without a scheme, to which nothing could connect."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port, host = parts.port, parts.hostname or ""
+    except ValueError as error:
+        # "Port out of range 0-65535", "Invalid IPv6 URL"
+        raise ValueError(f"which is not an address: {error}") from None
+    if port == 0:
+        raise ValueError("whose port is 0")
+    if not _NAME_OF_A_HOST.fullmatch(host) or host.rpartition(".")[2].isdigit():
+        try:
+            ip_address(host)
+        except ValueError:
+            raise ValueError(f"whose host, {host}, is neither a name nor an address") from None
+    return address
+
+
+def _range(cidr: str) -> str:
+    address, _, length = cidr.partition("/")
+    try:
+        ip_address(address)
+        network = ip_network(cidr, strict=False)
+    except ValueError:
+        raise ValueError("which is not a range of addresses") from None
+    if network.network_address != ip_address(address):
+        raise ValueError(f"which is an address inside the range {network}")
+    if length != str(network.prefixlen):
+        raise ValueError(f"which is written {network}")
+    return cidr
+
+
+def _own_namespace(name: str) -> str:
+    if _OTHERS_NAMESPACE.fullmatch(name):
+        raise wrong(
+            f"is {name}",
+            "It belongs to the cluster: its own pods would be cut off from the network, and `pulumi destroy` would "
+            "delete it.",
+            "Write a namespace that contains nothing else, which the program creates.",
+        )
+    return name
+
+
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
-Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(:\d+)?$")]
+Namespace = Annotated[DnsLabel, AfterValidator(_own_namespace)]
+"""A namespace of this project's own."""
+Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$"), AfterValidator(_range)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(:\d+)?$"), AfterValidator(reachable)]
 
 REMOTE_PATTERN: Final = r"^((gs|s3|az)://[^/\s]+(/\S*)?|file:///\S+)$"
 RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN)]
@@ -122,8 +175,10 @@ def problems_of(error: ValidationError, settings: type[BaseModel], *, file: str,
                 remedy = _nearest(settings, location)
             case "missing":
                 what, (consequence, remedy) = f"{key} is missing", _advice(settings, details)
-            case _:
-                what = f"{key} is {json.dumps(details['input'], default=str)}"
+            case kind:
+                # A validator that raises a ValueError says what is wrong, and the setting what to write.
+                reason = f", {details['ctx']['error']}" if kind == "value_error" else ""
+                what = f"{key} is {json.dumps(details['input'], default=str)}{reason}"
                 consequence, remedy = _advice(settings, details)
         return Problem(file=file, what=what, consequence=consequence, remedy=remedy)
 

@@ -5,13 +5,14 @@ docs/gcp.md. Other regions differ by up to a third. Usage-based charges such as 
 figure here.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from model_serving.pipelines.values import Inputs, Part, Resource
+from model_serving.quantities import amount
 
 HOURS: Final = 730
 REGION: Final = "europe-west1"
@@ -49,17 +50,12 @@ ALERT_CONDITION: Final = 0.10
 
 DEPLOYMENT: Final = "kubernetes:apps/v1:Deployment"
 
-_UNITS: Final[Mapping[str, float]] = {"": 1, "m": 1e-3} | {
-    f"{unit}{suffix}": base**power
-    for suffix, base in (("", 1000.0), ("i", 1024.0))
-    for power, unit in enumerate("KMGT", start=1)
-}
-
 
 def quantity(text: object) -> float:
     """A Kubernetes quantity as a number; 0 if it is invalid or not known yet."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m|[KMGT]i?)?", str(text))
-    return float(found[1]) * _UNITS[found[2] or ""] if found else 0.0
+    with suppress(ValueError):
+        return amount(str(text))
+    return 0.0
 
 
 def _pods(inputs: Inputs) -> float:
@@ -68,7 +64,7 @@ def _pods(inputs: Inputs) -> float:
     for container in spec.get("template", {}).get("spec", {}).get("containers", ()):
         requests = container.get("resources", {}).get("requests", {})
         hourly += quantity(requests.get("cpu", 0)) * POD_CPU_HOUR
-        hourly += quantity(requests.get("memory", 0)) / _UNITS["Gi"] * POD_GIB_HOUR
+        hourly += quantity(requests.get("memory", 0)) / amount("1Gi") * POD_GIB_HOUR
     return quantity(spec.get("replicas", 1)) * hourly * HOURS
 
 

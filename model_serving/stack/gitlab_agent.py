@@ -16,7 +16,19 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from model_serving.problems import Problem
-from model_serving.sections import Branch, Cidr, DnsLabel, HttpUrl, Identifier, Quantity, Section, Violation, wrong
+from model_serving.quantities import Cores, Memory, between
+from model_serving.sections import (
+    Branch,
+    Cidr,
+    DnsLabel,
+    HttpUrl,
+    Identifier,
+    Namespace,
+    Section,
+    Violation,
+    reachable,
+    wrong,
+)
 from model_serving.stack.pipelines import Tier
 
 KEY: Final = "model-serving:agent"
@@ -73,8 +85,10 @@ class ChartSettings(Section):
         examples=["gitlab-agent", "oci://registry.example.com/charts/gitlab-agent", "./charts/gitlab-agent"],
         description="Name of the chart in its repository, an OCI reference, or the path of a folder or an archive.",
     )
-    repository: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
-        None, description=f"Address of a Helm repository. Without it, a chart referenced by name comes from {CHARTS}."
+    repository: Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(reachable)] | None = Field(
+        None,
+        examples=["https://charts.example.com"],
+        description=f"Address of a Helm repository. Without it, a chart referenced by name comes from {CHARTS}.",
     )
     version: str | None = Field(
         None,
@@ -170,9 +184,11 @@ class AgentSettings(Section):
     )
     branch: Branch = Field("main", description="Default branch, for configuration: written.")
     gitlab: HttpUrl = Field(
-        "https://gitlab.com", description="Address of the GitLab instance, without a trailing slash."
+        "https://gitlab.com",
+        examples=["https://gitlab.example.com"],
+        description="Address of the GitLab instance, without a trailing slash.",
     )
-    kas: Annotated[str, Field(pattern=r"^(wss|grpcs)://[^/\s:]+(:\d+)?(/\S*)?$")] = Field(
+    kas: Annotated[str, Field(pattern=r"^(wss|grpcs)://[^/\s:]+(:\d+)?(/\S*)?$"), AfterValidator(reachable)] = Field(
         "wss://kas.gitlab.com",
         examples=["wss://kas.gitlab.com", "wss://gitlab.example.com/-/kubernetes-agent/"],
         description="Address that the agent connects to. Without encryption, its token could be read in transit.",
@@ -180,6 +196,7 @@ class AgentSettings(Section):
     kas_ranges: list[Cidr] = Field(
         default_factory=lambda: ["0.0.0.0/0"],
         min_length=1,
+        examples=["172.16.0.0/24"],
         description="Addresses of the KAS. A NetworkPolicy cannot match host names, so for GitLab.com this means any "
         "address.",
     )
@@ -190,7 +207,7 @@ class AgentSettings(Section):
         description="Addresses behind the Service kubernetes: `kubectl get endpointslices --namespace default`.",
     )
     api_server_port: int = Field(443, ge=1, le=65535, description="Port behind the Service kubernetes.")
-    namespace: DnsLabel = Field("gitlab-agent", description="Kubernetes namespace used only for the agent.")
+    namespace: Namespace = Field("gitlab-agent", description="Kubernetes namespace used only for the agent.")
     replicas: int = Field(
         2,
         ge=2,
@@ -201,8 +218,10 @@ class AgentSettings(Section):
         },
         description="Number of agent pods.",
     )
-    cpu: Quantity = Field("50m", examples=["50m"], description="CPU request of an agent pod, in cores.")
-    memory: Quantity = Field("128Mi", examples=["128Mi"], description="Memory request and limit of an agent pod.")
+    cpu: Cores = Field("50m", examples=["50m"], description="CPU request of an agent pod, in cores.")
+    memory: Annotated[Memory, between("32Mi", "64Gi")] = Field(
+        "128Mi", examples=["128Mi"], description="Memory request and limit of an agent pod."
+    )
     chart: ChartSettings = Field(default_factory=ChartSettings, description="The Helm chart to install.")
     values: Annotated[dict[str, Any], AfterValidator(_not_ours)] = Field(
         default_factory=dict, description="Further values of the chart, e.g. image or nodeSelector. No secrets."

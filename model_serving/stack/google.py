@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from model_serving.sections import Branch, Cidr, Identifier, Section, Violation, wrong
+from model_serving.sections import Branch, Cidr, Identifier, Section, Violation, reachable, wrong
 from model_serving.stack.google_cluster import Adoptable, ClusterSettings, KeyName, NetworkSettings, ResourceName
 
 LONGEST_NAME: Final = 20
@@ -88,7 +88,7 @@ class StorageSettings(Adoptable):
 class GitLabSettings(Section):
     """A GitLab instance whose jobs may access this project without a key."""
 
-    issuer: Annotated[str, Field(pattern=r"^https://[^\s]+[^/\s]$")] = Field(
+    issuer: Annotated[str, Field(pattern=r"^https://[^\s]+[^/\s]$"), AfterValidator(reachable)] = Field(
         "https://gitlab.com",
         examples=["https://gitlab.example.com"],
         description="Address of the GitLab instance, without a trailing slash.",

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from model_serving.sections import Section, Violation, wrong
+from model_serving.sections import Cidr, Section, Violation, wrong
 
 _WEEKDAYS: Final = "MO|TU|WE|TH|FR|SA|SU"
 _ROLLING_DAYS: Final = 32
@@ -19,15 +19,8 @@ _LEAST_HOURS: Final = 48
 _LEAST_WINDOW: Final = timedelta(hours=4)
 
 
-def _range(value: str) -> str:
-    try:
-        parsed = ip_network(value)
-    except ValueError as error:
-        raise wrong(
-            f"is {value}, which is not a range: {error}",
-            "Google would refuse the subnet when half of the platform exists.",
-            "Write the first address and the length of the range, e.g. 10.0.0.0/22.",
-        ) from None
+def _private(value: str) -> str:
+    parsed = ip_network(value)
     if not isinstance(parsed, IPv4Network) or parsed.is_global:
         raise wrong(
             f"is {value}, which is not a private IPv4 range",
@@ -65,7 +58,7 @@ def _existing_time(value: str) -> str:
     return value
 
 
-Range = Annotated[str, AfterValidator(_range)]
+Range = Annotated[Cidr, AfterValidator(_private)]
 """A private IPv4 range, e.g. ``10.0.0.0/22``."""
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"), AfterValidator(_existing_time)]
 ResourceName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=63)]

@@ -9,6 +9,7 @@ from typing import Final
 
 from model_serving.catalog import Catalog, Release, object_name
 from model_serving.problems import InvalidInput, Problem
+from model_serving.quantities import amount
 from model_serving.stack import resources
 from model_serving.stack.models import ALL_TRAFFIC, LONGEST_ROUTE, ModelSettings
 from model_serving.stack.settings import NAMESPACE, GatewaySettings, Settings
@@ -71,6 +72,7 @@ def resolve(settings: Settings, catalog: Catalog, *, file: str) -> tuple[LiveMod
         raise InvalidInput(problems)
     models = tuple(_live(name, model, catalog) for name, model in sorted(settings.models.items()))
     problems = [problem for model in models for problem in _unroutable(model, settings.gateway, file=file)]
+    problems += [problem for model in models for problem in _overfull(model, file=file)]
     if settings.remote is None:
         problems += [problem for model in models for problem in _unfetchable(model, file=file)]
     if problems:
@@ -147,6 +149,21 @@ def _unroutable(model: LiveModel, gateway: GatewaySettings, *, file: str) -> Ite
             consequence=f"Kubernetes would refuse the route, which has room for {LONGEST_ROUTE}.",
             remedy="Write fewer under versions, or a lower keepWarm.",
         )
+
+
+def _overfull(model: LiveModel, *, file: str) -> Iterator[Problem]:
+    """Pods that a request of an allowed size would end."""
+    for version in model.versions:
+        memory, least = version.resources.memory, resources.least_memory(model.settings)
+        if amount(memory) < least:
+            yield Problem(
+                file=file,
+                what=f"{NAMESPACE}:models.{model.name}.requestSize is {model.settings.request_size}, and a pod of "
+                f"{version.release.version} has {memory} of memory for {1 + model.settings.workers} processes",
+                consequence=f"Reading JSON takes {resources.LEAST_GROWTH} times its size, so one request could end the "
+                "pod, and with it the answers to others.",
+                remedy=f"Write a lower requestSize, or {least >> 20}Mi or more as resources.memory.",
+            )
 
 
 def _unfetchable(model: LiveModel, *, file: str) -> Iterator[Problem]:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from model_serving.sections import DnsName, Quantity, Section, Violation, wrong
+from model_serving.quantities import Cores, Memory, between
+from model_serving.sections import DnsName, Section, Violation, wrong
 
 ALL_TRAFFIC: Final = 100
 """Percent. The weights of a model's versions add up to this."""
 LONGEST_ROUTE: Final = 15
 """Maximum number of versions of a model at a time. An HTTPRoute holds one rule per version for testers and one for
 everyone else, https://gateway-api.sigs.k8s.io/reference/spec/#httproutespec."""
-WORKERS_VARIABLE: Final = "MLSERVER_PARALLEL_WORKERS"
+ANSWER_SECONDS: Final = 30
+"""Default of ``answerSeconds``."""
+_BY_THE_PROGRAM: Final[Mapping[str, str]] = {
+    "MODEL_SERVING_": "Write requestSize, answerSeconds or waiting beside environment instead.",
+    "MLSERVER_PARALLEL_WORKERS": "Write workers beside environment instead.",
+    "MLSERVER_MODEL_": "Write it into the release's model-settings.json instead, and release a new version.",
+} | dict.fromkeys(
+    (
+        *("MLSERVER_HOST", "MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_ROOT_PATH"),
+        *("MLSERVER_METRICS_PORT", "MLSERVER_METRICS_ENDPOINT", "MLSERVER_METRICS_REST_SERVER_PREFIX"),
+        *("MLSERVER_METRICS_DIR", "MLSERVER_ENVIRONMENTS_DIR", "MLSERVER_LOAD_MODELS_AT_STARTUP"),
+        *("MLSERVER_KAFKA_", "PATH", "PYTHONHOME"),
+    ),
+    "Remove it; no other value works in these pods.",
+)
+"""Variables of the server that are not the stack's to set, or how their names begin: what to do instead.
+
+The probes, the Service, the routes, the alerts and the contract check rely on some, the image and its read-only file
+system on others. Kafka is beyond what the pods may reach.
+"""
 
 
 def _whole_traffic(weights: dict[str, int]) -> dict[str, int]:
@@ -37,29 +58,39 @@ def _own_priority(name: str) -> str:
     return name
 
 
-def _workers_in_one_place(environment: dict[str, str]) -> dict[str, str]:
-    if WORKERS_VARIABLE in environment:
+def _for_a_stack(variable: str) -> str:
+    if not re.fullmatch(r"[-._a-zA-Z][-._a-zA-Z0-9]*", variable):
         raise wrong(
-            f"has {WORKERS_VARIABLE}",
-            "The memory of a pod is calculated from the setting workers, which would then be wrong.",
-            f"Write workers: {environment[WORKERS_VARIABLE]} beside environment.",
+            "is not a name that a variable can have",
+            "Kubernetes would refuse the pods.",
+            "Write letters, digits, `_`, `-` and `.`, and begin with no digit.",
         )
-    return environment
+    # MLServer reads its variables in any case.
+    for name, remedy in _BY_THE_PROGRAM.items():
+        if variable.upper() == name or (name.endswith("_") and variable.upper().startswith(name)):
+            raise wrong(
+                "is not for a stack to set",
+                "The pods would not start, or would not serve what was released and checked.",
+                remedy,
+            )
+    return variable
 
 
+Variable = Annotated[str, AfterValidator(_for_a_stack)]
+"""Name of an environment variable."""
 Weight = Annotated[int, Field(ge=0, le=ALL_TRAFFIC)]
 
 
 class Resources(Section):
     """Resources of a pod. The CPU request has no limit; the memory request and limit are always equal."""
 
-    cpu: Quantity | None = Field(
+    cpu: Cores | None = Field(
         None,
         examples=["500m", "2"],
         description="CPU request of a pod, in cores. Defaults to what the implementation usually needs, mostly 100m. "
         "There is no limit, because throttling costs latency.",
     )
-    memory: Quantity | None = Field(
+    memory: Annotated[Memory, between("128Mi", "16Ti")] | None = Field(
         None,
         examples=["512Mi", "2Gi"],
         description="Memory request and limit of a pod, so that a pod out of memory affects no other. Defaults to "
@@ -102,7 +133,7 @@ class ContractSettings(Section):
         ge=1,
         le=3600,
         examples=[30],
-        description="Timeout for the correct answer, counted from the latest time at which the pods should be ready. "
+        description="Timeout for the first correct answer, counted from the latest time at which the pods should be ready. "
         "Defaults to 30, or to 240 with a gcp section: Google's load balancer takes minutes to pick up a "
         "new Service.",
     )
@@ -156,8 +187,32 @@ class ModelSettings(Section):
         examples=["models-high"],
         description="Existing PriorityClass of the pods: which pods are scheduled first and may preempt others.",
     )
-    environment: Annotated[dict[str, str], AfterValidator(_workers_in_one_place)] = Field(
-        default_factory=dict, description="Environment variables of the server, e.g. MLSERVER_ settings. No secrets."
+    environment: dict[Variable, str] = Field(
+        default_factory=dict,
+        description="Environment variables of the server, e.g. MLSERVER_ settings. No secrets.",
+    )
+    request_size: Annotated[Memory, between("1Ki", "1Gi")] | None = Field(
+        None,
+        examples=["16Mi"],
+        description="Largest body of a request; a larger one gets 413. Defaults to what a pod can take: a 64th of its "
+        "memory, so 8Mi of 512Mi, and 16Mi at most. Short numbers in JSON take 15 times their size when they are read.",
+    )
+    waiting: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Number of requests that may wait or run in a pod at once; any more get 503 with Retry-After.",
+    )
+    answer_seconds: int = Field(
+        ANSWER_SECONDS,
+        ge=1,
+        le=300,
+        json_schema_extra={
+            "consequence": "Proxies close a connection on which nothing is sent for 5 minutes.",
+            "remedy": "Write 1 to 300; split what takes longer into several requests.",
+        },
+        description="Timeout for an answer, in seconds, of the server, the gateway and the contract check alike. A pod "
+        "that shuts down finishes its requests for that long.",
     )
     start_seconds: int = Field(
         120, ge=5, le=3600, description="Timeout for a pod to load its model; after that, the release has failed."

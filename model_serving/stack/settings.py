@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from model_serving.images.settings import ImageSettings
 from model_serving.problems import InvalidInput, Problem
@@ -19,10 +19,12 @@ from model_serving.sections import (
     Cidr,
     DnsLabel,
     HttpUrl,
+    Namespace,
     RemoteUrl,
     Section,
     Violation,
     problems_of,
+    reachable,
     valid_part,
     violations,
 )
@@ -101,10 +103,10 @@ class Settings(Section):
     gcp: GcpSettings | None = Field(
         None, description="The platform on Google Cloud. Without it, the cluster and the registry already exist."
     )
-    registry: str | None = Field(
+    registry: (
+        Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$"), AfterValidator(reachable)] | None
+    ) = Field(
         None,
-        min_length=1,
-        pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$",
         json_schema_extra={
             "consequence": "No image could be pushed, so no model could be served.",
             "remedy": "Write a host with port and path as needed, e.g. localhost:5000.",
@@ -112,7 +114,7 @@ class Settings(Section):
         description="Registry to which images are pushed and from which they are pulled: host, port and path, without "
         "a scheme. With a gcp section, it defaults to the platform's own.",
     )
-    namespace: DnsLabel = Field(
+    namespace: Namespace = Field(
         "models", examples=["models"], description="Kubernetes namespace of the model servers and the gateway."
     )
     images: ImageSettings = Field(default_factory=ImageSettings, description="How images are built.")

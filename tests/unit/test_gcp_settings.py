@@ -94,7 +94,7 @@ def test_a_stack_needs_no_more_than_project_and_region() -> None:
         ("network.pods", "Write ranges that share no address", {"network": {"nodes": "10.16.4.0/22"}}),
         ("network.services", "Write ranges that share no address", {"network": {"services": "10.16.0.0/20"}}),
         ("network.nodes", "Write a part of 10.0.0.0/8", {"network": {"nodes": "8.8.8.0/24"}}),
-        ("network.nodes", "the first address and the length", {"network": {"nodes": "10.0.0.1/22"}}),
+        ("network.nodes", "Write for example 10.0.0.0/22", {"network": {"nodes": "10.0.0.1/22"}}),
         ("network.pods", "Write a range of /21 or larger", {"network": {"pods": "10.16.0.0/24"}}),
         ("network.proxies", "Write a range of /26 or larger", {"network": {"proxies": "10.0.8.0/28"}}),
         ("gateway.domain", "Write a domain that you own, or public: false", {"gateway": {"public": True}}),

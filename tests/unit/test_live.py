@@ -45,6 +45,21 @@ def test_a_stack_pins_and_splits() -> None:
     assert weights({"iris": {"versions": {"1.10": 10, "1.9": 90}}}) == {"iris": {"1.9": 90, "1.10": 10}}
 
 
+@pytest.mark.parametrize(
+    ("model", "least"),
+    [
+        ({"requestSize": "64Mi", "resources": {"memory": "512Mi"}}, "1024Mi"),
+        ({"requestSize": "20Mi", "resources": {"memory": "512Mi"}, "workers": 1}, "640Mi"),
+        ({"requestSize": "512Mi"}, "8192Mi"),
+    ],
+)
+def test_a_request_that_could_end_its_pod_is_refused(model: dict[str, Any], least: str) -> None:
+    with pytest.raises(InvalidInput, match=f"or {least} or more as resources.memory") as refused:
+        resolve({"wine": model})
+    assert "models.wine.requestSize is" in str(refused.value)
+    resolve({"wine": model | {"resources": {"memory": least}}})
+
+
 def test_models_that_the_stack_does_not_name_are_not_served() -> None:
     assert [model.name for model in resolve({"wine": {}})] == ["wine"]
 

@@ -75,8 +75,8 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
         ({"models": {"a": {"environment": {"A": 1}}}}, "environment.A is 1", "valid string"),
         (
             {"models": {"a": {"environment": {"MLSERVER_PARALLEL_WORKERS": "4"}}}},
-            "environment has MLSERVER_PARALLEL_WORKERS",
-            "Write workers: 4 beside environment.",
+            "environment.MLSERVER_PARALLEL_WORKERS is not for a stack to set",
+            "Write workers beside environment instead.",
         ),
         (
             {"models": {"a": {"versions": {"1": 100}, "shadow": "1"}}},
