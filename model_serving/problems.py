@@ -22,7 +22,7 @@ class Problem:
     consequence: str
     remedy: str
 
-    def with_names(self, names: Mapping[str, str]) -> Problem:
+    def with_names(self, names: Mapping[str, str]) -> "Problem":
         """The same problem for a reader who has the files elsewhere: path as it is told -> the reader's."""
         longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
         # Not in the middle of a longer name: v1.0.1 is a part of v1.0.10.

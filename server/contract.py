@@ -43,7 +43,8 @@ PAUSE_SECONDS: Final = 0.05
 PAUSE_SHARE: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 1.0
 """Between two questions: a share of the time that it has asked already, within these bounds."""
-ANSWER_SECONDS: Final = 15.0
+ANSWER_SECONDS: Final = 30.0
+"""What the stack's setting answerSeconds is by default."""
 SHOWN: Final = 400
 """Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
 
@@ -150,8 +151,24 @@ def check(contract: Contract, answer: Answer, *, model: str, version: str) -> No
         _check_metadata(contract.outputs, outputs)
 
 
-def fulfil(contract: Contract, ask: Ask, *, model: str, version: str, seconds: float) -> None:
-    """Asks until the right answer has come often enough, for so many seconds at most.
+def fulfil(
+    contract: Contract,
+    ask: Ask,
+    *,
+    model: str,
+    version: str,
+    seconds: float,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> None:
+    """Asks until the right answer has come often enough.
+
+    Args:
+        contract: what is asked and what has to come back.
+        ask: asks once.
+        model: its name in each answer.
+        version: its version in each answer.
+        seconds: for which to ask while the right answer does not come.
+        answer_seconds: for which each answer may take.
 
     Raises:
         Broken: with what was expected and the answer that came instead.
@@ -160,12 +177,12 @@ def fulfil(contract: Contract, ask: Ask, *, model: str, version: str, seconds: f
     deadline = began + seconds
     last, right, most, since = "nothing", 0, 0, 0.0
     while right < FEWEST_ANSWERS or (right < RIGHT_ANSWERS and time.monotonic() < since + ROW_SECONDS):
-        left = deadline - time.monotonic()
-        if left <= 0:
+        # Of a slow model, three right answers may take longer than there is time for the first one to come.
+        if not right and time.monotonic() >= deadline:
             again = f"; {most} right ones had come before, and then none" if most else ""
             raise Broken(f"an answer within {seconds:g} s{again}", last)
         try:
-            answer = ask(seconds=min(left, ANSWER_SECONDS))
+            answer = ask(seconds=answer_seconds)
         except NoAnswer as error:
             last, right = str(error), 0
         else:
@@ -388,6 +405,8 @@ class Door:
                 connection.request("POST", path, body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
                 return Answer(response.status, response.read().decode(errors="replace"))
+            except TimeoutError:
+                raise NoAnswer(f"no answer within {seconds:g} s, the answerSeconds of the model") from None
             except (OSError, http.client.HTTPException) as error:
                 raise NoAnswer(f"no answer: {type(error).__name__}: {error}") from None
             finally:
@@ -420,6 +439,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", help="where the gateway is, if its name is not known here")
     parser.add_argument("--path", required=True, help="path that leads to this version, e.g. /mlapi/v2/models/…/infer")
     parser.add_argument("--seconds", type=float, required=True, help="how long to ask until the version answers")
+    parser.add_argument(
+        "--answer-seconds", type=float, default=ANSWER_SECONDS, help="how long an answer may take (%(default)g)"
+    )
     options = parser.parse_args(arguments)
     title = f"{options.model} {options.version}"
     try:
@@ -438,7 +460,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     ask = Door(options.url, options.address).ask(options.path, contract.request)
     try:
-        fulfil(contract, ask, model=options.model, version=options.version, seconds=options.seconds)
+        fulfil(
+            contract,
+            ask,
+            model=options.model,
+            version=options.version,
+            seconds=options.seconds,
+            answer_seconds=options.answer_seconds,
+        )
     except Broken as broken:
         expected, came = broken.args
         print(

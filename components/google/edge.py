@@ -14,8 +14,6 @@ from model_serving.stack.google import EdgeSettings, GcpSettings
 
 GOOGLE_RANGES: Final = ("35.191.0.0/16", "130.211.0.0/22")
 """Sources of health checks and Google's front ends, https://cloud.google.com/load-balancing/docs/firewall-rules."""
-REQUEST_SECONDS: Final = 30
-"""Longest time that a request may take."""
 
 
 class Edge(ComponentResource):
@@ -184,7 +182,8 @@ class ServicePolicies(ComponentResource):
         opts: with the provider of the cluster.
         namespace: of the Service.
         ready_path: answers 200 exactly when the server can serve.
-        drain_seconds: for requests in progress when their pod shuts down.
+        drain_seconds: for which a pod that shuts down keeps serving.
+        answer_seconds: for which a request may take.
         security_policy: name of a Cloud Armor policy; None for an internal gateway.
     """
 
@@ -196,13 +195,15 @@ class ServicePolicies(ComponentResource):
         namespace: Input[str],
         ready_path: str,
         drain_seconds: int,
+        answer_seconds: int,
         security_policy: Input[str] | None = None,
     ) -> None:
         super().__init__("model-serving:index:ServicePolicies", name, None, opts)
         target = {"group": "", "kind": "Service", "name": name}
         backend: dict[str, Any] = {
-            "timeoutSec": REQUEST_SECONDS,
-            "connectionDraining": {"drainingTimeoutSec": drain_seconds},
+            "timeoutSec": answer_seconds,
+            # Also for a request that comes just before its pod shuts down.
+            "connectionDraining": {"drainingTimeoutSec": max(drain_seconds, answer_seconds)},
         }
         if security_policy is not None:
             backend["securityPolicy"] = security_policy

@@ -77,7 +77,14 @@ class Platform(ComponentResource):
             GatewayPolicy("gateway", opts, namespace=namespace, gateway=gateway, ssl_policy=self.edge.ssl_policy)
 
     def equip_service(
-        self, name: str, *, namespace: Input[str], ready_path: str, drain_seconds: int, opts: ResourceOptions
+        self,
+        name: str,
+        *,
+        namespace: Input[str],
+        ready_path: str,
+        drain_seconds: int,
+        answer_seconds: int,
+        opts: ResourceOptions,
     ) -> Resource:
         """Declares the load balancer's policies for one Service; a route to the Service should depend on them."""
         return ServicePolicies(
@@ -86,6 +93,7 @@ class Platform(ComponentResource):
             namespace=namespace,
             ready_path=ready_path,
             drain_seconds=drain_seconds,
+            answer_seconds=answer_seconds,
             security_policy=self.edge.security_policy,
         )
 

@@ -20,6 +20,8 @@ LABELS: Final = {"app.kubernetes.io/component": "contract-check"}
 FOLDER: Final = "/contract"
 LONGEST_LABEL: Final = 44
 """Characters of a release's label in the name of its Job, which may have 63."""
+FEWEST_ANSWERS: Final = 3
+"""Of a slow model, for which server/contract.py still asks when the first one has come at the last moment."""
 PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -52,6 +54,7 @@ class CheckArgs:
         start_seconds: for its pods to load the model.
         provision_seconds: for a pod, also the check's, to get a node and its image before that.
         seconds: for the right answer after that.
+        answer_seconds: for which a request may take.
         after: the gateway's configuration for the version.
     """
 
@@ -61,6 +64,7 @@ class CheckArgs:
     image: Input[str]
     fingerprint: str
     seconds: int
+    answer_seconds: int
     start_seconds: int = 120
     provision_seconds: int = 300
     after: Sequence[Resource] = ()
@@ -75,7 +79,7 @@ class CheckArgs:
 
     @property
     def active_seconds(self) -> int:
-        return self.asking_seconds + self.provision_seconds
+        return self.provision_seconds + self.asking_seconds + FEWEST_ANSWERS * self.answer_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,7 @@ class ContractChecks(ComponentResource):
             "folder": f"/models/{args.model}",
             "path": f"{pinned_path(args.model, args.version)}/infer",
             "seconds": str(args.asking_seconds),
+            "answer-seconds": str(args.answer_seconds),
         }
         arguments = [f"--{key}={value}" for key, value in options.items()]
         return {

@@ -18,7 +18,7 @@ from components.serving.image import ModelImage
 from components.serving.images import ModelImages
 from components.serving.rollouts import Rollouts, Version
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
-from components.serving.server import IN_FLIGHT_SECONDS, ModelServer, ModelServerArgs
+from components.serving.server import ModelServer, ModelServerArgs
 from model_serving.catalog import Release
 from model_serving.images import runtimes
 from model_serving.stack.live import LiveModel, LiveVersion
@@ -121,7 +121,7 @@ class Serving:
                 backends=backends,
                 settled=self._settled,
                 # Google's load balancer takes it from a policy, not from the route.
-                answer_seconds=None if place.settings.has_googles_gateway else IN_FLIGHT_SECONDS,
+                answer_seconds=None if place.settings.has_googles_gateway else model.settings.answer_seconds,
             ),
             place.opts,
         )
@@ -171,6 +171,7 @@ class Serving:
             namespace=self._place.namespace,
             ready_path=server.ready_path,
             drain_seconds=self._place.drain_seconds(model),
+            answer_seconds=model.settings.answer_seconds,
             opts=self._place.opts,
         )
         return [service]
@@ -194,6 +195,7 @@ class Serving:
             start_seconds=model.settings.start_seconds,
             provision_seconds=model.settings.provision_seconds,
             seconds=chosen.seconds or self._place.pace.learn,
+            answer_seconds=model.settings.answer_seconds,
             after=after,
         )
         return self._contract_checks.check(args)

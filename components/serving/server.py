@@ -9,15 +9,13 @@ from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookB
 
 from components.manifest import CORE, EXISTS, Manifest
 from model_serving.stack.models import Autoscaling, ModelSettings
-from model_serving.stack.resources import PodResources
+from model_serving.stack.resources import PodResources, request_bytes
 
 HTTP_PORT: Final = 8080
 GRPC_PORT: Final = 8081
 METRICS_PORT: Final = 8082
 VERSION_LABEL: Final = "app.kubernetes.io/version"
 """Only model servers' pods have it in the namespace."""
-IN_FLIGHT_SECONDS: Final = 30
-"""Time for requests in progress to finish when a pod shuts down."""
 
 SKIP_AWAIT: Final = {"pulumi.com/skipAwait": "true"}
 """For kinds that are ready once they exist. Awaiting a Service takes 10 s and only repeats its Deployment's status."""
@@ -163,7 +161,8 @@ def _pod(args: ModelServerArgs) -> dict[str, Any]:
         "containers": [_container(args)],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": args.drain_seconds + IN_FLIGHT_SECONDS,
+        # Requests in progress finish after the drain.
+        "terminationGracePeriodSeconds": args.drain_seconds + settings.answer_seconds,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "topologySpreadConstraints": _spread(args) if args.several else [],
         "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
@@ -175,7 +174,7 @@ def _container(args: ModelServerArgs) -> dict[str, Any]:
     return {
         "name": "mlserver",
         "image": args.image,
-        "env": [{"name": key, "value": value} for key, value in _environment(args.settings).items()],
+        "env": [{"name": key, "value": value} for key, value in _environment(args).items()],
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "grpc", "containerPort": GRPC_PORT},
@@ -203,7 +202,8 @@ def _container(args: ModelServerArgs) -> dict[str, Any]:
     }
 
 
-def _environment(settings: ModelSettings) -> dict[str, str]:
+def _environment(args: ModelServerArgs) -> dict[str, str]:
+    settings = args.settings
     return {
         # MLServer's defaults are debug mode and a pool of one process, which doubles the memory and is no faster.
         "MLSERVER_DEBUG": "false",
@@ -214,6 +214,9 @@ def _environment(settings: ModelSettings) -> dict[str, str]:
         # In the only writable folder, the volume tmp. The second is only created for workers.
         "MLSERVER_METRICS_DIR": "/tmp/metrics",  # noqa: S108 - a volume of the pod's own
         "MLSERVER_ENVIRONMENTS_DIR": "/tmp/environments",  # noqa: S108 - the same
+        "MODEL_SERVING_REQUEST_BYTES": str(request_bytes(settings, args.resources.memory)),
+        "MODEL_SERVING_ANSWER_SECONDS": str(settings.answer_seconds),
+        "MODEL_SERVING_WAITING": str(settings.waiting),
         **settings.environment,
     }
 

@@ -30,6 +30,7 @@ from model_serving.releases.project import Project
 from model_serving.releases.release import Built
 from model_serving.releases.serving_repository import ServingRepository, token_problem
 from model_serving.releases.steps import Steps
+from model_serving.stack.models import ANSWER_SECONDS
 
 HELP: Final = "release the model of this repository: check it, try it, deliver it to the serving repository"
 EXAMPLE: Final = """\
@@ -58,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=trial.READY_SECONDS,
         metavar="SECONDS",
         help="how long MLServer may take to load the model (%(default)g)",
+    )
+    parser.add_argument(
+        "--answer-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="how long the model may take for an answer; by default answerSeconds of the stacks that serve it, or "
+        f"{ANSWER_SECONDS}",
     )
     parser.add_argument(
         "--delivery-seconds",
@@ -91,6 +99,7 @@ class Publication:
         self._git = Git(folder=root)
         self._repository = ServingRepository(serving=chosen.serving, folder=scratch / "serving")
         self._largest = chosen.artefacts.largest_mebibytes * MEBIBYTE
+        self._answer_seconds: float = options.answer_seconds or ANSWER_SECONDS
         self._steps = Steps(STEPS)
 
     def publish(self) -> None:
@@ -194,6 +203,8 @@ class Publication:
                 self._check_alone(built)
                 return built
             tip = self._repository.tip()
+            if self._options.answer_seconds is None:
+                self._answer_seconds = self._repository.answer_seconds(tip, built.name)
             if subject.tag not in self._repository.versions(tip, built.name):
                 others = self._delivery(built).check(tip)
                 if others:
@@ -215,6 +226,7 @@ class Publication:
                 version=built.version,
                 python=self._options.python,
                 ready_seconds=self._options.ready_seconds,
+                answer_seconds=self._answer_seconds,
             )
         if not was_asked:
             self._steps.say("it was loaded but asked nothing: it has no request.json, and no inputs in its settings")

@@ -10,10 +10,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
+
+import yaml
+from pydantic import ValidationError
 
 from model_serving import catalog
 from model_serving.catalog import pointers
@@ -21,6 +25,8 @@ from model_serving.catalog.training_versions import PROVENANCE
 from model_serving.git import TOKEN, Done, Git, GitError, login
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases.project import FILE, Serving
+from model_serving.stack.models import ANSWER_SECONDS, ModelSettings
+from model_serving.stack.settings import NAMESPACE
 
 LARGEST_READ: Final = "1m"
 """Files up to this size are cloned; those that the catalog reads are smaller."""
@@ -127,6 +133,18 @@ class ServingRepository:
     def content(self, commit: str, name: str, version: str, file: str) -> bytes:
         """Content of a file of a release."""
         return self._git().must("cat-file", "blob", f"{commit}:{self.place(name, version)}/{file}").bytes
+
+    def answer_seconds(self, commit: str, name: str) -> int:
+        """The longest answer time that a stack file allows a model; the default if none serves it."""
+        files = self._listed(commit, "stacks/")
+        stacks = [blob for path, blob in files.items() if PurePosixPath(path).match("stacks/Pulumi.*.yaml")]
+        chosen = []
+        for content in self._contents(stacks):
+            # A file that is not in order is refused where it is deployed.
+            with suppress(yaml.YAMLError, KeyError, TypeError, ValidationError):
+                models = yaml.safe_load(content)["config"][f"{NAMESPACE}:models"]
+                chosen.append(ModelSettings.model_validate(models[name]).answer_seconds)
+        return max(chosen, default=ANSWER_SECONDS)
 
     def place(self, name: str, version: str) -> str:
         """Folder of a release in the repository."""

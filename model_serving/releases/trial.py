@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from model_serving.catalog.requirements import locked, normal
 from model_serving.problems import InvalidInput, Problem, first_few
+from model_serving.stack.models import ANSWER_SECONDS
 from server import contract
 from server.contract import Answer, Ask, Broken, Contract, Door
 
@@ -101,8 +102,18 @@ def run(
     python: str,
     ready_seconds: float = READY_SECONDS,
     contract_seconds: float = CONTRACT_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> bool:
     """Serves a complete release for a moment, with an interpreter whose environment has MLServer.
+
+    Args:
+        folder: of the release.
+        name: of the model.
+        version: of the model.
+        python: the interpreter.
+        ready_seconds: for the model to load.
+        contract_seconds: for the first right answer after that.
+        answer_seconds: for which each answer may take.
 
     Returns:
         Whether it has a contract; without one, it is only loaded.
@@ -123,7 +134,8 @@ def run(
     with _server(folder, name=name, version=version, python=python) as server:
         server.wait(f"/v2/models/{name}/versions/{version}/ready", seconds=ready_seconds)
         if promised:
-            _ask(promised, server, name=name, version=version, seconds=contract_seconds)
+            seconds = {"seconds": contract_seconds, "answer_seconds": answer_seconds}
+            _ask(promised, server, name=name, version=version, **seconds)
     return promised is not None
 
 
@@ -247,10 +259,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _ask(promised: Contract, server: _Server, *, name: str, version: str, seconds: float) -> None:
+def _ask(
+    promised: Contract, server: _Server, *, name: str, version: str, seconds: float, answer_seconds: float
+) -> None:
     path = f"/v2/models/{name}/versions/{version}/infer"
+    ask = server.ask(path, promised.request)
     try:
-        contract.fulfil(promised, server.ask(path, promised.request), model=name, version=version, seconds=seconds)
+        contract.fulfil(promised, ask, model=name, version=version, seconds=seconds, answer_seconds=answer_seconds)
     except Broken as broken:
         expected, came = broken.args
         raise InvalidInput.of(

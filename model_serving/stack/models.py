@@ -133,8 +133,8 @@ class ContractSettings(Section):
         ge=1,
         le=3600,
         examples=[30],
-        description="Timeout for the first correct answer, counted from the latest time at which the pods should be ready. "
-        "Defaults to 30, or to 240 with a gcp section: Google's load balancer takes minutes to pick up a "
+        description="Timeout for the first correct answer, counted from the latest time at which the pods should be "
+        "ready. Defaults to 30, or to 240 with a gcp section: Google's load balancer takes minutes to pick up a "
         "new Service.",
     )
 

@@ -28,6 +28,8 @@ from tests.conftest import Figure
 STARTS: Final = {"startSeconds": 90}
 """Enough for all to start at once on busy cores, and no more: an answer that never comes is awaited for so long."""
 CHECK_SECONDS: Final = 5
+ANSWER_SECONDS: Final = 10
+"""Less than the late one takes."""
 PAUSE_MILLISECONDS: Final = 100
 CRASH_AT: Final = FEWEST_ANSWERS
 """A check on the busiest machine asks so often."""
@@ -85,7 +87,7 @@ FAULTS: Final = {
     "incompatible": Fault(told=("1.1 did not start",)),
     "not-a-number": Fault(extra={"data": ["nan"]}, told=("1.1", "finite")),
     "misshapen": Fault(extra={"data": [1, 1]}, told=("1.1", "shape")),
-    "late": Fault(extra={"seconds": 30}, told=("1.1", "no answer")),
+    "late": Fault(extra={"seconds": 30}, told=("1.1", "expected: an answer within")),
     "crashing": Fault(extra={"crash_at": CRASH_AT}, told=("1.1",)),
     "greedy": Fault(extra={"bytes": GREED_BYTES}, told=("1.1 did not start",)),
 }
@@ -191,7 +193,7 @@ def broken(project: Project, models: list[str]) -> Iterator[Broken]:
         project.make("up")
         for model in models:
             release_bad(stack, model)
-            stack.configure(model, contract={"seconds": CHECK_SECONDS}, **STARTS)
+            stack.configure(model, contract={"seconds": CHECK_SECONDS}, answerSeconds=ANSWER_SECONDS, **STARTS)
         with ExitStack() as block:
             loads = {model: block.enter_context(load_of(project, model)) for model in models}
             began = time.monotonic()

@@ -66,8 +66,11 @@ def layers(project: Project, deployment: str) -> list[str]:
 
 def processes(project: Project, deployment: str) -> int:
     """How many of a server's processes are MLServer."""
-    count = "import glob; print(sum(b'model_serving_launcher' in open(f, 'rb').read() or b'spawn_main' in open(f, 'rb').read() "
-    count += "for f in glob.glob('/proc/[0-9]*/cmdline')))"
+    count = """
+import glob
+lines = [open(path, "rb").read() for path in glob.glob("/proc/[0-9]*/cmdline")]
+print(sum(b"model_serving_launcher" in line or b"spawn_main" in line for line in lines))
+"""
     return int(project.kubectl("exec", f"deployment/{deployment}", "--", "python", "-c", count).stdout)
 
 

@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 from local.tools.environments import UV
+from model_serving.releases import serving_repository as product
+from model_serving.releases.project import Serving
 from tests.conftest import Figure
 from tests.hosts import github, gitlab
 from tests.hosts import serving as sites
@@ -109,6 +111,19 @@ def test_other_content_under_a_released_version_is_refused_with_the_files(tmp_pa
     assert "is in the serving repository with other content: own.py\n" in done.errors
     assert "Tag the commit with the next version." in done.errors
     assert released.serving.tip == tip
+
+
+def test_a_trial_allows_the_answer_time_of_the_most_patient_stack(tmp_path: Path, serving: ServingRepository) -> None:
+    def stack(**model: int) -> str:
+        return json.dumps({"config": {"model-serving:models": {"doubler": model}}})
+
+    stacks = {"dev": stack(answerSeconds=60), "staging": stack(), "broken": "config: [", "other": "config: {}"}
+    serving.add(tmp_path / "other", {f"stacks/Pulumi.{name}.yaml": text for name, text in stacks.items()})
+    chosen = Serving.model_validate({"repository": serving.url, "delivery": "push"})
+    clone = product.ServingRepository(serving=chosen, folder=tmp_path / "clone")
+    clone.open()
+    assert clone.answer_seconds(clone.tip(), "doubler") == 60
+    assert clone.answer_seconds(clone.tip(), "unknown") == 30
 
 
 def test_every_reason_is_told_at_once_and_nothing_is_changed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,12 @@ def test_a_model_that_takes_too_long_is_refused(tmp_path: Path) -> None:
     folder = doubler(tmp_path / "v1", "import time\ntime.sleep(600)\n")
     with pytest.raises(InvalidInput, match="it was not loaded within 1 s"):
         trial.run(folder, name="doubler", version="v1", python=interpreter(), ready_seconds=1)
+
+
+def test_a_slow_model_may_take_its_answer_time_for_each_answer_and_no_longer(tmp_path: Path) -> None:
+    code = OWN_CODE.replace("doubled =", "import asyncio\n        await asyncio.sleep(1)\n        doubled =")
+    serve = partial(trial.run, doubler(tmp_path / "v1", code), name="doubler", version="v1", python=interpreter())
+    # Three answers take longer than the first one may.
+    assert serve(contract_seconds=1.5)
+    with pytest.raises(InvalidInput, match=r"no answer within 0\.5 s, the answerSeconds of the model"):
+        serve(contract_seconds=1.5, answer_seconds=0.5)

@@ -203,11 +203,13 @@ def serve_with_everything() -> None:
     """One of each kind that a stack may have in the models' namespace."""
     ModelServer("a", server_args(autoscaling={"maximum": 2}, gpu={"type": "nvidia-l4"}))
     checks = ContractChecks("contract", ContractChecksArgs(namespace="models", script="", url="http://10.0.0.5"))
-    checks.check(CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", seconds=1))
+    checks.check(
+        CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", seconds=1, answer_seconds=1)
+    )
     Gateway("gateway", GatewayArgs(namespace="models", class_name="contour"))
     backend = Backend(slug="1", service="a", weight=100)
     ModelRoute("a", ModelRouteArgs(model="a", namespace="models", gateway="gateway", backends={"1": backend}))
-    ServicePolicies("a", namespace="models", ready_path="/", drain_seconds=1)
+    ServicePolicies("a", namespace="models", ready_path="/", drain_seconds=1, answer_seconds=1)
 
 
 def plural(kind: str) -> str:

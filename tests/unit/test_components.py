@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
 import pytest
+from pydantic import ValidationError
 
 from components.serving import contract
 from components.serving.access import ServerAccess, ServerAccessArgs
@@ -19,6 +20,7 @@ from components.serving.server import ModelServer, ModelServerArgs
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.stack.models import ModelSettings
 from model_serving.stack.resources import PodResources
+from server import contract as script
 from tests.unit.conftest import Recorder
 
 Declare = Callable[[Callable[[], object]], Recorder]
@@ -43,6 +45,10 @@ def declared_server(declare: Declare, **changes: Any) -> Recorder:
 def pod_of(recorder: Recorder) -> dict[str, Any]:
     pod: dict[str, Any] = recorder.of_kind("Deployment")["iris-dtc-1-0"]["spec"]["template"]["spec"]
     return pod
+
+
+def environment_of(recorder: Recorder) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in pod_of(recorder)["containers"][0]["env"]}
 
 
 def test_namespace_admits_restricted_pods_alone_and_denies_traffic_by_default(declare: Declare) -> None:
@@ -73,8 +79,7 @@ def test_probes_ask_for_exactly_this_version(declare: Declare) -> None:
 
 
 def test_server_runs_in_one_process_and_as_its_stack_says(declare: Declare) -> None:
-    container = pod_of(declared_server(declare, environment={"MLSERVER_DEBUG": "true"}))["containers"][0]
-    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    environment = environment_of(declared_server(declare, environment={"MLSERVER_DEBUG": "true"}))
     assert environment["MLSERVER_PARALLEL_WORKERS"] == "0"
     assert environment["MLSERVER_DEBUG"] == "true", "a stack's own value wins"
 
@@ -87,7 +92,28 @@ def test_memory_is_limited_and_cores_are_not(declare: Declare) -> None:
 def test_a_leaving_pod_drains_before_it_is_stopped(declare: Declare) -> None:
     pod = pod_of(declared_server(declare, drain_seconds=20))
     assert pod["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 20}}}
-    assert pod["terminationGracePeriodSeconds"] > 20
+    assert pod["terminationGracePeriodSeconds"] == 20 + 30
+
+
+def test_a_leaving_pod_finishes_its_slowest_answer(declare: Declare) -> None:
+    pod = pod_of(declared_server(declare, drain_seconds=20, answerSeconds=60))
+    assert pod["terminationGracePeriodSeconds"] == 20 + 60
+
+
+def test_the_server_is_told_the_limits_of_requests(declare: Declare) -> None:
+    limits = {"requestSize": "2Mi", "answerSeconds": 60, "waiting": 7}
+    environment = environment_of(declared_server(declare, **limits))
+    assert {key: value for key, value in environment.items() if key.startswith("MODEL_SERVING_")} == {
+        "MODEL_SERVING_REQUEST_BYTES": "2097152",
+        "MODEL_SERVING_ANSWER_SECONDS": "60",
+        "MODEL_SERVING_WAITING": "7",
+    }
+
+
+def test_what_the_program_sets_is_not_for_a_stack_to_set(declare: Declare) -> None:
+    for name in environment_of(declared_server(declare)).keys() - {"MLSERVER_DEBUG"}:
+        with pytest.raises(ValidationError, match="not for a stack to set"):
+            server_args(environment={name: "1"})
 
 
 def declared_policy(declare: Declare, **arguments: Any) -> dict[str, Any]:
@@ -157,13 +183,17 @@ def test_autoscaler_has_the_bounds_of_the_stack_and_several_pods_are_spread(decl
     assert pod_of(recorder)["topologySpreadConstraints"]
 
 
-def declared_routes(declare: Declare, **shadow: Backend) -> dict[str, dict[str, Any]]:
+def declared_routes(
+    declare: Declare, shadow: Mapping[str, Backend] | None = None, *, answer_seconds: int | None = None
+) -> dict[str, dict[str, Any]]:
     backends = {
         "1.0": Backend(slug="1-0", service="iris-dtc-1-0", weight=90),
         "1.1": Backend(slug="1-1", service="iris-dtc-1-1", weight=10),
-        **shadow,
+        **(shadow or {}),
     }
-    args = ModelRouteArgs(model="iris-dtc", namespace="models", gateway="gateway", backends=backends)
+    args = ModelRouteArgs(
+        model="iris-dtc", namespace="models", gateway="gateway", backends=backends, answer_seconds=answer_seconds
+    )
     return declare(lambda: ModelRoute("iris-dtc", args) and None).of_kind("HTTPRoute")
 
 
@@ -180,6 +210,11 @@ def test_a_model_has_a_route_per_version_and_one_by_weight(declare: Declare) -> 
     }
 
 
+def test_every_route_waits_for_an_answer_as_long_as_the_model_may_take(declare: Declare) -> None:
+    routes = declared_routes(declare, answer_seconds=60).values()
+    assert {rule["timeouts"]["request"] for route in routes for rule in route["spec"]["rules"]} == {"60s"}
+
+
 def test_a_header_chooses_a_version_on_the_models_own_route(declare: Declare) -> None:
     *chosen, everybody = declared_routes(declare)["iris-dtc"]["spec"]["rules"]
     assert {rule["matches"][0]["headers"][0]["value"]: destinations(rule) for rule in chosen} == {
@@ -192,7 +227,7 @@ def test_a_header_chooses_a_version_on_the_models_own_route(declare: Declare) ->
 
 def test_a_shadow_gets_a_copy_of_what_everybody_asks_and_answers_nobody(declare: Declare) -> None:
     shadow = Backend(slug="1-2", service="iris-dtc-1-2", weight=0, shadow=True)
-    *chosen, everybody = declared_routes(declare, **{"1.2": shadow})["iris-dtc"]["spec"]["rules"]
+    *chosen, everybody = declared_routes(declare, {"1.2": shadow})["iris-dtc"]["spec"]["rules"]
     assert everybody["filters"][1:] == [
         {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "iris-dtc-1-2", "port": 8080}}}
     ]
@@ -220,6 +255,7 @@ def declared_check(declare: Declare, *, url: str = "http://10.0.0.5", **changes:
                 image="localhost:5000/iris-dtc:1.0@sha256:1234",
                 fingerprint="f00df00df00d",
                 seconds=30,
+                answer_seconds=50,
             )
         )
 
@@ -241,6 +277,14 @@ def test_a_check_asks_the_pinned_route_once_in_a_restricted_pod(declare: Declare
     assert "--url=http://10.0.0.5" in container["args"]
 
 
+def test_a_check_waits_for_an_answer_as_long_as_a_client_and_its_job_for_three_more(declare: Declare) -> None:
+    job = declared_check(declare).of_kind("Job")["iris-dtc-1-0-contract"]
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert {"--seconds=150", "--answer-seconds=50"} <= {*arguments}
+    assert job["spec"]["activeDeadlineSeconds"] == 300 + 150 + 3 * 50
+    assert contract.FEWEST_ANSWERS == script.FEWEST_ANSWERS
+
+
 def test_a_check_is_sent_no_requests_by_the_service_of_its_model(declare: Declare) -> None:
     labels = declared_check(declare).of_kind("Job")["iris-dtc-1-0-contract"]["spec"]["template"]["metadata"]["labels"]
     assert not labels.keys() & server_args().labels.keys()
@@ -248,7 +292,13 @@ def test_a_check_is_sent_no_requests_by_the_service_of_its_model(declare: Declar
 
 def test_the_name_of_a_job_fits_however_long_the_releases_is() -> None:
     args = CheckArgs(
-        label=f"{'a' * 43}-{'b' * 19}", model="a", version="b", image="", fingerprint="f00df00df00d", seconds=1
+        label=f"{'a' * 43}-{'b' * 19}",
+        model="a",
+        version="b",
+        image="",
+        fingerprint="f00df00df00d",
+        seconds=1,
+        answer_seconds=1,
     )
     assert len(args.job_name) <= 63
     assert args.job_name == f"{'a' * 43}-contract-f00df00d"

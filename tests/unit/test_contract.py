@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from model_serving.stack.models import ANSWER_SECONDS
 from server import contract
 from server.contract import Answer, Broken, Contract, NoAnswer
 from tests.unit.conftest import serving
@@ -199,22 +202,25 @@ def test_a_release_without_request_and_metadata_is_not_asked(tmp_path: Path) -> 
 class Asked:
     """Answers in turn, and the last one for ever."""
 
-    def __init__(self, *answers: Answer | str) -> None:
+    def __init__(self, *answers: Answer | str, takes: float = 0) -> None:
         self.answers = [*answers]
+        self.takes = takes
         self.count = 0
 
     def __call__(self, *, seconds: float) -> Answer:
-        assert seconds > 0
         self.count += 1
+        time.sleep(min(seconds, self.takes))
+        if self.takes > seconds:
+            raise NoAnswer(f"no answer within {seconds:g} s")
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, str):
             raise NoAnswer(answer)
         return answer
 
 
-def fulfil(ask: Asked, seconds: float = 5) -> None:
+def fulfil(ask: Asked, seconds: float = 5, answer_seconds: float = 1) -> None:
     expected = Contract(REQUEST, {"outputs": [output([1])]})
-    contract.fulfil(expected, ask, model="iris", version="1", seconds=seconds)
+    contract.fulfil(expected, ask, model="iris", version="1", seconds=seconds, answer_seconds=answer_seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -233,6 +239,38 @@ def test_a_model_that_takes_its_time_is_asked_less_often(monkeypatch: pytest.Mon
     ask = Asked(answered(output([1])))
     fulfil(ask)
     assert ask.count == contract.FEWEST_ANSWERS
+
+
+def test_a_slow_model_keeps_its_contract_if_its_first_answer_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As 20 s for an answer are to `contract: {seconds: 60}`: three answers take longer than that.
+    monkeypatch.setattr(contract, "ROW_SECONDS", 0)
+    ask = Asked(answered(output([1])), takes=0.1)
+    fulfil(ask, seconds=0.15, answer_seconds=0.15)
+    assert ask.count == contract.FEWEST_ANSWERS
+
+
+def test_a_model_that_needs_longer_than_its_answer_time_breaks_its_contract() -> None:
+    with pytest.raises(Broken) as broken:
+        fulfil(Asked(answered(output([1])), takes=1), seconds=0.1, answer_seconds=0.05)
+    assert broken.value.args == ("an answer within 0.1 s", "no answer within 0.05 s")
+
+
+def test_a_late_answer_is_told_with_the_setting_that_allows_it(tmp_path: Path) -> None:
+    late = threading.Event()
+
+    class Late(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            late.wait(5)
+
+    with serving(Late) as host:
+        ask = contract.Door(f"http://{host}").ask("/", REQUEST)
+        with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s, the answerSeconds of the model"):
+            ask(seconds=0.05)
+        late.set()
+
+
+def test_the_answer_time_is_that_of_the_stacks_setting_by_default() -> None:
+    assert contract.ANSWER_SECONDS == ANSWER_SECONDS
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(0, 0.001), (5, 0.1), (30, 0.6), (600, 1)])

@@ -127,7 +127,7 @@ def recorder() -> Iterator[CloudRecorder]:
 def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[CloudRecorder, dict[str, Any]]]:
     """Declares a platform; hands out what was declared and what it told of itself."""
 
-    def run(**sections: Any) -> tuple[CloudRecorder, dict[str, Any]]:
+    def run(answer_seconds: int = 30, **sections: Any) -> tuple[CloudRecorder, dict[str, Any]]:
         settings = GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | sections)
         told: dict[str, Any] = {}
 
@@ -135,7 +135,14 @@ def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[C
             made = Platform("platform", settings, "models")
             opts = pulumi.ResourceOptions()
             made.equip("models", "gateway", opts)
-            made.equip_service("iris-1-0", namespace="models", ready_path="/ready", drain_seconds=10, opts=opts)
+            made.equip_service(
+                "iris-1-0",
+                namespace="models",
+                ready_path="/ready",
+                drain_seconds=10,
+                answer_seconds=answer_seconds,
+                opts=opts,
+            )
             told["platform"], told["edge"] = made, made.edge
             outputs = {
                 key: pulumi.Output.from_input(value)
@@ -401,6 +408,12 @@ def test_an_internal_gateway_with_a_domain_has_a_regional_certificate(platform: 
 def test_proxies_have_a_subnet_only_if_the_gateway_needs_them(platform: Run) -> None:
     recorder, _ = platform(gateway=EVERYTHING["gateway"])
     assert set(recorder.of_kind("Subnetwork")) == {"network-nodes"}
+
+
+def test_the_load_balancer_waits_for_an_answer_as_long_as_the_model_may_take(platform: Run) -> None:
+    recorder, _ = platform(answer_seconds=60)
+    (backend,) = recorder.of_kind("GCPBackendPolicy").values()
+    assert backend["spec"]["default"] == {"timeoutSec": 60, "connectionDraining": {"drainingTimeoutSec": 60}}
 
 
 def test_health_check_asks_the_model(platform: Run) -> None:
