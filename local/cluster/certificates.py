@@ -30,13 +30,13 @@ def ensure(layout: Layout, address: str) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove_leaves(folder)
     configuration = folder / "kubeadm.yaml"
-    configuration.write_text(layout.filled("kubeadm.yaml", own_address=address))
+    write_atomically(configuration, layout.filled("kubeadm.yaml", own_address=address))
     _kubeadm(layout, "certs", "all", f"--config={configuration}")
     _kubeadm(layout, "kubeconfig", "all", f"--config={configuration}", f"--kubeconfig-dir={folder}")
     # kubeadm names the context after its user; the user's own kubeconfig has one whose name never changes.
     text = kubeconfig(layout, "admin").read_text().replace(f"kubernetes-admin@{CONTEXT}", CONTEXT)
     write_atomically(layout.kubeconfig, text, mode=0o600)
-    stamp.write_text(address)
+    write_atomically(stamp, address)
 
 
 def kubeconfig(layout: Layout, user: str) -> Path:

@@ -25,7 +25,7 @@ from local.cluster import (
     programs,
 )
 from local.cluster.api import Api
-from local.cluster.layout import NODE, Layout
+from local.cluster.layout import NODE, Layout, write_atomically
 from local.cluster.probes import wait_until
 from local.cluster.processes import Process, Processes, boot, network_namespace, owner_of, write_owner
 from local.cluster.steps import START_SECONDS, Step, Task, run_steps
@@ -168,7 +168,7 @@ class Cluster:
         for folder in (layout.run, layout.cluster, layout.cache, layout.pod_logs):
             folder.mkdir(parents=True, exist_ok=True)
         write_owner(layout)
-        layout.address.write_text(address)
+        write_atomically(layout.address, address)
         network.ensure_address(address)
         network.ensure_bridge()
         kernel.prepare(layout)

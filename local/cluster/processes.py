@@ -113,7 +113,7 @@ class Processes:
         """Start a process in its own session, so that a Ctrl-C in the terminal does not reach it."""
         for path, text in process.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            write_atomically(path, text)
         temporary = self._layout.run / "tmp"  # buildkitd leaves mount points in its temporary folder
         for folder in (temporary, self._layout.pids, self._layout.logs):
             folder.mkdir(parents=True, exist_ok=True)

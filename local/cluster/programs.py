@@ -14,7 +14,7 @@ from typing import Any
 
 from local.cluster import ports, probes
 from local.cluster.api import Api
-from local.cluster.layout import BRIDGE, BUILDER, EVERY_ADDRESS, POD_RANGE, REGISTRY_PORT, Layout
+from local.cluster.layout import BRIDGE, BUILDER, EVERY_ADDRESS, POD_RANGE, REGISTRY_PORT, Layout, write_atomically
 from local.cluster.pause import PAUSE_IMAGE
 from local.cluster.processes import Process
 from model_serving.problems import Failure
@@ -197,4 +197,4 @@ def write_definition(layout: Layout) -> None:
     definition = json.dumps({"Name": BUILDER, "Driver": "remote", "Nodes": [node], "Dynamic": False})
     if not layout.builder.exists() or layout.builder.read_text() != definition:
         layout.builder.parent.mkdir(parents=True, exist_ok=True)
-        layout.builder.write_text(definition)
+        write_atomically(layout.builder, definition)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from model_serving.catalog import Release
+from model_serving.images.remotes import replacing
 from model_serving.images.settings import ImageSettings
 
 DOCKERFILE: Final = Path("server/runtime.Dockerfile")
@@ -44,7 +44,8 @@ def runtime_of(release: Release, images: ImageSettings) -> Runtime:
         path = context / name
         # Compared: a run that was killed, or a machine that lost its power, may have left a part of it.
         if not path.is_file() or path.read_bytes() != content:
-            _replace(path, content)
+            with replacing(path, scratch=CONTEXTS) as file:
+                file.write(content)
     wheels = Path(images.wheels) / _digest(lock) if images.wheels else None
     return Runtime(tag=tag, context=context, wheels=wheels if wheels and wheels.is_dir() else None)
 
@@ -62,16 +63,6 @@ def tag_of(release: Release, images: ImageSettings) -> str:
 
 def _launcher() -> list[Path]:
     return sorted(LAUNCHER.glob("*.py"))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and moves it there: another command may read it meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=CONTEXTS, delete=False) as file:
-        file.write(content)
-    # A temporary file is its owner's alone.
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
 
 
 @lru_cache  # the versions of a model mostly have the same lock

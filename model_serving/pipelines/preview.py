@@ -11,6 +11,7 @@ from typing import Final
 from model_serving import hosts
 from model_serving.git import Git
 from model_serving.hosts.markdown import visible
+from model_serving.images.remotes import replacing
 from model_serving.pipelines import engine, stacks
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.changes import SIGNS, Preview, terraform_report
@@ -100,9 +101,13 @@ def listing(found: Preview) -> Iterator[str]:
 
 def write(found: Preview, folder: Path) -> None:
     """Writes the files for the note and for GitLab's merge request widget."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{found.stack}.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    (folder / f"{found.stack}{REPORT}").write_text(json.dumps(terraform_report(found)) + "\n", encoding="utf-8")
+    files = {
+        f"{found.stack}.json": found.model_dump_json(indent=1),
+        f"{found.stack}{REPORT}": json.dumps(terraform_report(found)),
+    }
+    for name, text in files.items():
+        with replacing(folder / name, scratch=folder) as file:
+            file.write(f"{text}\n".encode())
 
 
 def order(stack: str) -> int:

@@ -72,6 +72,24 @@ def test_the_build_context_outlives_the_release() -> None:
     assert not runtime.context.is_relative_to("models")
 
 
+@pytest.mark.parametrize("left", ["", "mlser", "mlserver==2"])
+def test_a_build_context_that_a_killed_run_left_is_written_again(left: str) -> None:
+    iris, images = release("1.0", "mlserver==1"), ImageSettings()
+    lock = runtimes.runtime_of(iris, images).context / "requirements.lock"
+    lock.write_text(left)
+    assert runtimes.runtime_of(iris, images).context == lock.parent
+    assert lock.read_text() == "mlserver==1"
+    assert [path.name for path in lock.parent.iterdir()] == ["requirements.lock"]
+
+
+def test_a_build_context_is_not_written_again_without_need() -> None:
+    iris, images = release("1.0", "mlserver==1"), ImageSettings()
+    lock = runtimes.runtime_of(iris, images).context / "requirements.lock"
+    before = lock.stat().st_ino
+    runtimes.runtime_of(iris, images)
+    assert lock.stat().st_ino == before
+
+
 def test_wheels_are_used_once_they_are_there() -> None:
     iris, images = release("1.0", "mlserver==1"), ImageSettings(wheels="wheels")
     assert runtimes.runtime_of(iris, images).wheels is None
