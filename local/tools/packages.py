@@ -6,6 +6,7 @@ Uses only the standard library, because it runs before there is a virtual enviro
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,10 @@ COMMANDS: Final = {
 """Command or path -> Debian package, for everything on this machine."""
 START_NO_SERVICES: Final = Path("/usr/sbin/policy-rc.d")
 """Program that Debian's packages ask, if it exists, whether they may start their services."""
+NO: Final = "#!/bin/sh\n# Of `make tools`, for as long as it installs packages.\nexit 101\n"
+"""Its answer. The content tells one that a killed `make tools` left from one of the machine's own."""
+STOPPED: Final = 130
+"""Exit code of what a person or a runner has stopped."""
 WITHOUT: Final = """\
 The local cluster needs them. Install them, or use a cluster and a registry of your own: set model-serving:kubeContext
 and model-serving:registry in stacks/Pulumi.<stack>.yaml and run `make up STACK=<stack>`."""
@@ -52,32 +57,64 @@ def missing() -> list[str]:
     return sorted(packages)
 
 
-def install(packages: list[str]) -> int:
+class Apt:
+    """Runs apt-get until the end of everything that it has started, also when it is told to stop."""
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+        self._process: subprocess.Popen[str] | None = None
+
+    def stop(self, *_: object) -> None:
+        """Handler of SIGTERM and Ctrl-C."""
+        self.is_stopped = True
+        if self._process:
+            self._process.terminate()
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Returns the exit code and what was printed."""
+        if self.is_stopped:
+            return STOPPED, ""
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        self._process = subprocess.Popen(
+            ["apt-get", *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if self.is_stopped:  # while it was being started
+            self._process.terminate()
+        # Until dpkg, which has the same output, has ended too: it would go on, and start services.
+        said, _ = self._process.communicate()
+        return STOPPED if self.is_stopped else self._process.returncode, said
+
+
+def install(packages: list[str], apt: Apt) -> int:
     print(f"installing the Debian packages {', '.join(packages)}", flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", "-qq", *packages]
     # No services, because Debian's registry would use the port of the local cluster's.
-    if starts_services := not START_NO_SERVICES.exists():
-        START_NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
-        START_NO_SERVICES.chmod(0o755)
+    starts_services = not START_NO_SERVICES.exists() or START_NO_SERVICES.read_text(errors="replace") == NO
     try:
+        if starts_services:
+            START_NO_SERVICES.write_text(NO)
+            START_NO_SERVICES.chmod(0o755)
         # It may fail, because apt may already know the packages.
-        subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False, capture_output=True)
-        result = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+        apt.run("update", "-qq")
+        code, said = apt.run("install", "--yes", "--no-install-recommends", "-qq", *packages)
     finally:
         if starts_services:
             START_NO_SERVICES.unlink(missing_ok=True)
-    if result.returncode:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
+    if code == STOPPED:
+        print("\nmake tools: stopped; run it again to install the rest", file=sys.stderr)
+    elif code:
+        tail = "\n".join(said.splitlines()[-15:])
         print(f"make tools: apt-get could not install {', '.join(packages)}:\n{tail}\n{WITHOUT}", file=sys.stderr)
-    return result.returncode
+    return code
 
 
 def main() -> int:
     if not (packages := missing()):
         return 0
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        return install(packages)
+        apt = Apt()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, apt.stop)
+        return install(packages, apt)
     # Not an error, because all other parts of the project work without the local cluster.
     print(f"These system packages are missing (Debian's names): {', '.join(packages)}\n{WITHOUT}", file=sys.stderr)
     return 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,50 @@ def test_missing_packages_are_listed_together_with_the_way_out(
     assert "one, two" in message
     assert "dash" not in message
     assert "model-serving:kubeContext" in message
+
+
+INSTALL = """\
+import os, sys
+from pathlib import Path
+from local.tools import packages
+packages.COMMANDS = {"no-such-command": "one"}
+packages.START_NO_SERVICES = Path(sys.argv[1])
+os.geteuid = lambda: 0
+sys.exit(packages.main())
+"""
+
+
+def test_an_installation_that_is_ended_lets_services_start_again_once_nothing_is_installed(
+    cache: Path, tmp_path: Path
+) -> None:
+    begun, policy = tmp_path / "begun", tmp_path / "policy-rc.d"
+    # As dpkg does, what apt-get has started goes on for a moment.
+    put_on_path(cache, "apt-get", f"(sleep 0.3; cp {policy} {tmp_path}/last) &\ntouch {begun}\nexec sleep 60")
+    with subprocess.Popen([sys.executable, "-c", INSTALL, str(policy)], stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not begun.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == packages.STOPPED
+    assert b"make tools: stopped" in said
+    assert b"Traceback" not in said
+    assert not policy.exists()
+    assert (tmp_path / "last").read_text() == packages.NO
+
+
+@pytest.mark.parametrize(("content", "stays"), [(None, False), (packages.NO, False), ("#!/bin/sh\nexit 104\n", True)])
+def test_services_start_again_after_an_installation_unless_the_machine_forbids_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, stays: bool
+) -> None:
+    policy = tmp_path / "policy-rc.d"
+    monkeypatch.setattr(packages, "START_NO_SERVICES", policy)
+    if content:
+        policy.write_text(content)
+    put_on_path(cache, "apt-get", f"cat {policy} >> {tmp_path}/seen")
+    assert packages.install(["one"], packages.Apt()) == 0
+    assert (tmp_path / "seen").read_text() == (content or packages.NO) * 2
+    assert policy.exists() == stays
 
 
 def put_node(cache: Path, version: str) -> None:
