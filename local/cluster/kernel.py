@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+from local.cluster import network
 from local.cluster.layout import Layout, write_atomically
 
 _SETTINGS = Path("/proc/sys")
@@ -11,6 +12,8 @@ _SETTINGS = Path("/proc/sys")
 _NEEDED = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
 # By the kubelet, which would refuse to start with protectKernelDefaults.
 _CHANGED = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
+_BRIDGES = "bridges"
+"""Key of the bridges that did without the needed settings."""
 
 
 def prepare(layout: Layout) -> None:
@@ -19,13 +22,24 @@ def prepare(layout: Layout) -> None:
         subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
     if not layout.kernel.exists():
         values = {name: _read(name) for name in (*_NEEDED, *_CHANGED) if (_SETTINGS / name).exists()}
-        write_atomically(layout.kernel, json.dumps(values))
+        write_atomically(layout.kernel, json.dumps({**values, _BRIDGES: sorted(network.others_bridges())}))
     _write(_NEEDED)
 
 
 def restore(layout: Layout) -> None:
-    if layout.kernel.exists():
-        _write(json.loads(layout.kernel.read_text()))
+    """Restore the previous values, except what somebody else may rely on by now.
+
+    Docker, for example, sets ``ip_forward`` when it starts, and does not notice that it is set back.
+    """
+    if not layout.kernel.exists():
+        return
+    saved = json.loads(layout.kernel.read_text())
+    newer = network.others_bridges() - {*saved.pop(_BRIDGES, ())}
+    if newer and (kept := [name for name, value in _NEEDED.items() if saved.get(name, value) != value]):
+        saved = {name: value for name, value in saved.items() if name not in kept}
+        shown = ", ".join(sorted(newer))
+        print(f"{', '.join(kept)} stays 1: the bridge {shown} is newer than the cluster and may need it")
+    _write(saved)
 
 
 def _read(name: str) -> str:

@@ -47,6 +47,11 @@ def overlaps() -> list[str]:
     return found
 
 
+def others_bridges() -> set[str]:
+    """Bridges of container engines, virtual machines and other clusters."""
+    return {entry["ifname"] for entry in _ip("link", "show", "type", "bridge")} - {BRIDGE, OWN_INTERFACE}
+
+
 def ensure_address(address: str) -> None:
     """Add the fallback address if it is the chosen one and missing."""
     if address != FALLBACK_ADDRESS or has_address(address):

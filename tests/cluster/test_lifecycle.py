@@ -276,12 +276,22 @@ def test_stop_leaves_nothing_and_start_recovers_the_objects(running: Instance, b
     for what, traces in running.traces().items():
         assert traces != before[what] or what == "namespaces", f"nothing of {what} to look for"
     running.inside("iptables", "-t", "nat", "-N", "CNI-of-another")
-    others = before | {"rules": [":CNI-of-another -"]}
-    assert running.run("stop").returncode == 0
+    running.inside("ip", "link", "add", "of-another", "type", "bridge")
+    others = before | {
+        "rules": [":CNI-of-another -"],
+        "interfaces": [*before["interfaces"], "of-another"],
+        # Docker, for example, relies on it without setting it again.
+        "kernel": ["1\n"],
+    }
+    stopped = running.run("stop")
+    assert stopped.returncode == 0
+    assert "net/ipv4/ip_forward stays 1: the bridge of-another is newer" in stopped.stdout
     assert running.traces() == others
     assert running.run("stop").returncode == 0
     assert running.traces() == others
     running.inside("iptables", "-t", "nat", "-X", "CNI-of-another")
+    running.inside("ip", "link", "delete", "of-another")
+    running.inside("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
     assert running.run("status").returncode == 1
 
     # A laptop comes back with another address: whatever names the old one has to be made anew.

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local.cluster import checks, layout, locks, probes, steps
+from local.cluster import checks, kernel, layout, locks, network, probes, steps
 from local.cluster.cluster import Cluster
 from local.cluster.layout import SETTINGS
 from local.cluster.processes import Process, Processes
@@ -115,6 +115,48 @@ def test_what_a_process_that_ended_left_behind_is_ended(processes: Processes) ->
     probes.wait_until(lambda: len(list(processes.marked())) == 2, 10, lambda: f"marked: {list(processes.marked())}")
     processes.end_marked()
     assert list(processes.marked()) == []
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> layout.Layout:
+    """A cluster's place on a machine that does not forward and has a bridge."""
+    for name in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("0\n")
+    monkeypatch.setattr(kernel, "_SETTINGS", tmp_path)
+    monkeypatch.setattr(network, "others_bridges", lambda: {"br0"})
+    place = layout.Layout(name="unit", state=Path("/tmp/state"), bin=tmp_path)
+    place.kernel = tmp_path / "saved"
+    return place
+
+
+def forwarding(machine: layout.Layout) -> str:
+    return (machine.kernel.parent / "net" / "ipv4" / "ip_forward").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("bridges", "value"), [({"br0"}, "0"), (set(), "0"), ({"br0", "docker0"}, "1"), ({"docker0"}, "1")]
+)
+def test_forwarding_is_given_back_unless_a_newer_network_may_need_it(
+    machine: layout.Layout, monkeypatch: pytest.MonkeyPatch, bridges: set[str], value: str
+) -> None:
+    kernel.prepare(machine)
+    assert forwarding(machine) == "1"
+    monkeypatch.setattr(network, "others_bridges", lambda: bridges)
+    kernel.restore(machine)
+    assert forwarding(machine) == value
+
+
+def test_a_setting_that_stays_is_told_unless_it_was_the_same_before(
+    machine: layout.Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (machine.kernel.parent / "net" / "bridge" / "bridge-nf-call-iptables").write_text("1\n")
+    kernel.prepare(machine)
+    monkeypatch.setattr(network, "others_bridges", lambda: {"docker0"})
+    kernel.restore(machine)
+    assert capsys.readouterr().out == (
+        "net/ipv4/ip_forward stays 1: the bridge docker0 is newer than the cluster and may need it\n"
+    )
 
 
 @pytest.mark.skipif(shutil.which("ss") is None, reason="iproute2 has ss")
