@@ -10,6 +10,7 @@ import pulumi
 
 from model_serving.images import builds
 from model_serving.images.builds import Plan
+from model_serving.problems import Failure
 from model_serving.stack.inputs import Inputs
 
 ATTEMPTS: Final = 20
@@ -32,10 +33,13 @@ def plan(stack: Inputs) -> Plan:
     """What becomes of the images of a stack's releases.
 
     Raises:
-        RunError: if a release was changed after it was published.
+        RunError: if a release was changed after it was published, or the registry cannot be used.
     """
     releases, images, known = stack.releases, stack.settings.images, names()
-    found = builds.look_up(releases, images, known=known, registry=stack.settings.image_registry)
+    try:
+        found = builds.look_up(releases, images, known=known, registry=stack.settings.image_registry)
+    except Failure as error:
+        raise pulumi.RunError(f"nothing was changed.\n\n{error}\n") from None
     planned = builds.plan(releases, images, known=known, found=found)
     if planned.refused:
         raise pulumi.RunError("\n\n".join(["nothing was changed.", *map(str, planned.refused)]) + "\n")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from model_serving.images.settings import ImageSettings
 from model_serving.problems import Failure
 
 if TYPE_CHECKING:
-    from model_serving.images.registry import Image, Registry
+    from model_serving.images.registry import Image
 
 DOCKERFILE: Final = Path("server/model.Dockerfile")
 CONTENT_LABEL: Final = "model-serving.content-hash"
@@ -96,17 +95,26 @@ def look_up(
 ) -> dict[str, Image]:
     """The images that are in a registry, of those that the stack does not remember: name in the registry -> image.
 
-    A registry that cannot be asked has none: what is missing is built, and the push tells what is wrong.
+    A registry that does not answer has none: what is missing is built, and the push tells what is wrong.
+
+    Raises:
+        Unusable: if what answers is no registry, or the account for it has run out.
     """
     names = [name for name, remembered in _remembered(releases, images).items() if remembered not in known]
     if not names:
         return {}
-    client = _client(registry)
+    # Imported here: an update of a stack that has built all of its images does not wait for requests.
+    from model_serving.images.registry import Registry, Unusable  # noqa: PLC0415
+
+    client = Registry(registry)
 
     def find(name: str) -> Image | None:
-        with suppress(OSError):
+        try:
             return client.find(*name.split(":"))
-        return None
+        except Unusable:
+            raise
+        except OSError:
+            return None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return {name: image for name, image in zip(names, pool.map(find, names), strict=True) if image}
@@ -132,7 +140,9 @@ def refuse_other_content(
     """
     if previous is None:
         registry, _, name = reference.partition("/")
-        image = _client(registry).find(*name.rsplit(":", 1))
+        from model_serving.images.registry import Registry  # noqa: PLC0415 - as above
+
+        image = Registry(registry).find(*name.rsplit(":", 1))
         previous = image.labels if image else {}
     if previous.get(CONTENT_LABEL, content_hash) != content_hash:
         raise AlreadyPublished(folder)
@@ -171,10 +181,3 @@ def _remembered(releases: Sequence[Release], images: ImageSettings) -> dict[str,
 def _recipe(dockerfile: Path, runtime: str) -> str:
     # The place of the Dockerfile is an input of the resource: an image that was declared with another would be built.
     return hashlib.sha256(f"{dockerfile}\n".encode() + dockerfile.read_bytes() + runtime.encode()).hexdigest()[:12]
-
-
-def _client(registry: str) -> Registry:
-    # Imported here: an update of a stack that has built all of its images does not wait for requests.
-    from model_serving.images.registry import Registry  # noqa: PLC0415
-
-    return Registry(registry)

@@ -33,6 +33,7 @@ AT_ONCE: Final = 8
 PAGE: Final = 1000
 CLIENT: Final = "model-serving"
 NOTHING_CHANGED: Final = "What it has is not known, and nothing in it was changed."
+_REFUSED: Final = "the account that Docker has for it is refused: it is wrong, or its token has run out"
 _PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -46,6 +47,18 @@ class RegistryError(Failure, OSError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Unusable(RegistryError):
+    """What answers is no registry, or does not take the account that Docker has: a push would fail the same way."""
+
+
+class _WrongAnswer(OSError):
+    pass
+
+
+class _WrongAccount(OSError):
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +130,13 @@ class Registry:
         """Looks for an image that can be run; None as well if the registry does not let this account look.
 
         Raises:
+            Unusable: if what answers is no registry, or the account has run out.
             RegistryError: if the registry does not answer, or answers that something is wrong with it.
         """
         try:
             image = self.image(repository, tag)
+        except Unusable:
+            raise
         except RegistryError as error:
             if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 return None
@@ -234,6 +250,9 @@ class Registry:
             if authorization := next(filter(None, map(self._authorization, challenges)), None):
                 self._authorizations[scope] = authorization
                 answer = self._send(method, url, authorization)
+                is_refused = answer.status_code == HTTPStatus.UNAUTHORIZED and not answer.history
+                if is_refused and authorization.startswith("Basic "):
+                    raise _WrongAccount(_REFUSED)
         return None if answer.status_code == HTTPStatus.NOT_FOUND else _checked(answer)
 
     def _authorization(self, challenge: str) -> str | None:
@@ -252,6 +271,10 @@ class Registry:
             answer = self._send("POST", realm, data=parameters | form)
         else:
             answer = self._send("GET", realm, basic, params=parameters)
+        # With 400, OAuth 2 says that a refresh token is no longer valid.
+        refusals: dict[int, str | None] = {HTTPStatus.UNAUTHORIZED: basic or refresh, HTTPStatus.BAD_REQUEST: refresh}
+        if refusals.get(answer.status_code):
+            raise _WrongAccount(_REFUSED)
         if HTTPStatus.BAD_REQUEST <= answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             return None
         told = _json(_checked(answer))
@@ -279,9 +302,12 @@ class Registry:
             yield
         except (OSError, KeyError) as error:
             status = error.response.status_code if isinstance(error, requests.HTTPError) else 0
+            if isinstance(error, _WrongAccount):
+                status = HTTPStatus.UNAUTHORIZED
             message = f"the registry {self._name} {what}: {_reason(error)}\n  {consequence}\n  {self._remedy(status)}"
+            kind = Unusable if isinstance(error, _WrongAccount | _WrongAnswer) else RegistryError
             # "from None": the first exception holds the request with its headers.
-            raise RegistryError(message, status) from None
+            raise kind(message, status) from None
 
     def _remedy(self, status: int) -> str:
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -303,7 +329,7 @@ def _json(answer: requests.Response) -> dict[str, Any]:
     with suppress(requests.JSONDecodeError):
         content = answer.json()
     if not isinstance(content, dict):
-        raise OSError(
+        raise _WrongAnswer(
             f"{urlsplit(answer.url).netloc} answered with something else, perhaps a proxy's or a login's page"
         )
     return content

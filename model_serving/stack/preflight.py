@@ -105,14 +105,19 @@ def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
 def _registry(settings: Settings, file: str) -> Iterator[Problem]:
     if settings.registry is None:
         return
+    url = registry_url(settings.registry)
     try:
-        urllib.request.urlopen(registry_url(settings.registry), timeout=REGISTRY_TIMEOUT_SECONDS).close()  # noqa: S310
+        with urllib.request.urlopen(url, timeout=REGISTRY_TIMEOUT_SECONDS) as answer:  # noqa: S310
+            if answer.headers.get_content_type() != "text/html":
+                return
+            reason = f"which is no registry: {answer.url} is a page, perhaps a proxy's or a login's"
     except urllib.error.HTTPError:
         return  # It answers. Whether it lets us in is a matter of the push, which knows the credentials.
     except OSError as error:
-        yield Problem(
-            file=file,
-            what=f"{NAMESPACE}:registry is {settings.registry}, which does not answer: {error}",
-            consequence="No image could be pushed, so no model could be released.",
-            remedy=f"Start it (`make up` starts the local one), or set {NAMESPACE}:registry to another.",
-        )
+        reason = f"which does not answer: {error}"
+    yield Problem(
+        file=file,
+        what=f"{NAMESPACE}:registry is {settings.registry}, {reason}",
+        consequence="No image could be pushed, so no model could be released.",
+        remedy=f"Start it (`make up` starts the local one), or set {NAMESPACE}:registry to another.",
+    )

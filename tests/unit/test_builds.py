@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,7 @@ import pytest
 from model_serving.catalog import Release
 from model_serving.images import builds, runtimes
 from model_serving.images.builds import CONTENT_LABEL, Plan, plan
-from model_serving.images.registry import Image
+from model_serving.images.registry import Image, Unusable
 from model_serving.images.settings import ImageSettings
 from tests.unit.conftest import serving
 
@@ -133,6 +134,31 @@ def test_only_what_is_not_remembered_is_looked_up() -> None:
         assert Server.asked == []
         assert builds.look_up([release()], IMAGES, known=(), registry=registry) == {}
     assert sorted(Server.asked) == ["/v2/iris/manifests/1.0", f"/v2/{RUNTIME.replace(':', '/manifests/')}"]
+
+
+class Page(Server):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>Please log in</html>")
+
+
+class Locked(Server):
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="registry"')
+        self.end_headers()
+
+
+@pytest.mark.parametrize(("server", "told"), [(Page, "a login's page"), (Locked, "its token has run out")])
+def test_a_registry_to_which_a_push_would_fail_is_told_before_anything_is_built(
+    server: type[Server], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with serving(server) as registry:
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {registry: {"auth": "b2xkOm9sZA=="}}}))
+        with pytest.raises(Unusable, match=told):
+            builds.look_up([release()], IMAGES, known=(), registry=registry)
 
 
 def test_a_registry_that_does_not_answer_has_nothing() -> None:

@@ -27,6 +27,16 @@ class Registry(BaseHTTPRequestHandler):
         """Not in the tests' output."""
 
 
+class Page(Registry):
+    """Answers as a proxy does for whoever is not logged in."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(b"<html>Please log in</html>")
+
+
 @pytest.fixture
 def registry() -> Iterator[str]:
     with serving(Registry) as address:
@@ -104,6 +114,14 @@ def test_kubeconfigs_are_found_and_merged_as_kubectl_does(
     monkeypatch.delenv("KUBECONFIG")
     settings = Settings.model_validate({"registry": "r", "gateway": {"className": "contour"}})
     assert preflight.kubeconfig_paths(settings) == [Path.home() / ".kube" / "config"]
+
+
+def test_a_page_in_the_place_of_a_registry_is_refused(kubeconfig: Path) -> None:
+    with serving(Page) as address, pytest.raises(InvalidInput) as refused:
+        check(registry=address, kubeconfig=str(kubeconfig))
+    (problem,) = refused.value.problems
+    assert f"registry is {address}, which is no registry" in problem.what
+    assert "set model-serving:registry to another" in problem.remedy
 
 
 def test_context_and_registry_are_told_at_once(kubeconfig: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from model_serving.images import builds
-from model_serving.images.registry import Registry
+from model_serving.images.registry import Registry, Unusable
 from model_serving.pipelines import lost_images
 from tests.unit.conftest import serving
 
@@ -75,6 +75,12 @@ def test_what_is_not_there_or_not_for_us_is_not_found(registry: str, image: str)
 def test_the_account_of_docker_is_shown_to_who_asks_for_it(registry: str, tmp_path: Path) -> None:
     log_in(tmp_path, auths={registry: {"auth": ACCOUNT.removeprefix("Basic ")}})
     assert Registry(registry).find("private/iris", "1.0") is not None
+
+
+def test_an_account_that_is_refused_is_told_with_what_renews_it(registry: str, tmp_path: Path) -> None:
+    log_in(tmp_path, auths={registry: {"auth": base64.b64encode(b"user:of yesterday").decode()}})
+    with pytest.raises(Unusable, match=rf"its token has run out\n.*\n  Run `docker login {registry}`"):
+        Registry(registry).find("private/iris", "1.0")
 
 
 def test_a_credential_helper_is_asked_for_the_account(

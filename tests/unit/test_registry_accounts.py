@@ -129,6 +129,7 @@ def log_in(folder: Path, host: str, **entry: str) -> None:
 
 
 def refusal(registry: str) -> str:
+    """What is told of a registry, in three lines and without an account."""
     with pytest.raises(RegistryError) as refused:
         Registry(registry).find("iris", "1.0")
     text = str(refused.value)
@@ -178,7 +179,22 @@ def test_a_token_that_is_refused_when_it_is_new_is_not_fetched_again(registry: s
     assert len(world.asked) == 1
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+def test_an_account_that_has_run_out_is_told(registry: str, world: World) -> None:
+    world.status = 401
+    text = refusal(registry)
+    assert "its token has run out" in text
+    assert f"Run `docker login {registry}`" in text
+    assert not Registry(registry).is_without("iris", "sha256:gone")
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_an_identity_token_that_has_run_out_is_told(registry: str, world: World, tmp_path: Path, status: int) -> None:
+    log_in(tmp_path, registry, identitytoken="kept")
+    world.status = status
+    assert "its token has run out" in refusal(registry)
+
+
+@pytest.mark.parametrize("status", [403, 404])
 def test_a_wrong_account_does_not_make_an_image_missing(registry: str, world: World, status: int) -> None:
     world.status = status
     assert Registry(registry).find("iris", "1.0") is None
