@@ -241,6 +241,11 @@ def test_a_namespace_of_the_clusters_own_is_refused(key: str, name: str) -> None
     assert "Write a namespace that contains nothing else" in refusal(key, name)
 
 
+@pytest.mark.parametrize("name", ["a..b", "a-.b", "a.", "A", "a b"])
+def test_a_priority_that_kubernetes_would_refuse_is_refused(name: str) -> None:
+    assert "Write for example models-high" in refusal("models.iris.priority", name)
+
+
 def test_every_such_mistake_is_told_at_once() -> None:
     iris = {
         "resources": {"cpu": "4Gi", "memory": "512m"},
