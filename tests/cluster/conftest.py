@@ -122,7 +122,7 @@ class Project:
         return folder
 
 
-def ask(path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+def ask(path: str, body: Mapping[str, Any] | None = None, *, timeout: float = 10) -> tuple[int, Any]:
     """A request through the gateway: status and answer."""
     request = urllib.request.Request(
         ENDPOINT + path,
@@ -130,7 +130,7 @@ def ask(path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -34,6 +34,22 @@ class Model(MLModel):
         output = ResponseOutput(name="predict", shape=[1], datatype="FP64", data=[float("nan")])
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])
 """
+SLOW_MODEL = """
+import asyncio
+
+from mlserver import MLModel
+from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
+
+
+class Model(MLModel):
+    async def load(self) -> bool:
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        await asyncio.sleep(31)
+        output = ResponseOutput(name="answer", shape=[1], datatype="FP64", data=[1.0])
+        return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])
+"""
 
 
 @pytest.fixture
@@ -137,3 +153,13 @@ def test_a_request_is_made_from_what_a_model_says_that_it_takes(project: Project
     project.up()
     assert len(of_version(jobs(project), release)) == 1
     assert ask(MODEL, IRIS)[1]["model_version"] == release.name
+
+
+@pytest.mark.thorough("tests/unit/test_contract.py and test_components.py, and tests/release/test_trial.py, in parts")
+def test_a_slow_model_is_checked_and_answers_clients_within_its_answer_time(stack: Stack) -> None:
+    request = {"inputs": [{"name": "question", "shape": [1], "datatype": "FP64", "data": [1.0]}]}
+    (stack.release_code("slow", "1.0", SLOW_MODEL) / "request.json").write_text(json.dumps(request))
+    # Its three answers take longer than both together, in which the first one has to come.
+    stack.serve("slow", answerSeconds=60, contract={"seconds": 40}, startSeconds=40)
+    status, answer = ask("/mlapi/v2/models/slow/infer", request, timeout=60)
+    assert (status, answer["outputs"][0]["data"]) == (200, [1.0])
