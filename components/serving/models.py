@@ -121,7 +121,7 @@ class Serving:
                 backends=backends,
                 settled=self._settled,
                 # Google's load balancer takes it from a policy, not from the route.
-                answer_seconds=None if place.settings.has_googles_gateway else model.settings.answer_seconds,
+                answer_seconds=None if place.settings.has_googles_gateway else _gateway_seconds(model),
             ),
             place.opts,
         )
@@ -171,7 +171,7 @@ class Serving:
             namespace=self._place.namespace,
             ready_path=server.ready_path,
             drain_seconds=self._place.drain_seconds(model),
-            answer_seconds=model.settings.answer_seconds,
+            answer_seconds=_gateway_seconds(model),
             opts=self._place.opts,
         )
         return [service]
@@ -214,3 +214,8 @@ class Serving:
             ),
             place.opts,
         )
+
+
+def _gateway_seconds(model: LiveModel) -> int:
+    """For which the gateway waits for an answer: longer than the server, whose refusal has a reason and Retry-After."""
+    return model.settings.answer_seconds + 1

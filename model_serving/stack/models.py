@@ -211,8 +211,8 @@ class ModelSettings(Section):
             "consequence": "Proxies close a connection on which nothing is sent for 5 minutes.",
             "remedy": "Write 1 to 300; split what takes longer into several requests.",
         },
-        description="Timeout for an answer, in seconds, of the server, the gateway and the contract check alike. A pod "
-        "that shuts down finishes its requests for that long.",
+        description="Timeout for an answer, in seconds; what takes longer gets 503. The gateway, the contract check "
+        "and a pod that shuts down wait accordingly.",
     )
     start_seconds: int = Field(
         120, ge=5, le=3600, description="Timeout for a pod to load its model; after that, the release has failed."

@@ -80,6 +80,26 @@ def test_the_number_of_pods_is_the_autoscalers(standing: Standing) -> None:
     assert project.run("preview", "--refresh", "--expect-no-changes").code == 0
 
 
+def test_everything_waits_for_an_answer_as_long_as_the_model_may_take(standing: Standing) -> None:
+    project = standing("dev")
+    project.edit_settings("wine-lgbm: {}", "wine-lgbm: {answerSeconds: 90}")
+    project.up()
+    specs = {
+        each["token"].rpartition(":")[2]: each["outputs"]["spec"]
+        for each in project.cloud.resources("kubernetes").values()
+        if each["name"] in ("wine-lgbm-1-0", "wine-lgbm-1-0-contract") and "spec" in each["outputs"]
+    }
+    pod = specs["Deployment"]["template"]["spec"]
+    assert {"name": "MODEL_SERVING_ANSWER_SECONDS", "value": "90"} in pod["containers"][0]["env"]
+    assert pod["terminationGracePeriodSeconds"] == 60 + 90, "after the drain"
+    # The server's own refusal comes first, because it has a reason.
+    assert specs["GCPBackendPolicy"]["default"] == {
+        "timeoutSec": 91,
+        "connectionDraining": {"drainingTimeoutSec": 91},
+    }
+    assert "--answer-seconds=90" in specs["Job"]["template"]["spec"]["containers"][0]["args"]
+
+
 def test_a_stack_that_says_public_has_a_guarded_address_and_a_certificate(whole: Whole) -> None:
     project = whole("staging")
     project.edit_settings("  model-serving:gcp:\n", f"  model-serving:gcp:\n{PUBLIC_GATEWAY}")
