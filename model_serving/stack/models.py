@@ -206,10 +206,10 @@ class ModelSettings(Section):
     answer_seconds: int = Field(
         ANSWER_SECONDS,
         ge=1,
-        le=300,
+        le=290,
         json_schema_extra={
-            "consequence": "Proxies close a connection on which nothing is sent for 5 minutes.",
-            "remedy": "Write 1 to 300; split what takes longer into several requests.",
+            "consequence": "Proxies end a request after 5 minutes in which nothing is sent.",
+            "remedy": "Write 1 to 290; split what takes longer into several requests.",
         },
         description="Timeout for an answer, in seconds; what takes longer gets 503. The gateway, the contract check "
         "and a pod that shuts down wait accordingly.",

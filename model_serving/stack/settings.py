@@ -18,6 +18,7 @@ from model_serving.problems import InvalidInput, Problem
 from model_serving.sections import (
     Cidr,
     DnsLabel,
+    DnsName,
     HttpUrl,
     Namespace,
     RemoteUrl,
@@ -52,9 +53,9 @@ class ArtefactSettings(Section):
 class GatewaySettings(Section):
     """The gateway through which clients reach the models."""
 
-    class_name: str | None = Field(
+    class_name: DnsName | None = Field(
         None,
-        min_length=1,
+        examples=["istio"],
         description="GatewayClass, which determines the implementation of the gateway. With a gcp section, it "
         "defaults to Google's load balancer.",
     )

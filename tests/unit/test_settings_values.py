@@ -190,7 +190,7 @@ def test_limits_of_requests_have_defaults() -> None:
     assert (models.ModelSettings().waiting, models.ModelSettings().answer_seconds) == (100, 30)
 
 
-@pytest.mark.parametrize(("key", "value"), [("answerSeconds", 0), ("answerSeconds", 301), ("waiting", 0)])
+@pytest.mark.parametrize(("key", "value"), [("answerSeconds", 0), ("answerSeconds", 291), ("waiting", 0)])
 def test_limits_of_requests_have_limits(key: str, value: int) -> None:
     refusal(f"models.iris.{key}", value)
 
@@ -244,6 +244,11 @@ def test_a_namespace_of_the_clusters_own_is_refused(key: str, name: str) -> None
 @pytest.mark.parametrize("name", ["a..b", "a-.b", "a.", "A", "a b"])
 def test_a_priority_that_kubernetes_would_refuse_is_refused(name: str) -> None:
     assert "Write for example models-high" in refusal("models.iris.priority", name)
+
+
+@pytest.mark.parametrize("name", ["My Class", "a..b", ""])
+def test_a_gateway_class_that_cannot_exist_is_refused(name: str) -> None:
+    assert "Write for example istio" in refusal("gateway.className", name)
 
 
 def test_every_such_mistake_is_told_at_once() -> None:
