@@ -4,6 +4,7 @@ The authorities and the key that signs service-account tokens never change, beca
 kubeconfig depend on them. Certificates that name this machine's address are replaced when the address changes.
 """
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -26,9 +27,14 @@ def ensure(layout: Layout, address: str) -> None:
         and layout.kubeconfig.exists()
     ):
         return
-    stamp.unlink(missing_ok=True)
+    if stamp.exists():
+        # There was an end to making the authorities; the rest has to be made again.
+        write_atomically(stamp, "")
+        _remove_leaves(folder, stamp)
+    else:
+        # There was none: kubeadm may have been killed while it wrote a key, and takes what is there.
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _remove_leaves(folder)
     configuration = folder / "kubeadm.yaml"
     write_atomically(configuration, layout.filled("kubeadm.yaml", own_address=address))
     _kubeadm(layout, "certs", "all", f"--config={configuration}")
@@ -43,8 +49,8 @@ def kubeconfig(layout: Layout, user: str) -> Path:
     return layout.certificates / f"{user}.conf"
 
 
-def _remove_leaves(folder: Path) -> None:
-    kept = {folder / f"{name}{ending}" for name in KEPT for ending in (".crt", ".key", ".pub")}
+def _remove_leaves(folder: Path, stamp: Path) -> None:
+    kept = {stamp, *(folder / f"{name}{ending}" for name in KEPT for ending in (".crt", ".key", ".pub"))}
     for path in folder.rglob("*"):
         if path.is_file() and path not in kept:
             path.unlink()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local.cluster import checks, kernel, layout, locks, network, probes, steps
+from local.cluster import certificates, checks, kernel, layout, locks, network, probes, steps
 from local.cluster.cluster import Cluster
 from local.cluster.layout import SETTINGS
 from local.cluster.processes import Process, Processes
@@ -115,6 +115,46 @@ def test_what_a_process_that_ended_left_behind_is_ended(processes: Processes) ->
     probes.wait_until(lambda: len(list(processes.marked())) == 2, 10, lambda: f"marked: {list(processes.marked())}")
     processes.end_marked()
     assert list(processes.marked()) == []
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> layout.Layout:
+    """A cluster's place with a kubeadm that makes an authority unless there is one, and a certificate."""
+    place = layout.Layout(name="unit", state=Path("/tmp/state"), bin=tmp_path)
+    place.kubeconfig = tmp_path / "kubeconfig"
+    folder = place.certificates = tmp_path / "certificates"
+    (tmp_path / "kubeadm").write_text(
+        f"""#!/bin/sh
+test -e {folder}/ca.key || echo whole > {folder}/ca.key
+date +%s%N > {folder}/apiserver.crt
+echo kubernetes-admin@model-serving-local > {folder}/admin.conf
+"""
+    )
+    (tmp_path / "kubeadm").chmod(0o755)
+    return place
+
+
+def test_a_key_that_a_killed_start_left_half_written_is_made_again(certified: layout.Layout) -> None:
+    certified.certificates.mkdir(parents=True)
+    (certified.certificates / "ca.key").write_text("who")
+    certificates.ensure(certified, "192.0.2.1")
+    assert (certified.certificates / "ca.key").read_text() == "whole\n"
+    assert certified.kubeconfig.read_text() == "model-serving-local\n"
+
+
+def test_an_authority_outlives_the_address_and_a_start_that_was_killed_after_it(certified: layout.Layout) -> None:
+    certificates.ensure(certified, "192.0.2.1")
+    (certified.certificates / "ca.key").write_text("of the first start")
+    first = (certified.certificates / "apiserver.crt").read_text()
+    certificates.ensure(certified, "192.0.2.1")
+    assert (certified.certificates / "apiserver.crt").read_text() == first
+    (certified.bin / "kubeadm").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(LocalError, match="kubeadm could not make"):
+        certificates.ensure(certified, "192.0.2.2")
+    (certified.bin / "kubeadm").write_text(f"#!/bin/sh\necho > {certified.certificates}/admin.conf\n")
+    certificates.ensure(certified, "192.0.2.2")
+    assert (certified.certificates / "ca.key").read_text() == "of the first start"
+    assert not (certified.certificates / "apiserver.crt").exists(), "it was of another address"
 
 
 @pytest.fixture
