@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from model_serving import catalog
 from model_serving.catalog.requirements import locked
-from model_serving.pipelines import show, stacks
-from model_serving.problems import Failure, first_few
+from model_serving.pipelines import stacks
+from model_serving.problems import Failure, aligned, first_few
 from model_serving.stack import live, settings
 
 NAME: Final = "audit"
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         print("no known vulnerabilities")
         return 0
     rows = [(each.package, each.version, each.name, each.fixed_in, first_few(each.concerns)) for each in found]
-    print(show.aligned([("PACKAGE", "VERSION", "ADVISORY", "FIXED IN", "CONCERNS"), *rows]))
+    print(aligned([("PACKAGE", "VERSION", "ADVISORY", "FIXED IN", "CONCERNS"), *rows]))
     print(f"\n{REMEDY}")
     return 1
 

@@ -12,6 +12,7 @@ import json
 import ssl
 import threading
 import time
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,7 @@ from cryptography.x509.oid import NameOID
 HOST: Final = "127.0.0.1"
 WATCH_SECONDS: Final = 0.2
 """After which a watch ends without news, as an API server ends each now and then; the client lists again."""
-STATUS: Final = {
+STATUS: Final[Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "deployments": lambda spec: {
         "observedGeneration": 1,
         "availableReplicas": spec.get("replicas", 1),

@@ -149,7 +149,7 @@ def test_an_authority_outlives_the_address_and_a_start_that_was_killed_after_it(
     certificates.ensure(certified, "192.0.2.1")
     assert (certified.certificates / "apiserver.crt").read_text() == first
     (certified.bin / "kubeadm").write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(LocalError, match="kubeadm could not make"):
+    with pytest.raises(Failure, match="kubeadm could not make"):
         certificates.ensure(certified, "192.0.2.2")
     (certified.bin / "kubeadm").write_text(f"#!/bin/sh\necho > {certified.certificates}/admin.conf\n")
     certificates.ensure(certified, "192.0.2.2")
