@@ -25,7 +25,7 @@ STARLETTE = Requirement("starlette>=1.3.1")
 
 
 def test_there_are_locks_that_serve_and_versions_that_are_replaced() -> None:
-    assert len(SERVING) == 10
+    assert len(SERVING) >= 10
     assert {requirement.name for requirement in REPLACED} == {"fastapi", "pandas"}
 
 
