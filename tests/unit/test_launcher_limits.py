@@ -121,7 +121,7 @@ def test_a_body_of_gzip_is_unpacked_up_to_the_limit() -> None:
     assert (fits.status, bomb.status) == (200, 413)
 
 
-@pytest.mark.parametrize("content", [b"{}", gzip.compress(b"0123")[:-4]])
+@pytest.mark.parametrize("content", [b"{}", gzip.compress(b"0123", mtime=0)[:-4]])
 def test_what_is_not_gzip_is_the_clients_mistake(content: bytes) -> None:
     client = Client(content, content_encoding="gzip")
     assert ask(Echo(), client, bounds=Bounds()) == [400]
