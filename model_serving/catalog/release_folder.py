@@ -13,7 +13,7 @@ from model_serving.catalog import contents, mlserver_keys, pointers, tensors
 from model_serving.catalog.pointers import Pointer
 from model_serving.catalog.releases import Release, meant, order
 from model_serving.catalog.report import Report
-from model_serving.catalog.requirements import Package, locked, normal
+from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP, Package, locked, normal
 from model_serving.catalog.training_versions import trained_with
 from model_serving.problems import InvalidInput
 
@@ -324,7 +324,7 @@ class ReleaseFolder:
         return set()
 
     def _lock_command(self, lock: Path) -> str:
-        return f"uv pip compile --generate-hashes requirements.in --output-file {self._report.shown(lock)}"
+        return f"{LOCK_COMMAND} requirements.in --output-file {self._report.shown(lock)} ({LOCK_HELP})"
 
     # request.json and response.json
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+LOCK_COMMAND: Final = "uv pip compile --python-version 3.11 --generate-hashes --override requirements-overrides.txt"
+LOCK_HELP: Final = "docs/runtimes.md, How a lock is made"
 _LINE: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:===?\s*(?P<version>[^\s;,\\]+))?"
 )

@@ -19,7 +19,7 @@ from model_serving import catalog
 from model_serving.catalog import Release, contents
 from model_serving.catalog.contents import IGNORED
 from model_serving.catalog.pointers import MEBIBYTE
-from model_serving.catalog.requirements import normal
+from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP, normal
 from model_serving.catalog.training_versions import PROVENANCE, trained_with
 from model_serving.images import large_files
 from model_serving.problems import InvalidInput, Problem
@@ -187,12 +187,13 @@ def _pins(found: Draft, folder: Path) -> Sequence[str]:
 
 
 def _unlocked(release: str, pins: Sequence[str]) -> Problem:
-    command = f"printf '%s\\n' {shlex.join(pins)} | uv pip compile --python-version 3.11 --generate-hashes -"
+    command = f"printf '%s\\n' {shlex.join(pins)} | {LOCK_COMMAND} -"
     return Problem(
         file=release,
         what=f"has no {catalog.LOCK}",
         consequence="The packages to serve it with would be unknown.",
-        remedy=f"Lock what it was trained with, and add --lock {catalog.LOCK}: {command} --output-file {catalog.LOCK}",
+        remedy=f"Lock what it was trained with, and add --lock {catalog.LOCK}: {command} --output-file {catalog.LOCK} "
+        f"({LOCK_HELP})",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from model_serving import catalog
 from model_serving.catalog import contents
-from model_serving.catalog.requirements import locked
+from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP, locked
 from model_serving.catalog.training_versions import PROVENANCE
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases.jobs import Subject
@@ -54,7 +54,7 @@ def problems(root: Path, project: Project) -> Iterator[Problem]:
             file=project.lock,
             what="is missing",
             consequence="The packages of the training are unknown, so no image could serve the model faithfully.",
-            remedy=f"Lock its requirements: uv pip compile --generate-hashes requirements.in -o {project.lock}",
+            remedy=f"Lock its requirements: {LOCK_COMMAND} requirements.in --output-file {project.lock} ({LOCK_HELP})",
         )
     yield from _problems_of_build(root, project.build)
     for place, path in enumerate(project.data):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from model_serving import catalog
+from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP
 from model_serving.problems import InvalidInput, Problem
 
 HASH = f"--hash=sha256:{'0' * 64}"
@@ -759,8 +760,9 @@ def test_an_implementation_whose_runtime_is_not_in_the_lock_is_refused(models: P
         "which models/iris-dtc/1.0/requirements.lock lacks"
     )
     assert problem.remedy == (
-        "Add mlserver-lightgbm to the requirements and lock them again: uv pip compile --generate-hashes "
-        "requirements.in --output-file models/iris-dtc/1.0/requirements.lock"
+        f"Add mlserver-lightgbm to the requirements and lock them again: {LOCK_COMMAND} "
+        "requirements.in --output-file models/iris-dtc/1.0/requirements.lock "
+        f"({LOCK_HELP})"
     )
 
 
@@ -780,8 +782,8 @@ def test_a_release_without_any_lock_is_refused(models: Path, write: Write) -> No
     problem = only(models)
     assert problem.what == "has no requirements.lock, and models has none for all models"
     assert problem.remedy == (
-        "Lock its requirements: uv pip compile --generate-hashes requirements.in "
-        "--output-file models/iris-dtc/1.0/requirements.lock"
+        f"Lock its requirements: {LOCK_COMMAND} requirements.in --output-file models/iris-dtc/1.0/requirements.lock "
+        f"({LOCK_HELP})"
     )
 
 
@@ -792,7 +794,7 @@ def test_a_lock_without_hashes_is_refused_once(models: Path, write: Write) -> No
     problem = only(models)
     assert problem.what == "mlserver and 1 more without a hash"
     assert problem.remedy == (
-        "Lock with hashes: uv pip compile --generate-hashes requirements.in --output-file models/requirements.lock"
+        f"Lock with hashes: {LOCK_COMMAND} requirements.in --output-file models/requirements.lock ({LOCK_HELP})"
     )
 
 
