@@ -1,7 +1,8 @@
 """Loads a release in a local MLServer and checks its contract, as the serving side will.
 
-MLServer runs in the environment of the model's lock, which may differ from that of this process. It listens only on
-loopback, and ends with this process, however that ends.
+MLServer is started by the launcher of the images (server/launcher), which also says why a model cannot be loaded. It
+runs in the environment of the model's lock, which may differ from that of this process. It listens only on loopback,
+and ends with this process, however that ends.
 """
 
 from __future__ import annotations
@@ -24,53 +25,34 @@ from typing import Any, Final
 from model_serving.catalog.requirements import locked, normal
 from model_serving.problems import InvalidInput, Problem, first_few
 from model_serving.stack.models import ANSWER_SECONDS
-from server import contract
+from server import contract, launcher
 from server.contract import Answer, Ask, Broken, Contract, Door
 
 READY_SECONDS: Final = 180.0
 """MLServer itself needs 3 s on an idle machine; the rest is for a large model on a busy one."""
 CONTRACT_SECONDS: Final = 60.0
-GONE_SECONDS: Final = 15.0
-"""For how long a server that answers may not know the version; after that, it has skipped the model's settings."""
 STOP_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.1
 SHOWN_LINES: Final = 25
 _SHOWN_PACKAGES: Final = 10
 _CHATTER: Final = re.compile(r"^INFO: |\] INFO - ")
-_SOCKET: Final = "MODEL_SERVING_TRIAL_SOCKET"
-"""Variable with the number of the socket that MLServer answers on."""
+_LAUNCHER: Final = "model_serving_launcher"
+"""The launcher's name in an image, and so here: a model may have a module named server."""
 _INSTALLED: Final = """
 import importlib.metadata, json
 print(json.dumps({each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}))
 """
 _START: Final = f"""
-import os, threading
+import os, runpy, threading
 
 def end_with_parent():
     os.read(0, 1)
     os._exit(1)
 
 threading.Thread(target=end_with_parent, daemon=True).start()
-
-import uvicorn
-from mlserver.cli import main
-
-configure = uvicorn.Config.__init__
-
-def on_the_socket(self, *arguments, **options):
-    configure(self, *arguments, **options)
-    if self.port == int(os.environ["MLSERVER_HTTP_PORT"]):
-        self.fd = int(os.environ["{_SOCKET}"])
-
-uvicorn.Config.__init__ = on_the_socket
-main()
+runpy.run_module("{_LAUNCHER}.main", run_name="__main__")
 """
-"""MLServer's own start, with two differences.
-
-It ends when the pipe from this process closes: a killed job leaves no server behind. And it answers on a socket of this
-process: a free port that was only looked up could belong to another program by the time MLServer binds it, seconds
-later, and the answers to another model.
-"""
+"""The launcher of the images. It ends when the pipe from this process closes: a killed job leaves no server behind."""
 
 
 def problems(python: str, lock: Path) -> Sequence[Problem]:
@@ -145,9 +127,17 @@ class _Server:
     process: subprocess.Popen[bytes]
     port: int
     output: Path
+    reason: Path
 
     def failure(self, how: str) -> InvalidInput:
-        """The error of a server that does not serve, with its log except for MLServer's information on each server."""
+        """The error of a server that does not serve, with its reason, or else its log except for MLServer's chatter."""
+        if reason := self.reason.read_text(encoding="utf-8", errors="replace"):
+            return InvalidInput.of(
+                "model-settings.json",
+                reason,
+                "Nothing was released: its pods would fail the same way.",
+                "Correct it. `publish --dry-run` tries it on a laptop.",
+            )
         lines = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         log = [f"    {line}" for line in lines if not _CHATTER.search(line)][-SHOWN_LINES:]
         return InvalidInput.of(
@@ -159,16 +149,11 @@ class _Server:
 
     def wait(self, path: str, *, seconds: float) -> None:
         """Waits until a path answers 200."""
-        begun = time.monotonic()
-        unknown_since: float | None = None
-        while (now := time.monotonic()) < begun + seconds:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             self.check()
-            status = self._status(path)
-            if status == http.client.OK:
+            if self._status(path) == http.client.OK:
                 return
-            unknown_since = (unknown_since or now) if status == http.client.NOT_FOUND else None
-            if unknown_since and now > unknown_since + GONE_SECONDS:
-                raise self.failure("MLServer runs without this model")
             time.sleep(PAUSE_SECONDS)
         raise self.failure(f"it was not loaded within {seconds:g} s")
 
@@ -204,22 +189,26 @@ def _server(folder: Path, *, name: str, version: str, python: str) -> Iterator[_
     with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as scratch, socket.socket() as held:
         # A copy: a model's own code may write beside itself, which must not become part of the release.
         shutil.copytree(folder, Path(scratch) / "models" / name)
-        # Bound but not listening: early connections are refused instead of queued.
+        shutil.copytree(Path(launcher.__path__[0]), Path(scratch) / "code" / _LAUNCHER)
+        # A port that was only looked up could belong to another program, and the answers to another model, by the time
+        # MLServer binds it. Bound but not listening: early connections are refused instead of queued.
         held.bind(("127.0.0.1", 0))
         port: int = held.getsockname()[1]
-        output = Path(scratch) / "log"
+        output, reason = Path(scratch) / "log", Path(scratch) / "reason"
+        reason.touch()
+        command = [python, "-c", _START, str(Path(scratch) / "models"), "--socket", str(held.fileno())]
         with output.open("wb") as log:
             process = subprocess.Popen(
-                [python, "-c", _START, "start", str(Path(scratch) / "models")],
+                [*command, "--termination-log", str(reason)],
                 cwd=scratch,
-                env=_environment(Path(scratch), port) | {_SOCKET: str(held.fileno())},
+                env=_environment(Path(scratch), port),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[held.fileno()],
             )
         try:
-            yield _Server(title=f"{name} {version}", process=process, port=port, output=output)
+            yield _Server(title=f"{name} {version}", process=process, port=port, output=output, reason=reason)
         finally:
             _stop(process)
 
@@ -229,7 +218,7 @@ def _environment(scratch: Path, port: int) -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.upper().startswith("MLSERVER_") and "TOKEN" not in key.upper() and key != "PYTHONPATH"
+        if not key.upper().startswith("MLSERVER_") and "TOKEN" not in key.upper()
     }
     return kept | {
         "MLSERVER_HOST": "127.0.0.1",
@@ -244,6 +233,7 @@ def _environment(scratch: Path, port: int) -> dict[str, str]:
         # Worker processes write their metrics there; by default, into the working directory.
         "PROMETHEUS_MULTIPROC_DIR": str(scratch),
         "MLSERVER_METRICS_DIR": str(scratch),
+        "PYTHONPATH": str(scratch / "code"),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -55,17 +55,28 @@ def read(root: Path) -> ModelSettings:
     # As MLServer's own command does, for models that import each other.
     sys.path.insert(0, str(root))
     try:
-        return load_model_settings(str(path))
+        release = load_model_settings(str(path))
     except (ValidationError, ValueError, TypeError) as error:
-        raise Unloadable(
-            what=f"{path.parent.name} cannot be loaded: {type(error).__name__}: {error}",
-            file=path.name,
-            remedy=f"Correct {path.name} and release a new version.",
-        ) from error
+        raise _wrong(path, f"{type(error).__name__}: {error}") from error
+    if release.name != path.parent.name:
+        raise _wrong(path, f"its settings are of the model {release.name}")
+    return release
 
 
-async def serve(root: Path) -> None:
+def _wrong(path: Path, what: str) -> Unloadable:
+    return Unloadable(
+        what=f"{path.parent.name} cannot be loaded: {what}",
+        file=path.name,
+        remedy=f"Correct {path.name} and release a new version.",
+    )
+
+
+async def serve(root: Path, socket: int | None = None) -> None:
     """Serves until a signal comes.
+
+    Args:
+        root: folder with the folder of the release.
+        socket: number of a bound socket to answer on, instead of MLServer's port.
 
     Raises:
         Unloadable: if the release, or a limit, is wrong.
@@ -84,7 +95,7 @@ async def serve(root: Path) -> None:
     parameters = release.parameters
     artefact = (folder / parameters.uri).resolve() if parameters.uri else folder
     try:
-        await Serving(settings, wrap(release), bounds).run()
+        await Serving(settings, wrap(release), bounds, socket).run()
     except Exception as error:
         label = f"{release.name} {parameters.version or ''}".strip()
         raise unloadable(label, error, implementation=implementation, artefact=artefact, folder=folder) from error
@@ -94,14 +105,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="folder with the folder of a release, e.g. /models")
     parser.add_argument("--termination-log", type=Path, default=Path(TERMINATION_LOG), help="written if it is there")
+    parser.add_argument("--socket", type=int, help="number of a bound socket to answer on, instead of MLServer's port")
     options = parser.parse_args()
-    asyncio.run(_serve_or_end(options.folder.resolve(), options.termination_log))
+    asyncio.run(_serve_or_end(options.folder.resolve(), options.socket, options.termination_log))
     return 0
 
 
-async def _serve_or_end(root: Path, termination_log: Path) -> None:
+async def _serve_or_end(root: Path, socket: int | None, termination_log: Path) -> None:
     try:
-        await serve(root)
+        await serve(root, socket)
     except Unloadable as reason:
         report(reason, termination_log)
         _end()

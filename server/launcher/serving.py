@@ -189,9 +189,16 @@ class _Uvicorn(uvicorn.Server):  # type: ignore[misc]
 
 
 class Serving:
-    """The servers of one release, and what they ask."""
+    """The servers of one release, and what they ask.
 
-    def __init__(self, settings: Settings, release: ModelSettings, bounds: Bounds) -> None:
+    Args:
+        settings: MLServer's.
+        release: of the model.
+        bounds: of requests.
+        socket: number of a bound socket that REST answers on, instead of the port of the settings.
+    """
+
+    def __init__(self, settings: Settings, release: ModelSettings, bounds: Bounds, socket: int | None = None) -> None:
         if settings.grpc_max_message_length is None:
             settings.grpc_max_message_length = bounds.request_bytes
         self._release = release
@@ -202,7 +209,7 @@ class Serving:
         handlers = ModelRepositoryHandlers(repository=OneRelease(release), model_registry=self._registry)
         self._app = create_app(settings, plane, handlers)
         self._app.router.routes[:0] = Inference(plane).routes()
-        self._rest = _Uvicorn(self._configured(settings, bounds))
+        self._rest = _Uvicorn(self._configured(settings, bounds, socket))
         self._grpc = GRPCServer(settings, plane, handlers)
 
     def _started_pool(self, settings: Settings) -> InferencePoolRegistry | None:
@@ -224,7 +231,7 @@ class Serving:
             self._app.add_api_route(handler.rest_path, endpoint, methods=[handler.rest_method])
         return model
 
-    def _configured(self, settings: Settings, bounds: Bounds) -> uvicorn.Config:
+    def _configured(self, settings: Settings, bounds: Bounds, socket: int | None) -> uvicorn.Config:
         refused = Counter("model_serving_refused_requests", "Requests that a limit of the server refused", ["status"])
         app = errors.install(self._app)
         options = {"log_config": settings.logging_settings} if settings.logging_settings else {}
@@ -234,6 +241,7 @@ class Serving:
             Limits(app, bounds, lambda status: refused.labels(status).inc()),
             host=settings.host,
             port=settings.http_port,
+            fd=socket,
             root_path=settings.root_path,
             access_log=settings.debug,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -57,7 +57,8 @@ class Outcome:
 
     def __str__(self) -> str:
         tail = "\n".join(self.text.splitlines()[-_TAIL_LINES:])
-        return f"{self.command}: exit code {self.code} after {self.seconds:.1f} s, {dict(self.changes)}\n{tail}"
+        did = f"{self.command}: exit code {self.code} after {self.seconds:.1f} s, {dict(self.changes)}"
+        return "\n".join([did, tail, *self.errors])
 
     def names(self, operation: str) -> set[str]:
         return {step.name for step in self.steps if step.operation == operation}

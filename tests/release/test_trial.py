@@ -78,12 +78,15 @@ def test_a_model_sees_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert tried(doubler(tmp_path / "v1", code)) is True
 
 
-def test_settings_that_mlserver_skips_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLServer then serves on without the model."""
-    monkeypatch.setattr(trial, "GONE_SECONDS", 1)
+def test_settings_of_another_model_are_refused(tmp_path: Path) -> None:
     folder = doubler(tmp_path / "v1")
-    (folder / "model-settings.json").write_text('{"implementation": "own.Doubler"}')
-    assert "MLServer runs without this model" in str(tried(folder))
+    (folder / "model-settings.json").write_text('{"name": "other", "implementation": "own.Doubler"}')
+    assert "doubler cannot be loaded: its settings are of the model other" in str(tried(folder))
+
+
+def test_a_model_that_cannot_be_loaded_says_why_at_once(tmp_path: Path) -> None:
+    told = str(tried(doubler(tmp_path / "v1", "import no_such_package\n")))
+    assert "doubler v1 cannot be loaded: ModuleNotFoundError: No module named 'no_such_package'" in told
 
 
 def test_a_model_that_ends_mlserver_when_it_is_asked_is_refused_at_once_with_its_last_words(tmp_path: Path) -> None:
