@@ -145,7 +145,7 @@ class Serving:
             weight=version.weight,
             shadow=version.shadow,
             ready=known,
-            proven=[server.pods],
+            proven=[server.pods, *([awaited.check.job] if awaited.check else [])],
             shown=[self._rollouts.proven(awaited)],
         )
 

@@ -18,6 +18,8 @@ from components.serving.rollout_status import Failed, Judge, Object
 
 PAUSE_SECONDS: Final = 1
 """Before the API server is asked again after an error."""
+SILENCE_SECONDS: Final = 30
+"""After which the API server is asked again: a connection may have been lost without a sign."""
 END_SECONDS: Final = 2
 """For which the end of a thread is awaited."""
 REFUSED: Final = frozenset({401, 403})
@@ -111,12 +113,19 @@ class Watch:
         kind = list_kind.__name__
         while not self._end.is_set():
             try:
-                listed = json.loads(list_kind(self._namespace, _preload_content=False).data)
+                answer = list_kind(self._namespace, _preload_content=False, _request_timeout=SILENCE_SECONDS)
+                listed = json.loads(answer.data)
                 things = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
                 self._tell(kind, things)
                 version = listed["metadata"]["resourceVersion"]
                 self._streams[kind] = stream = watch.Watch(return_type="object")
-                self._take(kind, things, stream.stream(list_kind, self._namespace, resource_version=version))
+                if self._end.is_set():
+                    return
+                events = stream.stream(
+                    list_kind, self._namespace, resource_version=version, _request_timeout=SILENCE_SECONDS
+                )
+                with suppress(urllib3.exceptions.ReadTimeoutError):
+                    self._take(kind, things, events)
             except client.ApiException as error:
                 self._tell(
                     trouble=f"the API server answers {error.status} {error.reason} to {kind}",
