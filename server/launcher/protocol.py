@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from types import NoneType
 from typing import Any, Final, Protocol
@@ -47,13 +47,16 @@ class Request(Protocol):
     inputs: Sequence[Input]
 
 
-def mistakes(request: Request, expected: Sequence[Tensor], content_type: str | None = None) -> list[str]:
+def mistakes(
+    request: Request, expected: Sequence[Tensor], content_type: str | None = None, optional: Collection[str] = ()
+) -> list[str]:
     """What a client got wrong in a request; nothing if the model may see it.
 
     Args:
         request: of the client.
         expected: inputs in the model's metadata, in which -1 is a size of any length; empty if it has none.
         content_type: of the model's requests, unless the client names another one.
+        optional: names of the inputs that may be missing.
     """
     chosen = getattr(request.parameters, "content_type", None) or content_type
     # Each input is a column of a table: its name decides, and text may be missing.
@@ -64,7 +67,7 @@ def mistakes(request: Request, expected: Sequence[Tensor], content_type: str | N
     for tensor in request.inputs:
         found += _of_tensor(tensor, may_lack_text=is_table)
     found += [f"{name} is there {count} times" for name, count in _counts(request.inputs).items() if count > 1]
-    return found + (_of_metadata(request.inputs, expected, is_table=is_table) if expected else [])
+    return found + (_of_metadata(request.inputs, expected, optional, is_table=is_table) if expected else [])
 
 
 def _counts(tensors: Iterable[Tensor]) -> Counter[str]:
@@ -162,14 +165,16 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _of_metadata(sent: Sequence[Input], expected: Sequence[Tensor], *, is_table: bool) -> list[str]:
+def _of_metadata(
+    sent: Sequence[Input], expected: Sequence[Tensor], optional: Collection[str], *, is_table: bool
+) -> list[str]:
     if len(sent) == len(expected) == 1 and not is_table:
         # MLServer's runtimes take the only input whatever its name is.
         return _of_expected(sent[0], expected[0])
     known = {tensor.name: tensor for tensor in expected}
     given = {tensor.name: tensor for tensor in sent}
     unknown = [name for name in given if name not in known]
-    missing = [name for name, tensor in known.items() if name not in given and not _is_optional(tensor)]
+    missing = [name for name in known if name not in given and name not in optional]
     return [
         *(f"{name} is not an input of the model, which are {', '.join(known)}" for name in unknown),
         *(f"the input {name} is missing" for name in missing),
@@ -177,8 +182,9 @@ def _of_metadata(sent: Sequence[Input], expected: Sequence[Tensor], *, is_table:
     ]
 
 
-def _is_optional(tensor: Tensor) -> bool:
-    return getattr(tensor.parameters, "optional", False) is True
+def optional_inputs(inputs: Iterable[Tensor]) -> frozenset[str]:
+    """Names of the inputs in a release's settings that may be missing, with ``"parameters": {"optional": true}``."""
+    return frozenset(tensor.name for tensor in inputs if getattr(tensor.parameters, "optional", False) is True)
 
 
 def _of_expected(sent: Tensor, wanted: Tensor) -> list[str]:

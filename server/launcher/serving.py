@@ -36,7 +36,7 @@ from . import errors
 from .errors import Refused
 from .limits import RETRY_SECONDS, Bounds, Limits, Receive, Scope, Send
 from .model import Checked
-from .protocol import mistakes
+from .protocol import mistakes, optional_inputs
 
 KEEP_ALIVE_SECONDS: Final = 3660
 """An idle connection must be closed by the proxy and never by the server: a request that is sent while the server
@@ -71,8 +71,9 @@ class OneRelease(ModelRepository):  # type: ignore[misc]
 class Plane(DataPlane):  # type: ignore[misc]
     """What REST and gRPC ask: it refuses a request that does not fit the model before the model sees it."""
 
-    def __init__(self, settings: Settings, registry: MultiModelRegistry) -> None:
+    def __init__(self, settings: Settings, registry: MultiModelRegistry, optional: frozenset[str]) -> None:
         super().__init__(settings=settings, model_registry=registry)
+        self._optional = optional
         self._registry = registry
         self._known: dict[MLModel, Any] = {}
         self._has_workers = bool(settings.parallel_workers)
@@ -101,7 +102,7 @@ class Plane(DataPlane):  # type: ignore[misc]
             self._known = {model: await model.metadata()}
         metadata = self._known[model]
         content_type = metadata.parameters.content_type if metadata.parameters else None
-        found = mistakes(payload, metadata.inputs or [], content_type)
+        found = mistakes(payload, metadata.inputs or [], content_type, self._optional)
         if found:
             raise Refused("; ".join(found))
 
@@ -205,7 +206,8 @@ class Serving:
         self._metrics = MetricsServer(settings) if settings.metrics_endpoint else None
         self._pool = self._started_pool(settings)
         self._registry = self._made_registry()
-        plane = Plane(settings, self._registry)
+        # Now, because MLflow's runtime replaces the inputs when it loads the model, by those of the signature.
+        plane = Plane(settings, self._registry, optional_inputs(release.inputs or []))
         handlers = ModelRepositoryHandlers(repository=OneRelease(release), model_registry=self._registry)
         self._app = create_app(settings, plane, handlers)
         self._app.router.routes[:0] = Inference(plane).routes()

@@ -368,6 +368,12 @@ def test_inputs_of_mlflow_are_described_as_mlserver_describes_them(mlflow: Path,
     ]
 
 
+def test_columns_that_the_signature_calls_optional_may_be_missing_in_requests(mlflow: Path, out: Path) -> None:
+    columns = [column("double", "age", required=True), column("string", "sex", required=False)]
+    inputs = converted(signed(mlflow, columns, [tensor("int64", -1)]), out)["inputs"]
+    assert [each["parameters"].get("optional") for each in inputs] == [None, True]
+
+
 def test_no_request_is_derived_from_columns_of_lists(
     mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.launcher.protocol import mistakes
+from server.launcher.protocol import mistakes, optional_inputs
 
 
 def tensor(name: str = "x", shape: list[int] | None = None, datatype: str = "FP32", **more: Any) -> SimpleNamespace:
@@ -124,8 +124,10 @@ def test_the_client_may_choose_the_content_type() -> None:
 
 
 def test_an_input_may_be_optional() -> None:
-    optional = tensor("sex", [-1], "BYTES", parameters={"optional": True})
-    assert mistakes(request(AGE), [COLUMNS[0], optional], "pd") == []
+    inputs = [COLUMNS[0], tensor("sex", [-1], "BYTES", parameters={"optional": True})]
+    assert optional_inputs(inputs) == {"sex"}
+    assert mistakes(request(AGE), inputs, "pd", optional={"sex"}) == []
+    assert mistakes(request(AGE), inputs, "pd") == ["the input sex is missing"]
 
 
 @pytest.mark.parametrize(

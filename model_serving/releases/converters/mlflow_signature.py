@@ -62,6 +62,7 @@ class Tensor:
         datatype: of the V2 protocol.
         shape: -1 for any length.
         content_type: tells MLServer how to decode it.
+        is_optional: whether a request may leave it out.
     """
 
     name: str | None
@@ -69,6 +70,7 @@ class Tensor:
     datatype: str
     shape: Sequence[int]
     content_type: str
+    is_optional: bool
 
     @property
     def is_column(self) -> bool:
@@ -113,7 +115,14 @@ def described_inputs(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
     """Metadata of the inputs, as MLServer has it; empty if no request can be derived from it."""
     if any(tensor.content_type == JSON for tensor in inputs):
         return []
-    return [tensor.named(tensor.name or f"input-{position}") for position, tensor in enumerate(inputs)]
+    return [_asked(tensor, tensor.name or f"input-{position}") for position, tensor in enumerate(inputs)]
+
+
+def _asked(tensor: Tensor, name: str) -> dict[str, Any]:
+    described = tensor.named(name)
+    if tensor.is_optional:
+        described["parameters"]["optional"] = True
+    return described
 
 
 def described_outputs(outputs: Sequence[Tensor], loader: str) -> list[dict[str, Any]]:
@@ -158,4 +167,11 @@ def _tensor(spec: object) -> Tensor | None:
         datatype, content_type = _COLUMNS.get(kind, (None, content_type))
     if datatype is None or not isinstance(shape, list):
         return None
-    return Tensor(name=name or None, kind=kind, datatype=datatype, shape=shape, content_type=content_type)
+    return Tensor(
+        name=name or None,
+        kind=kind,
+        datatype=datatype,
+        shape=shape,
+        content_type=content_type,
+        is_optional=nested(spec, "required") is False,
+    )
