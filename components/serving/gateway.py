@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 API_VERSION: Final = "gateway.networking.k8s.io/v1"
 
 
+READY: Final = '["condition=Programmed", "jsonpath={.status.addresses[0].value}"]'
+"""What Pulumi waits for: a gateway may report its address a moment after it is programmed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GatewayArgs:
     """A gateway.
@@ -99,7 +103,7 @@ class Gateway(ComponentResource):
             metadata={
                 "name": name,
                 "namespace": args.namespace,
-                "annotations": {"pulumi.com/waitFor": "condition=Programmed", **args.annotations},
+                "annotations": {"pulumi.com/waitFor": READY, **args.annotations},
             },
             spec=spec,
             status=None,

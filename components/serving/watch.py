@@ -14,6 +14,7 @@ from typing import Any, Final
 import urllib3
 from kubernetes import client, config, watch
 
+from components.serving.cluster_api import connect
 from components.serving.rollout_status import Failed, Judge, Object
 
 PAUSE_SECONDS: Final = 1
@@ -83,7 +84,7 @@ class Watch:
 
     def _begin(self, kubeconfig: str, context: str | None) -> None:
         try:
-            api = _connect(kubeconfig, context)
+            api = connect(kubeconfig, context)
         except config.ConfigException as error:
             self._tell(trouble=f"the kubeconfig cannot be used: {error}", refused=True)
             return
@@ -113,7 +114,9 @@ class Watch:
         kind = list_kind.__name__
         while not self._end.is_set():
             try:
-                answer = list_kind(self._namespace, _preload_content=False, _request_timeout=SILENCE_SECONDS)
+                answer = list_kind(
+                    self._namespace, _preload_content=False, _request_timeout=(SILENCE_SECONDS, SILENCE_SECONDS)
+                )
                 listed = json.loads(answer.data)
                 things = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
                 self._tell(kind, things)
@@ -122,7 +125,10 @@ class Watch:
                 if self._end.is_set():
                     return
                 events = stream.stream(
-                    list_kind, self._namespace, resource_version=version, _request_timeout=SILENCE_SECONDS
+                    list_kind,
+                    self._namespace,
+                    resource_version=version,
+                    _request_timeout=(SILENCE_SECONDS, SILENCE_SECONDS),
                 )
                 with suppress(urllib3.exceptions.ReadTimeoutError):
                     self._take(kind, things, events)
@@ -163,12 +169,3 @@ class Watch:
 
         with suppress(RuntimeError):  # Which is raised when the program has ended.
             self._loop.call_soon_threadsafe(take)
-
-
-def _connect(kubeconfig: str, context: str | None) -> client.ApiClient:
-    api: client.ApiClient
-    if kubeconfig.startswith("{"):
-        api = config.new_client_from_config_dict(json.loads(kubeconfig), context=context)
-    else:
-        api = config.new_client_from_config(kubeconfig or None, context=context)
-    return api

@@ -46,6 +46,9 @@ def main() -> int:
         command = " ".join(map(str, error.cmd))
         print(f"{command} failed with exit code {error.returncode}:\n{error.stderr}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{error}\n  Repair it, and run the same command again: nothing is lost.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nInterrupted. Started processes keep running: start continues, stop ends them.", file=sys.stderr)
         return 130

@@ -168,7 +168,8 @@ class Cluster:
         for folder in (layout.run, layout.cluster, layout.cache, layout.pod_logs):
             folder.mkdir(parents=True, exist_ok=True)
         write_owner(layout)
-        write_atomically(layout.address, address)
+        if not layout.address.exists() or layout.address.read_text() != address:
+            write_atomically(layout.address, address)
         network.ensure_address(address)
         network.ensure_bridge()
         kernel.prepare(layout)

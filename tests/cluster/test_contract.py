@@ -108,9 +108,9 @@ def test_a_version_that_answers_the_wrong_class_gets_no_traffic(project: Project
 
 def test_a_check_that_failed_is_made_again_and_the_mistake_stays_a_mistake(project: Project, release: Path) -> None:
     answer_no_number(release)
-    assert_stopped(project, release, "it is null")
+    assert_stopped(project, release, "predict to have the datatype INT64; it is FP64")
     first = jobs(project)
-    assert_stopped(project, release, "it is null")
+    assert_stopped(project, release, "predict to have the datatype INT64; it is FP64")
     assert jobs(project).keys() == first.keys()
     assert jobs(project) != first
 

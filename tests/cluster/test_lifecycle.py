@@ -130,7 +130,7 @@ class Instance:
             "routes": self.inside("ip", "route", "show", "table", "all").splitlines(),
             "rules": re.findall(r"^(-A .*|:\S+ -) ?", rules, re.MULTILINE),
             "sets": self.inside("ipset", "list", "-name").split(),
-            "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/model-serving-{self.name}")],
+            "cgroups": [*self._cgroups()],
             "kernel": [self.inside("cat", "/proc/sys/net/ipv4/ip_forward")],
             "namespaces": self.inside("ip", "netns", "list").split(),
             "files": [str(path) for path in self._files()],
@@ -139,6 +139,12 @@ class Instance:
     @property
     def _run(self) -> str:
         return f"/run/model-serving/{self.name}"
+
+    def _cgroups(self) -> Iterator[str]:
+        # Not with glob, which fails if another cluster's cgroup goes meanwhile.
+        for folder, names, _ in os.walk("/sys/fs/cgroup"):
+            if f"model-serving-{self.name}" in names:
+                yield f"{folder}/model-serving-{self.name}"
 
     def _files(self) -> Iterator[Path]:
         yield from Path("/run").glob(f"model-serving/{self.name}")

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,6 +29,7 @@ class Api:
         events: what a watch tells of them, then it stays open.
         answers: status of the first answers, which are errors.
         asked: paths.
+        identities: the headers of impersonation that came with them.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,7 @@ class Api:
         self.events: list[tuple[str, str]] = []
         self.answers: list[int] = []
         self.asked: list[str] = []
+        self.identities: list[list[tuple[str, str]]] = []
         self.end = threading.Event()
 
 
@@ -51,6 +54,7 @@ def kubeconfig(api: Api) -> Iterator[str]:
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             api.asked.append(url.path)
+            api.identities.append([each for each in self.headers.items() if each[0].startswith("Impersonate-")])
             if api.answers:
                 self.send_error(api.answers.pop())
                 return
@@ -132,6 +136,24 @@ def test_one_that_refuses_is_not_asked_for_ever(api: Api, kubeconfig: str, statu
     api.answers = [status] * 100
     with pytest.raises(Failed, match=f"the API server answers {status}"):
         until(kubeconfig, has("a"))
+
+
+def test_the_identity_of_the_kubeconfig_is_taken_on(api: Api, kubeconfig: str, tmp_path: Path) -> None:
+    content = json.loads(kubeconfig)
+    extra = {"example.com/id": ["7"]}
+    content["users"][0]["user"] = {"as": "job", "as-groups": ["a", "b"], "as-user-extra": extra}
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(content))
+    api.listed = ["a"]
+    for each in (str(path), json.dumps(content)):
+        api.identities.clear()
+        until(each, has("a"))
+        assert api.identities[0] == [
+            ("Impersonate-User", "job"),
+            ("Impersonate-Group", "a"),
+            ("Impersonate-Group", "b"),
+            ("Impersonate-Extra-example.com%2Fid", "7"),
+        ]
 
 
 def test_what_does_not_come_in_time_has_failed(kubeconfig: str) -> None:
