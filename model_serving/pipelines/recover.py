@@ -17,6 +17,7 @@ from model_serving.pipelines import backend, interrupted, locks, lost_images
 from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.interrupted import Interrupted
 from model_serving.problems import Failure
+from model_serving.stack.inputs import UNWATCHED
 
 HELP: Final = "repair a local stack after a killed update"
 EXAMPLE: Final = """\
@@ -84,9 +85,11 @@ def _rebuild(stack: str, state: Mapping[str, Any]) -> int:
     lost = lost_images.find(state)
     for image in lost:
         print(image, flush=True)
-    return _pulumi(stack, "up", *(f"--target-replace={image.urn}" for image in lost)) if lost else 0
+    if not lost:
+        return 0
+    return _pulumi(stack, "up", *(f"--target-replace={image.urn}" for image in lost), **{UNWATCHED: "true"})
 
 
-def _pulumi(stack: str, command: str, *options: str) -> int:
+def _pulumi(stack: str, command: str, *options: str, **environ: str) -> int:
     arguments = ["pulumi", command, "--yes", "--skip-preview", "--stack", stack, *options]
-    return subprocess.run(arguments, check=False).returncode
+    return subprocess.run(arguments, check=False, env=os.environ | environ).returncode
