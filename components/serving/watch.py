@@ -139,7 +139,9 @@ class Watch:
                 )
                 self._end.wait(PAUSE_SECONDS)
             except urllib3.exceptions.HTTPError as error:
-                self._tell(trouble=f"the API server does not answer: {error}")
+                # By its kind: the text is another one each time.
+                kind_of_error = type(getattr(error, "reason", error)).__name__
+                self._tell(trouble=f"the API server does not answer: {kind_of_error}")
                 self._end.wait(PAUSE_SECONDS)
 
     def _take(self, kind: str, things: dict[str, Object], events: Iterable[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from model_serving.stack.inputs import UNWATCHED
 from tests.bench.checkout import Checkout, empty_program, preview_of_empty
 from tests.bench.figures import Row, Section
 from tests.bench.progress import Progress
@@ -51,6 +52,8 @@ def _production(runs: int, progress: Progress) -> tuple[list[float], list[float]
         copy = harness.copy_of_project(folder / "production")
         production = harness.Project(copy, home, harness.Cloud(folder / "cloud"), "production")
         progress.say("up of production, clouds stood in for")
+        # Its cluster is a stand-in, which has no API.
+        production.environment[UNWATCHED] = "true"
         production.up()
         empty.preview(), production.preview()  # compile what previews import
         pairs = [(production.preview(), empty.preview()) for _ in progress.each("preview of production", range(runs))]
