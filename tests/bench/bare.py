@@ -41,7 +41,7 @@ class Bare:
         output = f"type=image,name={self.image(folder.name)},push=true"
         run(
             *("buildctl", "--addr", builder_address(), "build", "--frontend", "dockerfile.v0"),
-            *("--local", f"context={folder}", "--local", "dockerfile=images", "--opt", "filename=model.Dockerfile"),
+            *("--local", f"context={folder}", "--local", "dockerfile=server", "--opt", "filename=model.Dockerfile"),
             *("--opt", f"build-arg:RUNTIME={self._runtime}", "--opt", f"build-arg:MODEL={MODEL}"),
             *("--output", output),
         )
