@@ -40,7 +40,8 @@ class Watch:
         """
         self._namespace = namespace
         self._loop = asyncio.get_running_loop()
-        self._objects: dict[str, dict[str, Object]] = {}
+        self._kinds: dict[str, dict[str, Object]] = {}
+        self._objects: dict[str, Object] = {}
         self._trouble: str | None = None
         self._refused = False
         self._news = asyncio.Event()
@@ -75,7 +76,7 @@ class Watch:
             say("")
 
     def _judged(self, judge: Judge) -> str | None:
-        state = judge({uid: thing for things in self._objects.values() for uid, thing in things.items()})
+        state = judge(self._objects)
         if state is None or self._trouble is None:
             return state
         if self._refused:
@@ -164,7 +165,9 @@ class Watch:
 
         def take() -> None:
             if things is not None:
-                self._objects[kind] = things
+                self._kinds[kind] = things
+                # Once for all that wait, of whom there is one for each version.
+                self._objects = {uid: thing for each in self._kinds.values() for uid, thing in each.items()}
             self._trouble, self._refused = trouble, refused
             self._news.set()
             self._news = asyncio.Event()

@@ -24,7 +24,6 @@ from model_serving.pipelines import stacks
 from model_serving.problems import Failure, aligned, first_few
 from model_serving.stack import live, settings
 
-NAME: Final = "audit"
 HELP: Final = "list locked packages with known vulnerabilities"
 EXAMPLE: Final = """\
 example:
