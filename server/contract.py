@@ -1,7 +1,7 @@
 """Asks one version of a model what its release says that it can answer, before any traffic moves to it.
 
 It runs in a pod with the model's own image and asks through the gateway as a client would, so it needs nothing but
-Python's standard library. components/contract.py puts it there. What it prints is the verdict.
+Python's standard library. components/serving/contract.py puts it there. What it prints is the verdict.
 """
 
 from __future__ import annotations
@@ -9,28 +9,18 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import math
-import re
 import socket
 import ssl
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeGuard
+from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-TOLERANCE: Final[Mapping[str, float]] = {"FP16": 1e-2, "FP32": 1e-4, "FP64": 1e-6}
-"""Relative and absolute: another processor rounds the last digits differently, and gradient boosting adds them up."""
-SAMPLES: Final[Mapping[str, object]] = {"BOOL": False, "BYTES": "a"}
-"""What a derived request is filled with, where zero will not do."""
-SAMPLES_OF_BYTES: Final[Mapping[str, str]] = {"datetime": "2024-01-01T00:00:00", "base64": "YQ==", "pd_json": "{}"}
-"""The same by MLServer's content type, where "a" will not do."""
-# https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md#tensor-data-types
-DATATYPE: Final = re.compile(r"BOOL|BYTES|FP(16|32|64)|U?INT(8|16|32|64)")
-MOST_DIMENSIONS: Final = 64
-"""Of an array in NumPy, https://numpy.org/doc/stable/release/2.0.0-notes.html."""
+from server import tensors
+
 NOT_YET: Final = frozenset({404, 429, 502, 503, 504})
 """What proxies answer while they do not know the route or its pods. Anything else is the model's own answer."""
 RIGHT_ANSWERS: Final = 20
@@ -45,9 +35,6 @@ LONGEST_PAUSE_SECONDS: Final = 1.0
 """Between two questions: a share of the time that it has asked already, within these bounds."""
 ANSWER_SECONDS: Final = 30.0
 """What the stack's setting answerSeconds is by default."""
-SHOWN: Final = 400
-"""Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
-
 UNMOVED: Final = "No traffic was moved to it, and what served before still serves."
 CORRECT: Final = "Correct the model and release it under a new version, or take this version out of the stack."
 ADD_REQUEST: Final = (
@@ -116,7 +103,7 @@ def read(folder: Path) -> Contract | None:
         try:
             _outputs(response, nulls=True)
         except Broken as error:
-            raise Broken(f"response.json to hold {error}", shown(json.dumps(response))) from None
+            raise Broken(f"response.json to hold {error}", tensors.shown(json.dumps(response))) from None
     asked = request or derived_request(settings.get("inputs") or [])
     if asked is None:
         return None
@@ -125,7 +112,7 @@ def read(folder: Path) -> Contract | None:
 
 def derived_request(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """A request of one row, of zeros where the content types allow them, in the form which the metadata tells."""
-    return {"inputs": [_sample(tensor) for tensor in inputs]} if inputs else None
+    return {"inputs": [tensors.sample(tensor) for tensor in inputs]} if inputs else None
 
 
 def check(contract: Contract, answer: Answer, *, model: str, version: str) -> None:
@@ -186,7 +173,7 @@ def fulfil(
         except NoAnswer as error:
             last, right = str(error), 0
         else:
-            last = shown(f"{answer.status} {answer.body}")
+            last = tensors.shown(f"{answer.status} {answer.body}")
             if answer.status in NOT_YET:
                 right = 0
             else:
@@ -222,67 +209,9 @@ def _outputs(response: Any, *, nulls: bool) -> dict[str, Mapping[str, Any]]:
     ):
         raise Broken("a response of the V2 protocol, a JSON object with a list of outputs")
     for output in found:
-        if wrong := fault(output, nulls=nulls):
+        if wrong := tensors.fault(output, nulls=nulls):
             raise Broken(f"a valid output {output['name']}; its {wrong}")
     return {output["name"]: output for output in found}
-
-
-def fault(tensor: Mapping[str, Any], *, nulls: bool = False) -> str | None:
-    """What is wrong with a tensor: ``shape [2] needs 2 values, there is 1``; None if nothing is.
-
-    It needs as many values as its shape says, in one list or nested as the shape says, each finite and of its datatype.
-
-    Args:
-        tensor: of a request or a response.
-        nulls: whether floats and texts may be missing.
-    """
-    shape, datatype, data = tensor.get("shape"), tensor.get("datatype"), tensor.get("data")
-    if not is_shape(shape) or min(shape, default=0) < 0:
-        return f"shape is {shown(json.dumps(shape))}, not a list of sizes"
-    if not is_datatype(datatype):
-        return f"datatype is {shown(json.dumps(datatype))}, not one of the V2 protocol"
-    values = [] if data is None else [*_flat(data)]
-    if (size := math.prod(shape)) != len(values):
-        there = "is 1" if len(values) == 1 else f"are {len(values)}"
-        return f"shape {shape} needs {size} value{'' if size == 1 else 's'}, there {there}"
-    if isinstance(data, list) and any(isinstance(each, list) for each in data) and not _nests(data, shape):
-        return f"lists are not nested as the shape {shape} says"
-    may_be_missing = nulls and datatype.startswith(("FP", "BYTES"))
-    for position, value in enumerate(values):
-        if not _is_value(value, datatype) and not (may_be_missing and value is None):
-            kind = "a finite " if datatype.startswith("FP") else ""
-            return f"value {position} is {shown(json.dumps(value))}, not {kind}{datatype}"
-    return None
-
-
-def is_shape(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and len(value) <= MOST_DIMENSIONS and all(type(size) is int for size in value)
-
-
-def is_datatype(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and DATATYPE.fullmatch(value) is not None
-
-
-def _nests(data: object, shape: Sequence[int]) -> bool:
-    if not isinstance(data, list):
-        return not shape
-    return bool(shape) and len(data) == shape[0] and all(_nests(each, shape[1:]) for each in data)
-
-
-def _is_value(value: object, datatype: str) -> bool:
-    if datatype == "BYTES":
-        return isinstance(value, str)
-    if datatype == "BOOL":
-        return value in (True, False)
-    # A server whose JSON has no NaN writes null in its place. Compared and not converted: an integer may be longer than
-    # any float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        return False
-    kind, bits = datatype.partition("INT")[::2]
-    if not bits:
-        return True
-    low, high = (0, 1 << int(bits)) if kind else (-(1 << int(bits) - 1), 1 << int(bits) - 1)
-    return value == int(value) and low <= value < high
 
 
 def _check_expected(response: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -291,10 +220,10 @@ def _check_expected(response: Mapping[str, Any], outputs: Mapping[str, Mapping[s
         raise Broken(f"the outputs {', '.join(expected)}; there are {', '.join(outputs) or 'none'}")
     for name, output in expected.items():
         _check_form(name, output, outputs[name])
-        tolerance = tolerance_of(response, output)
-        pairs = zip(_flat(output["data"]), _flat(outputs[name]["data"]), strict=True)
+        tolerance = tensors.tolerance_of(response, output)
+        pairs = zip(tensors.flat(output["data"]), tensors.flat(outputs[name]["data"]), strict=True)
         for position, (wanted, value) in enumerate(pairs):
-            if not _is_close(wanted, value, tolerance):
+            if not tensors.is_close(wanted, value, tolerance):
                 within = f" within {tolerance:g}" if tolerance else ""
                 raise Broken(f"{name}[{position}] to be {json.dumps(wanted)}{within}; it is {json.dumps(value)}")
 
@@ -310,55 +239,10 @@ def _check_metadata(metadata: Sequence[Mapping[str, Any]], outputs: Mapping[str,
         output = outputs.get(wanted["name"])
         if output is None:
             raise Broken(f"the output {wanted['name']}, as the model's metadata says; there are {', '.join(outputs)}")
-        if not _fits(output["shape"], wanted["shape"]):
+        if not tensors.fits(output["shape"], wanted["shape"]):
             raise Broken(f"{wanted['name']} to have the shape {wanted['shape']}; it is {output['shape']}")
         if wanted["datatype"] != output["datatype"]:
             raise Broken(f"{wanted['name']} to have the datatype {wanted['datatype']}; it is {output['datatype']}")
-
-
-def _fits(shape: Sequence[int], pattern: Sequence[int]) -> bool:
-    return len(shape) == len(pattern) and all(wanted in (-1, size) for size, wanted in zip(shape, pattern, strict=True))
-
-
-def tolerance_of(response: Mapping[str, Any], output: Mapping[str, Any]) -> float:
-    """``parameters.tolerance`` of the output, else of the whole response, else what its type is good for.
-
-    It counts for floats only; other values are equal or not.
-    """
-    if not output["datatype"].startswith("FP"):
-        return 0.0
-    for holder in (output, response):
-        tolerance = (holder.get("parameters") or {}).get("tolerance")
-        if tolerance is not None:
-            return float(tolerance)
-    return TOLERANCE[output["datatype"]]
-
-
-def _is_close(wanted: Any, value: Any, tolerance: float) -> bool:
-    if not tolerance or wanted is None or value is None:
-        return bool(wanted == value)
-    return math.isclose(wanted, value, rel_tol=tolerance, abs_tol=tolerance)
-
-
-def _sample(tensor: Mapping[str, Any]) -> dict[str, Any]:
-    shape = [max(1, size) for size in tensor["shape"]]
-    datatype, content_type = tensor["datatype"], (tensor.get("parameters") or {}).get("content_type")
-    value = SAMPLES.get(datatype, 0.0 if datatype.startswith("FP") else 0)
-    if datatype == "BYTES":
-        value = SAMPLES_OF_BYTES.get(str(content_type), value)
-    kept = {key: tensor[key] for key in ("name", "datatype", "parameters") if tensor.get(key)}
-    return kept | {"shape": shape, "data": [value] * math.prod(shape)}
-
-
-def _flat(data: object) -> Iterator[Any]:
-    # Without recursion, which lists that are nested too deep would end.
-    left = [data]
-    while left:
-        item = left.pop()
-        if isinstance(item, list):
-            left.extend(reversed(item))
-        else:
-            yield item
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -369,19 +253,13 @@ def _json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise Broken(f"{path.name} to be JSON", f"{type(error).__name__}: {error}") from None
     if not isinstance(content, dict):
-        raise Broken(f"{path.name} to be a JSON object", shown(json.dumps(content)))
+        raise Broken(f"{path.name} to be a JSON object", tensors.shown(json.dumps(content)))
     return content
 
 
 def remedy(contract: Contract, broken: Broken, otherwise: str) -> str:
     """What to do about it: the model need not be wrong if it refuses a request that nobody wrote."""
     return ADD_REQUEST if contract.is_derived and isinstance(broken, Refused) else otherwise
-
-
-def shown(text: str) -> str:
-    """A text in one line that leaves room for the others in a message."""
-    line = re.sub(r"\s+", " ", text)
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]}… ({len(line)} characters)"
 
 
 @dataclass(frozen=True)
@@ -472,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected, came = broken.args
         print(
             f"{title} does not keep its contract.\n"
-            f"  asked: POST {options.url}{options.path} {shown(json.dumps(contract.request))}\n"
+            f"  asked: POST {options.url}{options.path} {tensors.shown(json.dumps(contract.request))}\n"
             f"  came back: {came}\n"
             f"  expected: {expected}\n"
             f"  {UNMOVED} {remedy(contract, broken, CORRECT)}"

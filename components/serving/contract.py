@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,14 +30,14 @@ class ContractChecksArgs:
     """Shared by the checks of a stack.
 
     Attributes:
-        script: the program that queries a version.
+        scripts: name of a file -> its text, of the program that queries a version.
         url: the gateway's, as its certificate names it.
         address: of the URL's host, if the cluster may not resolve it.
         proxy_ranges: CIDR ranges of the gateway's proxies, which may run in the cluster.
     """
 
     namespace: Input[str]
-    script: str
+    scripts: Mapping[str, str]
     url: Input[str]
     address: Input[str | None] = None
     proxy_ranges: Sequence[str] = ()
@@ -105,16 +105,16 @@ class ContractChecks(ComponentResource):
     def __init__(self, name: str, args: ContractChecksArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ContractChecks", name, None, opts)
         self._args = args
-        self._shared = [self._script(name, args), self._allow_gateway(name, args)]
+        self._shared = [self._scripts(name, args), self._allow_gateway(name, args)]
         self.register_outputs({})
 
-    def _script(self, name: str, args: ContractChecksArgs) -> Manifest:
+    def _scripts(self, name: str, args: ContractChecksArgs) -> Manifest:
         return Manifest(
             name,
             CORE,
             "ConfigMap",
             metadata={"name": NAME, "namespace": args.namespace},
-            data={"contract.py": args.script},
+            data=dict(args.scripts),
             opts=ResourceOptions(parent=self),
         )
 
@@ -180,7 +180,8 @@ class ContractChecks(ComponentResource):
         return {
             "name": NAME,
             "image": args.image,
-            "command": ["python", f"{FOLDER}/contract.py"],
+            "workingDir": FOLDER,
+            "command": ["python", "-m", "server.contract"],
             "args": Output.all(url=self._args.url, address=self._args.address).apply(
                 lambda known: [*arguments, *(f"--{key}={value}" for key, value in known.items() if value)]
             ),
@@ -192,7 +193,7 @@ class ContractChecks(ComponentResource):
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": NAME, "mountPath": FOLDER, "readOnly": True}],
+            "volumeMounts": [{"name": NAME, "mountPath": f"{FOLDER}/server", "readOnly": True}],
         }
 
 

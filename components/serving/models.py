@@ -27,7 +27,7 @@ from model_serving.stack.settings import Settings
 if TYPE_CHECKING:
     from components.google.platform import Platform
 
-CONTRACT_SCRIPT: Final = Path("server/contract.py")
+CONTRACT_SCRIPTS: Final = (Path("server/contract.py"), Path("server/tensors.py"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class Serving:
             "contract",
             ContractChecksArgs(
                 namespace=place.namespace,
-                script=CONTRACT_SCRIPT.read_text(encoding="utf-8"),
+                scripts={path.name: path.read_text(encoding="utf-8") for path in CONTRACT_SCRIPTS},
                 url=place.gateway.cluster_endpoint,
                 address=place.gateway.cluster_address,
                 proxy_ranges=place.client_ranges,

@@ -1,6 +1,6 @@
 """Checks of tensors in the form of the V2 protocol: request.json, response.json, and the metadata of a model.
 
-What is right is what server/contract.py says, which compares answers with them; here is how it is told.
+What is right is what server/tensors.py says, with which the contract check compares answers; here is how it is told.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from server import contract
+from server.tensors import fault, is_datatype, is_shape
 
 _METADATA: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "name": (lambda value: isinstance(value, str) and value != "", '"name": "predict"'),
-    "shape": (contract.is_shape, '"shape": [1, 4]'),
+    "shape": (is_shape, '"shape": [1, 4]'),
     "datatype": (
-        contract.is_datatype,
+        is_datatype,
         '"datatype": "FP32", or BOOL, BYTES, FP16 to FP64, INT8 to INT64, UINT8 to UINT64',
     ),
 }
@@ -51,9 +51,9 @@ def mistakes(content: Mapping[str, Any], key: str, *, data: bool) -> Iterator[tu
             yield f"{place}.{name} is {value}", f"Write for example {example}."
         if not isinstance(tensor.get("parameters") or {}, dict):
             yield f"{place}.parameters is not an object", 'Write for example "parameters": {"content_type": "str"}.'
-        elif data and not wrong and (fault := contract.fault(tensor, nulls=True)):
+        elif data and not wrong and (found := fault(tensor, nulls=True)):
             remedy = "Write as many values as the shape needs, each of the datatype."
-            yield f'{place} "{tensor["name"]}": {fault}', remedy
+            yield f'{place} "{tensor["name"]}": {found}', remedy
 
 
 def wrong_tolerances(content: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:

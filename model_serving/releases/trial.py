@@ -25,7 +25,7 @@ from typing import Any, Final
 from model_serving.catalog.requirements import locked, normal
 from model_serving.problems import InvalidInput, Problem, first_few
 from model_serving.stack.models import ANSWER_SECONDS
-from server import contract, launcher
+from server import contract, launcher, tensors
 from server.contract import Answer, Ask, Broken, Contract, Door
 
 READY_SECONDS: Final = 180.0
@@ -261,7 +261,7 @@ def _ask(
         raise InvalidInput.of(
             "response.json" if promised.response else "request.json",
             f"{name} {version} does not keep its contract.\n"
-            f"  asked: POST {path} {contract.shown(json.dumps(promised.request))}\n"
+            f"  asked: POST {path} {tensors.shown(json.dumps(promised.request))}\n"
             f"  came back: {came}\n"
             f"  expected: {expected}",
             "Nothing was released: the serving side would not move any traffic to it.",

@@ -246,7 +246,7 @@ def test_routes_rewrite_the_prefix_and_lead_to_models_alone(declare: Declare) ->
 
 def declared_check(declare: Declare, *, url: str = "http://10.0.0.5", **changes: Any) -> Recorder:
     def program() -> None:
-        shared = ContractChecksArgs(namespace="models", script="print()", url=url, **changes)
+        shared = ContractChecksArgs(namespace="models", scripts={"contract.py": "print()"}, url=url, **changes)
         ContractChecks("contract", shared).check(
             CheckArgs(
                 label="iris-dtc-1-0",
