@@ -5,13 +5,28 @@ Each function returns None once it is over, or what it still waits for, and rais
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 Object = Mapping[str, Any]
 """As the API spells it."""
-Objects = Mapping[str, Object]
-"""By uid."""
+
+
+class Objects(dict[str, Object]):
+    """By uid."""
+
+    @cached_property
+    def owned(self) -> Mapping[str, Sequence[Object]]:
+        """By their owner's uid. Read once for all versions, of which there may be many."""
+        owned: defaultdict[str, list[Object]] = defaultdict(list)
+        for thing in self.values():
+            for owner in thing["metadata"].get("ownerReferences") or []:
+                owned[owner["uid"]].append(thing)
+        return owned
+
+
 Judge = Callable[[Objects], str | None]
 
 REVISION: Final = "deployment.kubernetes.io/revision"
@@ -51,7 +66,7 @@ def rollout(objects: Objects, uid: str, *, generation: int, changed: bool) -> st
 def check(objects: Objects, uid: str) -> str | None:
     """How far the Job of a contract check is. Its pod is done seconds before the Job, whose controller gathers news."""
     job = objects.get(uid, {})
-    pods = [*_owned(objects, uid)]
+    pods = objects.owned.get(uid, [])
     ends = [container["state"].get("terminated") for pod in pods for container in _containers(pod)]
     for ended in filter(None, ends):
         if ended["exitCode"]:
@@ -65,9 +80,9 @@ def check(objects: Objects, uid: str) -> str | None:
 
 
 def _newest_pods(objects: Objects, deployment: Object) -> Iterator[Object]:
-    for replica_set in _owned(objects, deployment["metadata"]["uid"]):
+    for replica_set in objects.owned.get(deployment["metadata"]["uid"], []):
         if _revision(replica_set) == _revision(deployment):
-            yield from _owned(objects, replica_set["metadata"]["uid"])
+            yield from objects.owned.get(replica_set["metadata"]["uid"], [])
 
 
 def _refuse_failed(pod: Object) -> None:
@@ -107,12 +122,6 @@ def _containers(pod: Object) -> list[dict[str, Any]]:
 def _condition(thing: Object, kind: str) -> Mapping[str, Any]:
     conditions = thing.get("status", {}).get("conditions") or []
     return next((condition for condition in conditions if condition["type"] == kind), {})
-
-
-def _owned(objects: Objects, uid: str) -> Iterator[Object]:
-    for thing in objects.values():
-        if any(owner["uid"] == uid for owner in thing["metadata"].get("ownerReferences") or []):
-            yield thing
 
 
 def _revision(thing: Object) -> str | None:

@@ -15,7 +15,7 @@ import urllib3
 from kubernetes import client, config, watch
 
 from components.serving.cluster_api import connect
-from components.serving.rollout_status import Failed, Judge, Object
+from components.serving.rollout_status import Failed, Judge, Object, Objects
 
 PAUSE_SECONDS: Final = 1
 """Before the API server is asked again after an error."""
@@ -41,7 +41,7 @@ class Watch:
         self._namespace = namespace
         self._loop = asyncio.get_running_loop()
         self._kinds: dict[str, dict[str, Object]] = {}
-        self._objects: dict[str, Object] = {}
+        self._objects = Objects()
         self._trouble: str | None = None
         self._refused = False
         self._news = asyncio.Event()
@@ -167,7 +167,7 @@ class Watch:
             if things is not None:
                 self._kinds[kind] = things
                 # Once for all that wait, of whom there is one for each version.
-                self._objects = {uid: thing for each in self._kinds.values() for uid, thing in each.items()}
+                self._objects = Objects({uid: thing for each in self._kinds.values() for uid, thing in each.items()})
             self._trouble, self._refused = trouble, refused
             self._news.set()
             self._news = asyncio.Event()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.serving.rollout_status import COMPLETE, REVISION, Failed, check, rollout
+from components.serving.rollout_status import COMPLETE, REVISION, Failed, Objects, check, rollout
 
 UID = "deployment"
 JOB = "job"
@@ -48,12 +48,12 @@ SETS = [thing("old", owner=UID, revision="1"), thing("new", owner=UID, revision=
 
 
 def judged(*things: dict[str, Any], generation: int = 2, changed: bool = True) -> str | None:
-    objects = {each["metadata"]["uid"]: each for each in [*SETS, *things]}
+    objects = Objects({each["metadata"]["uid"]: each for each in [*SETS, *things]})
     return rollout(objects, UID, generation=generation, changed=changed)
 
 
 def checked(*things: dict[str, Any]) -> str | None:
-    return check({each["metadata"]["uid"]: each for each in things}, JOB)
+    return check(Objects({each["metadata"]["uid"]: each for each in things}), JOB)
 
 
 @pytest.mark.parametrize(
