@@ -30,7 +30,7 @@ class GatewayArgs:
         endpoint: URL for clients, if not the address in its status.
         cluster_endpoint: URL for pods, if not the address in its status.
         protocol: HTTP or HTTPS.
-        tls_options: its class's key for the certificate, if not an annotation.
+        tls_options: its class's key for the certificate; empty if an annotation names the certificate.
         annotations: for its class.
         address_name: name of a reserved address; without one the class chooses.
     """
@@ -118,6 +118,8 @@ def _listener(args: GatewayArgs) -> dict[str, Any]:
         "port": args.port,
         "allowedRoutes": {"namespaces": {"from": "Same"}},
     }
-    if args.protocol == "HTTPS":
-        listener["tls"] = {"mode": "Terminate"} | ({"options": args.tls_options} if args.tls_options else {})
+    # Not if an annotation names the certificate: Gateway API refuses tls without a certificate or an option, and GKE
+    # refuses a certificate next to its map. https://cloud.google.com/kubernetes-engine/docs/how-to/secure-gateway
+    if args.tls_options:
+        listener["tls"] = {"mode": "Terminate", "options": args.tls_options}
     return listener
