@@ -100,7 +100,7 @@ class Observability(ComponentResource):
         gcp.monitoring.Dashboard(
             name,
             project=args.settings.project,
-            dashboard_json=json.dumps(dashboard(args), sort_keys=True),
+            dashboard_json=json.dumps(_as_returned(dashboard(args)), sort_keys=True),
             opts=ResourceOptions(parent=self),
         )
         emails = args.settings.observability.emails
@@ -219,6 +219,22 @@ def dashboard(args: ObservabilityArgs) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _as_returned(value: Any) -> Any:
+    """JSON as Google returns it: without fields that have their type's default (0, false, "" and empty lists).
+
+    The provider compares the two texts, and would report such a field as changed in every refresh.
+    https://protobuf.dev/programming-guides/json/#presence
+    """
+    match value:
+        case dict():
+            shown = {key: _as_returned(each) for key, each in value.items()}
+            return {key: each for key, each in shown.items() if each or isinstance(each, dict)}
+        case list():
+            return [_as_returned(each) for each in value]
+        case _:
+            return value
 
 
 def _chart(title: str, query: str, unit: str) -> dict[str, Any]:

@@ -567,6 +567,28 @@ def test_alerts_tell_whom_the_stack_names(platform: Run) -> None:
     assert len(json.loads(dashboard["dashboardJson"])["mosaicLayout"]["tiles"]) == 6
 
 
+def _defaults(value: Any, place: str = "") -> Iterator[str]:
+    """Places of fields that Google would leave out of what it returns."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if each in (0, "", False, None) or each == []:
+                yield f"{place}.{key}"
+            yield from _defaults(each, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _defaults(each, f"{place}[{index}]")
+
+
+def test_the_dashboard_is_written_as_google_returns_it(platform: Run) -> None:
+    # Otherwise each refresh would show a change, for ever.
+    recorder, _ = platform()
+    (dashboard,) = recorder.of_kind("Dashboard").values()
+    written = json.loads(dashboard["dashboardJson"])
+    assert list(_defaults(written)) == []
+    places = [(tile.get("xPos", 0), tile.get("yPos", 0)) for tile in written["mosaicLayout"]["tiles"]]
+    assert places == [(0, 0), (24, 0), (0, 16), (24, 16), (0, 32), (24, 32)]
+
+
 def test_nothing_is_watched_unless_wanted(platform: Run) -> None:
     recorder, _ = platform(observability={"enabled": False})
     for kind in ("Dashboard", "AlertPolicy", "PodMonitoring"):
