@@ -17,7 +17,12 @@ import google.auth
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 
-SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+SCOPES: Final = (
+    "https://www.googleapis.com/auth/cloud-platform",
+    # Without it, GKE knows a service account only by its number, and no RoleBinding to its email applies.
+    # https://cloud.google.com/kubernetes-engine/docs/how-to/role-based-access-control
+    "https://www.googleapis.com/auth/userinfo.email",
+)
 
 
 def for_kubernetes(credentials: Any) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Iterator
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +19,7 @@ from model_serving.pipelines import credentials, google_token
 from model_serving.problems import InvalidInput
 from model_serving.stack import settings
 from model_serving.stack.settings import Settings
+from tests.unit.conftest import serving
 
 GCP: dict[str, Any] = {
     "project": "acme-dev",
@@ -152,3 +156,47 @@ def test_the_tokens_have_the_form_in_which_kubectl_and_docker_ask_for_them() -> 
     assert kubernetes["apiVersion"] == "client.authentication.k8s.io/v1beta1"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", kubernetes["status"]["expirationTimestamp"])
     assert google_token.for_docker(issued) == {"Username": "oauth2accesstoken", "Secret": "ya29.token"}
+
+
+@pytest.fixture
+def google_asked() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Google's token services on loopback: the address, and what each was asked."""
+    asked: list[tuple[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            asked.append((self.path, json.loads(body) if body.startswith("{") else body))
+            issued = {
+                "/v1/token": {"access_token": "federated", "expires_in": 3600, "token_type": "Bearer"},
+            }.get(self.path, {"accessToken": "ya29.plan", "expireTime": "2099-01-01T00:00:00Z"})
+            content = json.dumps(issued).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with serving(Handler) as address:
+        yield f"http://{address}", asked
+
+
+def test_the_clusters_token_says_the_accounts_email(
+    google_asked: tuple[str, list[tuple[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address, asked = google_asked
+    made = environment(stack(), GITLAB, tmp_path)
+    file = Path(made["GOOGLE_APPLICATION_CREDENTIALS"])
+    file.write_text(re.sub(r"https://(sts|iamcredentials)\.googleapis\.com", address, file.read_text()))
+    for name, value in made.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/gke-gcloud-auth-plugin"])
+    assert google_token.main() == 0
+    assert json.loads(capsys.readouterr().out)["status"]["token"] == "ya29.plan"  # noqa: S105 - the stand-in's
+    (requested,) = (body["scope"] for path, body in asked if path.endswith(":generateAccessToken"))
+    assert {scope.rpartition("/")[2] for scope in requested} == {"cloud-platform", "userinfo.email"}
