@@ -1,5 +1,6 @@
 """Google's APIs: enabled before anything needs them, and never disabled."""
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pulumi_gcp as gcp
@@ -26,8 +27,43 @@ ALWAYS: Final = (
 )
 """APIs that every platform uses. `make init-gcp` enables serviceusage, which enables the others."""
 
-_API_OF: Final = {"kms": "cloudkms", "projects": "cloudresourcemanager", "serviceaccount": "iam"}
-"""Module of a resource's type, ``gcp:<module>/…`` -> the API that creates it, where the two names differ."""
+APIS_OF: Final[Mapping[str, Sequence[str]]] = {
+    "artifactregistry/repository": ("artifactregistry", "containerscanning"),
+    "artifactregistry/repositoryIamMember": ("artifactregistry",),
+    "binaryauthorization/policy": ("binaryauthorization",),
+    **dict.fromkeys(
+        (
+            *("certificatemanager/certificate", "certificatemanager/certificateMap"),
+            *("certificatemanager/certificateMapEntry", "certificatemanager/dnsAuthorization"),
+        ),
+        ("certificatemanager",),
+    ),
+    **dict.fromkeys(
+        (
+            *("compute/address", "compute/globalAddress", "compute/network", "compute/router", "compute/routerNat"),
+            *("compute/sSLPolicy", "compute/securityPolicy", "compute/subnetwork"),
+        ),
+        ("compute",),
+    ),
+    "container/cluster": ("binaryauthorization", "cloudkms", "compute", "container", "gkehub", "monitoring"),
+    "container/nodePool": ("compute", "container"),
+    "iam/workloadIdentityPool": ("iam",),
+    "iam/workloadIdentityPoolProvider": ("iam",),
+    "kms/cryptoKeyIAMMember": ("cloudkms",),
+    "monitoring/alertPolicy": ("monitoring",),
+    "monitoring/dashboard": ("monitoring",),
+    "monitoring/notificationChannel": ("monitoring",),
+    "projects/iAMCustomRole": ("iam",),
+    "projects/iAMMember": ("cloudresourcemanager",),
+    # The agent of this API's service.
+    "projects/serviceIdentity": ("container",),
+    "serviceaccount/account": ("iam",),
+    "serviceaccount/iAMMember": ("iam",),
+    "serviceaccount/key": ("iam",),
+    "storage/bucket": ("storage",),
+    "storage/bucketIAMMember": ("storage",),
+}
+"""Type of a resource, without ``gcp:`` and its class -> all APIs that it may need; those in use are enabled."""
 
 
 class Services(ComponentResource):
@@ -52,13 +88,12 @@ class Services(ComponentResource):
         self.register_outputs({})
 
     def before_use(self, args: ResourceTransformationArgs) -> ResourceTransformationResult | None:
-        """Makes a resource wait for its API; a transformation, because a component's depends_on skips its children."""
+        """Makes a resource wait for its APIs; a transformation, because a component's depends_on skips its children."""
         provider, _, rest = args.type_.partition(":")
-        module = rest.partition("/")[0]
-        service = self._services.get(_API_OF.get(module, module)) if provider == "gcp" else None
-        if service is None:
+        apis = APIS_OF.get(rest.partition(":")[0], ()) if provider == "gcp" else ()
+        if not (services := [self._services[api] for api in apis if api in self._services]):
             return None
-        after = ResourceOptions(depends_on=[service])
+        after = ResourceOptions(depends_on=services)
         return ResourceTransformationResult(args.props, ResourceOptions.merge(args.opts, after))
 
 
