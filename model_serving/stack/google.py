@@ -12,10 +12,21 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from model_serving.sections import Branch, Cidr, Identifier, Section, Violation, reachable, wrong
-from model_serving.stack.google_cluster import Adoptable, ClusterSettings, KeyName, NetworkSettings, ResourceName
-
-LONGEST_NAME: Final = 20
-"""Characters. The longest name derived from it, ``<name>-training``, is an account ID, which may have 30."""
+from model_serving.stack.google_cluster import Adoptable, ClusterSettings, NetworkSettings
+from model_serving.stack.google_names import (
+    BucketName,
+    Domain,
+    Email,
+    KeyName,
+    KeySet,
+    Name,
+    PoolId,
+    ProjectId,
+    Region,
+    ResourceName,
+    StorageLocation,
+    Zone,
+)
 
 
 def names(values: Iterable[str]) -> list[str]:
@@ -33,12 +44,13 @@ def _different_names(addresses: list[str]) -> list[str]:
     return addresses
 
 
-BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")]
-Email = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
-Domain = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$", max_length=253)]
 ModelRepositories = Annotated[
     list[Identifier],
-    Field(description="IDs of the repositories that train models; their jobs act as the account training."),
+    # Google allows 4,096 characters for the condition that lists them.
+    Field(
+        max_length=150,
+        description="IDs of the repositories that train models, at most 150; their jobs act as the account training.",
+    ),
 ]
 ProtectedBranch = Annotated[Branch, Field(description="Protected branch that is deployed.")]
 
@@ -74,9 +86,8 @@ class StorageSettings(Adoptable):
     bucket: BucketName | None = Field(
         None, description="Name of the bucket, unique across Google Cloud. Defaults to <project>-<name>-dvc."
     )
-    location: str | None = Field(
+    location: StorageLocation | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9-]+$",
         examples=["EU", "europe-west1"],
         description="Region or multi-region. Defaults to the stack's region.",
     )
@@ -88,7 +99,7 @@ class StorageSettings(Adoptable):
 class GitLabSettings(Section):
     """A GitLab instance whose jobs may access this project without a key."""
 
-    issuer: Annotated[str, Field(pattern=r"^https://[^\s]+[^/\s]$"), AfterValidator(reachable)] = Field(
+    issuer: Annotated[str, Field(pattern=r"^https://[^\s?#]+[^/\s?#]$"), AfterValidator(reachable)] = Field(
         "https://gitlab.com",
         examples=["https://gitlab.example.com"],
         description="Address of the GitLab instance, without a trailing slash.",
@@ -102,9 +113,8 @@ class GitLabSettings(Section):
     )
     model_project_ids: ModelRepositories = Field(default_factory=list)
     branch: ProtectedBranch = "main"
-    keys: str | None = Field(
+    keys: KeySet | None = Field(
         None,
-        pattern=r"^\s*\{",
         description="GitLab's public keys (/oauth/discovery/keys, a JSON text), if Google cannot reach GitLab.",
     )
 
@@ -135,7 +145,7 @@ class IdentitySettings(Section):
 
     gitlab: GitLabSettings | None = Field(None, description="GitLab jobs that authenticate without a key.")
     github: GitHubSettings | None = Field(None, description="GitHub Actions jobs that authenticate without a key.")
-    pool: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", min_length=4, max_length=32)] | None = Field(
+    pool: PoolId | None = Field(
         None,
         description="ID of the workload identity pool. Defaults to the stack's name in Google Cloud. Google reserves "
         "the ID of a deleted pool for 30 days; until then, use another ID.",
@@ -197,8 +207,10 @@ class ObservabilitySettings(Section):
     enabled: bool = Field(True, description="Collect the servers' metrics, create the dashboard and the alerts.")
     emails: Annotated[list[Email], AfterValidator(_different_names)] = Field(
         default_factory=list,
+        # Of channels of an alert, https://cloud.google.com/monitoring/quotas#alerting_uptime_checks_limits
+        max_length=16,
         examples=["team@example.com"],
-        description="Addresses that receive alerts. Without any, alerts are only shown in the console.",
+        description="Addresses that receive alerts, at most 16. Without any, alerts are only shown in the console.",
     )
     alerts: AlertSettings = Field(default_factory=AlertSettings, description="Alert thresholds.")
 
@@ -216,22 +228,22 @@ class StateSettings(Section):
 class GcpSettings(Section):
     """The platform on Google Cloud. Without this section, a stack declares no resources there."""
 
-    project: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")] = Field(
+    project: ProjectId = Field(
         json_schema_extra={
             "consequence": "There would be no project for the platform.",
             "remedy": "Write the ID that `gcloud projects list` shows in its first column.",
         },
         description="ID of the project, not its name or number. The project must exist and have billing.",
     )
-    region: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+$")] = Field(
+    region: Region = Field(
         examples=["europe-west1"], description="Region of all resources, unless a setting says otherwise."
     )
-    zone: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+-[a-z]$")] | None = Field(
+    zone: Zone | None = Field(
         None,
         examples=["europe-west1-b"],
         description="Zone for a zonal Standard cluster: cheaper, but unavailable if the zone is.",
     )
-    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])$", min_length=4, max_length=LONGEST_NAME)] = Field(
+    name: Name = Field(
         "model-serving",
         description="Prefix of all names in the project. Two stacks in one project need different names.",
     )

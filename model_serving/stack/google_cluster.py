@@ -4,44 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Network, ip_network
+from ipaddress import ip_network
 from itertools import combinations
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from model_serving.sections import Cidr, Section, Violation, wrong
+from model_serving.sections import Section, Violation, wrong
+from model_serving.stack.google_names import ImagePattern, KeyName, MachineType, Range, ResourceName, between
 
 _WEEKDAYS: Final = "MO|TU|WE|TH|FR|SA|SU"
 _ROLLING_DAYS: Final = 32
 _LEAST_HOURS: Final = 48
 """GKE: 48 hours of maintenance in any 32 days, https://cloud.google.com/kubernetes-engine/docs/concepts/maintenance-windows-and-exclusions."""
 _LEAST_WINDOW: Final = timedelta(hours=4)
-
-
-def _private(value: str) -> str:
-    parsed = ip_network(value)
-    if not isinstance(parsed, IPv4Network) or parsed.is_global:
-        raise wrong(
-            f"is {value}, which is not a private IPv4 range",
-            "Hosts on the internet with these addresses could not be reached from the cluster.",
-            "Write a part of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10.",
-        )
-    return value
-
-
-def _at_least(prefix: int, example: str) -> AfterValidator:
-    def check(value: str) -> str:
-        network = ip_network(value)
-        if network.prefixlen > prefix:
-            raise wrong(
-                f"is {value}, which has {network.num_addresses} addresses",
-                "The range cannot grow later, so the platform could not grow either.",
-                f"Write a range of /{prefix} or larger, e.g. {example}.",
-            )
-        return value
-
-    return AfterValidator(check)
 
 
 def _time(value: str) -> datetime:
@@ -58,11 +34,7 @@ def _existing_time(value: str) -> str:
     return value
 
 
-Range = Annotated[Cidr, AfterValidator(_private)]
-"""A private IPv4 range, e.g. ``10.0.0.0/22``."""
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"), AfterValidator(_existing_time)]
-ResourceName = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
-KeyName = Annotated[str, Field(pattern=r"^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$")]
 
 
 class Adoptable(Section):
@@ -87,23 +59,23 @@ class NetworkSettings(Adoptable):
 
     kept = frozenset({"proxies"})
 
-    # Minimum sizes. Nodes: Google reserves 4 addresses, and a surge upgrade needs spare ones. Pods: a Standard node
-    # takes a /24, so a /21 is 8 nodes. Services and proxies:
+    # Sizes. Nodes: Google reserves 4 addresses, and a surge upgrade needs spare ones. Pods: a Standard node takes a
+    # /24, so a /21 is 8 nodes. The largest sizes, Services and proxies:
     # https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips and
     # https://cloud.google.com/load-balancing/docs/proxy-only-subnets
     existing: ExistingNetwork | None = Field(
         None, description="An existing network to use unchanged. Without it, the stack creates its own network."
     )
-    nodes: Annotated[Range, _at_least(26, "10.0.0.0/22")] = Field(
+    nodes: Annotated[Range, between(8, 26, "10.0.0.0/22")] = Field(
         "10.0.0.0/22", examples=["10.0.0.0/22"], description="Addresses of the nodes; the default has 1,020."
     )
-    pods: Annotated[Range, _at_least(21, "10.16.0.0/14")] = Field(
+    pods: Annotated[Range, between(9, 21, "10.16.0.0/14")] = Field(
         "10.16.0.0/14", examples=["10.16.0.0/14"], description="Addresses of pods, a /24 per node."
     )
-    services: Annotated[Range, _at_least(27, "10.32.0.0/20")] = Field(
+    services: Annotated[Range, between(16, 27, "10.32.0.0/20")] = Field(
         "10.32.0.0/20", examples=["10.32.0.0/20"], description="Addresses of Services."
     )
-    proxies: Annotated[Range, _at_least(26, "10.0.8.0/23")] = Field(
+    proxies: Annotated[Range, between(8, 26, "10.0.8.0/23")] = Field(
         "10.0.8.0/23",
         examples=["10.0.8.0/23"],
         description="Addresses of the internal gateway's proxies. In an existing network: the range of its proxy-only "
@@ -119,11 +91,10 @@ class NetworkSettings(Adoptable):
 class NodePoolSettings(Section):
     """The node pool of a Standard cluster."""
 
-    machine_type: str = Field(
+    machine_type: MachineType = Field(
         "e2-standard-4",
-        pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$",
         examples=["e2-standard-4"],
-        description="Machine type of the nodes. A change replaces the pool, node by node.",
+        description="Machine type of the nodes. A change updates the pool: GKE replaces its nodes one after another.",
     )
     spot: bool = Field(
         False, description="Use spot nodes, which cost a third and can be reclaimed at 30 seconds' notice."
@@ -156,7 +127,7 @@ class MaintenanceSettings(Section):
 class ClusterSettings(Adoptable):
     """The Kubernetes cluster."""
 
-    existing: ResourceName | None = Field(
+    existing: Annotated[ResourceName, Field(max_length=40)] | None = Field(
         None,
         description="An existing cluster to use unchanged, in the stack's region or zone. Its DNS endpoint, the "
         "Gateway API and Workload Identity must be enabled. Without it, a cluster is created.",
@@ -183,7 +154,7 @@ class ClusterSettings(Adoptable):
         description="Run only images from this stack's registry, Google's own images and allowedImages. The policy "
         "belongs to the project: only one stack in a project may set it.",
     )
-    allowed_images: list[str] = Field(
+    allowed_images: list[ImagePattern] = Field(
         default_factory=list,
         examples=["registry.gitlab.com/gitlab-org/cluster-integration/gitlab-agent/*"],
         description="Patterns of further images that binaryAuthorization allows.",

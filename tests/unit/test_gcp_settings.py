@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from model_serving.problems import InvalidInput
 from model_serving.sections import Section
 from model_serving.stack import settings
-from model_serving.stack.google import LONGEST_NAME, GcpSettings
+from model_serving.stack.google import GcpSettings
+from model_serving.stack.google_names import LONGEST_NAME
 
 STACKS = ("dev", "staging", "production")
 STATE = {"bucket": "acme-state", "key": "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"}
