@@ -14,13 +14,13 @@ BIN := $(CURDIR)/$(STATE)/bin
 export PATH := $(CURDIR)/.venv/bin:$(BIN):$(PATH)
 export PULUMI_HOME := $(CURDIR)/$(STATE)/pulumi
 export PULUMI_SKIP_UPDATE_CHECK := true
-# Every plugin is built by `make tools`: nothing is downloaded behind anybody's back.
-export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
 # Pulumi and its plugins are processes of seconds: with a collector that is less eager a preview takes a twentieth less.
 export GOGC := 400
 # The local stack keeps its state and its key in the checkout; any other stack's are the user's choice. Without metadata:
 # Pulumi writes that into a file beside each, and an update that is killed in that moment leaves a state nobody can read.
 ifeq ($(STACK),local)
+# `make tools` builds every plugin of this stack, so Pulumi has none to download.
+export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION := true
 export PULUMI_BACKEND_URL := file://$(CURDIR)/$(STATE)/backend?metadata=skip
 export PULUMI_CONFIG_PASSPHRASE := local
 export BUILDX_CONFIG := $(CURDIR)/$(STATE)/buildx
@@ -109,6 +109,9 @@ tools:
 else
 tools: $(STATE)/packages $(VENV) ## install or build whatever is missing; a second run takes no time
 	@.venv/bin/python local/tools/build.py --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME)
+ifneq ($(STACK),local)
+	@python -m model_serving plugins --stack $(STACK)
+endif
 endif
 
 $(STATE)/packages: local/tools/packages.py

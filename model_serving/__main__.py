@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "recover": "pipelines.recover",
     "pipelines": "pipelines.generate",
     "agent": "pipelines.agent_configuration",
+    "plugins": "pipelines.plugins",
     "init-gcp": "pipelines.init_gcp",
     "schema": "stack.schema",
 }

@@ -34,6 +34,17 @@ def read(stack: str, folder: Path | None = None) -> Settings:
     return settings.read(stack, {key: _as_pulumi_passes_it(value) for key, value in config.items()})
 
 
+def sections(stack: str, folder: Path | None = None) -> frozenset[str]:
+    """The project's own keys in a stack file, without their prefix; their values may be wrong.
+
+    Raises:
+        InvalidInput: if there is no such file, or it cannot be read.
+    """
+    prefix = f"{settings.NAMESPACE}:"
+    keys = (key.removeprefix(prefix) for key in _config(stack, folder or FOLDER) if key.startswith(prefix))
+    return frozenset(keys)
+
+
 def _config(stack: str, folder: Path) -> Mapping[str, Any]:
     """The section ``config`` of a stack file."""
     try:
