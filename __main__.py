@@ -42,8 +42,8 @@ def main() -> None:
     pulumi.export("endpoint", gateway.endpoint)
     pulumi.export("models", {model.name: serving.serve(model) for model in stack.models})
     built_images.remember(plan.declared.values())
-    if platform:
-        pulumi.export("platform", platform.outputs)
+    for name, value in (platform.outputs if platform else {}).items():
+        pulumi.export(name, value)
     if settings.agent:
         pulumi.export("agent", {"kubeContext": settings.agent.kube_context})
 

@@ -57,7 +57,7 @@ class Platform(ComponentResource):
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """The stack's output ``platform``, for people and pipelines."""
+        """Outputs of the stack, for people and pipelines."""
         return {
             "registry": self.registry.url,
             "dvcRemote": self.storage.url,
