@@ -10,6 +10,7 @@ import pulumi
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
+from components.google.cluster_status import ClusterName, require_usable
 from components.google.identity import PERMISSIONS, PLAN
 from components.google.network import Network
 from components.manifest import Manifest
@@ -57,10 +58,10 @@ class Cluster(ComponentResource):
         super().__init__("model-serving:index:Cluster", name, None, opts)
         self.name = args.name
         if args.settings.cluster.existing:
-            endpoint = _endpoint_of_existing(self, args)
+            endpoint = self._once_usable(args, _endpoint_of_existing(self, args))
         else:
             cluster = self._cluster(name, args)
-            endpoint = cluster.control_plane_endpoints_config.apply(_endpoint)
+            endpoint = self._once_usable(args, cluster.control_plane_endpoints_config.apply(_endpoint), cluster)
             if args.node_pool:
                 # Also through the pool: without nodes no pod starts.
                 pool = self._pool(name, args, args.node_pool, cluster)
@@ -158,6 +159,23 @@ class Cluster(ComponentResource):
             },
             opts=ResourceOptions(parent=self),
         )
+
+    def _once_usable(self, args: ClusterArgs, endpoint: Output[str], *after: Resource) -> Output[str]:
+        """The endpoint, once Google says that the cluster can be used; at once in a preview, which applies nothing."""
+        if pulumi.runtime.is_dry_run():
+            return endpoint
+        settings = args.settings
+        cluster = ClusterName(project=settings.project, location=settings.location, name=args.name)
+        after_it = pulumi.InvokeOutputOptions(parent=self, depends_on=[*after])
+        login = gcp.organizations.get_client_config_output(opts=after_it)
+
+        async def look(values: Sequence[str]) -> str:
+            host, token = values
+            await require_usable(cluster, token, self)
+            return host
+
+        # The token is a secret, the endpoint is not.
+        return Output.unsecret(Output.all(endpoint, login.access_token).apply(look))
 
     def _let_google_encrypt(self, name: str, project: str, key: str) -> Resource:
         """GKE's own account in the project uses the key."""

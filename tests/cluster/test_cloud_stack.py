@@ -74,6 +74,8 @@ def program_environment(project: Project, cloud: Path) -> dict[str, str]:
         "STANDIN_STATE": str(cloud),
         "STANDIN_FAULTS": str(cloud / "faults.json"),
         "STANDIN_TYPES": str(home / "types"),
+        # Nothing listens there: Google would not know this cluster's status.
+        "GOOGLE_CONTAINER_CUSTOM_ENDPOINT": "http://127.0.0.1:9/",
         "STANDIN_CLUSTER_DNS_ENDPOINT": server.removeprefix("https://"),
         # The kubeconfig has no authority, because Google's front door has a public certificate; this one's is here.
         "SSL_CERT_FILE": str(project.folder / ".state" / "authority.crt"),

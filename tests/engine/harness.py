@@ -137,6 +137,9 @@ class Project:
             "STANDIN_FAULTS": str(cloud.faults),
             "STANDIN_TYPES": str(home / "types"),
         }
+        if ENDPOINT in os.environ:
+            # The program asks for the cluster's status there.
+            self.environment["GOOGLE_CONTAINER_CUSTOM_ENDPOINT"] = f"https://{os.environ[ENDPOINT]}/"
         if AUTHORITY in os.environ:
             # The kubeconfig has none, because Google's front door has a public certificate.
             self.environment["SSL_CERT_FILE"] = os.environ[AUTHORITY]

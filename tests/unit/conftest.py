@@ -65,6 +65,12 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def _google_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks Google itself for a cluster's status; nothing listens on this port."""
+    monkeypatch.setenv("GOOGLE_CONTAINER_CUSTOM_ENDPOINT", "http://127.0.0.1:9/")
+
+
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     with mocked(Recorder()) as recorder:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from components.google.identity import DUTIES, PROJECT_ROLES, trust_github, trus
 from components.google.platform import Platform
 from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
 from tests.engine import sdk_types
-from tests.unit.conftest import Recorder, mocked
+from tests.unit.conftest import Recorder, mocked, serving
 
 Declare = Callable[[Callable[[], object]], Recorder]
 
@@ -62,6 +63,7 @@ BINDINGS = {
     "gcp:serviceaccount/iAMMember:IAMMember",
     "gcp:storage/bucketIAMMember:BucketIAMMember",
 }
+TOKEN = "ya29.of-this-update"  # noqa: S105 - made up
 OWN_ROLE = "^projects/acme-models/roles/model_serving_"
 CLUSTER_BINDING = "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding"
 
@@ -100,6 +102,8 @@ class CloudRecorder(Recorder):
         if args.token.endswith(":getCluster"):
             dns = [{"endpoint": self.endpoint}] if self.endpoint else []
             return {"controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": dns, "ipEndpointsConfigs": []}]}, []
+        if args.token.endswith(":getClientConfig"):
+            return {"accessToken": TOKEN}, []
         return super().call(args)
 
     def of_kind(self, kind: str) -> dict[str, dict[str, Any]]:
@@ -514,6 +518,68 @@ def test_existing_cluster_without_a_dns_endpoint_is_refused(platform: Run, recor
     recorder.endpoint = ""
     with pytest.raises(pulumi.RunError, match="--enable-dns-access"):
         platform(**ADOPTED)
+
+
+# What Google says of the cluster
+
+
+@pytest.fixture
+def status(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """GKE's API on loopback: what it answers, and under ``asked`` each path and login."""
+    answer: dict[str, Any] = {"asked": []}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer["asked"].append((self.path, self.headers["Authorization"]))
+            content = json.dumps({key: value for key, value in answer.items() if key != "asked"}).encode()
+            self.send_response(answer.get("code", 200))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with serving(Handler) as address:
+        monkeypatch.setenv("GOOGLE_CONTAINER_CUSTOM_ENDPOINT", f"http://{address}/v1/")
+        yield answer
+
+
+@pytest.mark.parametrize(
+    "sections", [{}, ADOPTED, {"cluster": {"mode": "standard"}, "zone": "europe-west1-b"}], ids=str
+)
+def test_nothing_is_applied_into_a_cluster_that_google_could_not_create(
+    platform: Run, status: dict[str, Any], sections: dict[str, Any]
+) -> None:
+    status |= {"status": "ERROR", "statusMessage": "Insufficient regional quota to satisfy request: CPUS"}
+    with pytest.raises(pulumi.RunError) as raised:
+        platform(**sections)
+    told = str(raised.value)
+    assert "ERROR, Insufficient regional quota to satisfy request: CPUS" in told
+    assert "gcloud container clusters delete" in told
+    assert "pulumi up --refresh" in told
+    name = sections.get("cluster", {}).get("existing", "model-serving")
+    place = sections.get("zone", "europe-west1")
+    path = f"/v1/projects/acme-models/locations/{place}/clusters/{name}"
+    assert status["asked"] == [(path, f"Bearer {TOKEN}")]
+
+
+@pytest.mark.parametrize("state", ["PROVISIONING", "STOPPING"])
+def test_a_cluster_that_is_on_its_way_is_waited_for(platform: Run, status: dict[str, Any], state: str) -> None:
+    status["status"] = state
+    with pytest.raises(pulumi.RunError, match="shows it as RUNNING"):
+        platform()
+
+
+@pytest.mark.parametrize(
+    "answer", [{"status": "RUNNING"}, {"status": "RECONCILING"}, {"status": "DEGRADED"}, {"code": 403}]
+)
+def test_a_cluster_that_takes_requests_is_used(platform: Run, status: dict[str, Any], answer: dict[str, Any]) -> None:
+    status |= answer
+    _, told = platform()
+    kubeconfig, is_secret = told["kubeconfig"]
+    assert json.loads(kubeconfig)["current-context"] == "model-serving"
+    assert not is_secret, "it is not, although the token is that asks"
 
 
 # What is watched
