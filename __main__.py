@@ -30,7 +30,7 @@ def main() -> None:
     images = ModelImages(settings, platform, stack.releases, plan)
     reach = Reach(stack, platform.cluster if platform else None)
     namespace = ServingNamespace("models", settings.namespace, reach.administrator)
-    agent = declare_agent(settings, namespace, reach.administrator)
+    agent = declare_agent(settings, namespace, platform, reach.administrator)
     in_cluster = reach.models(after=agent)
     gateway = Gateway("gateway", GatewayArgs.of(settings, namespace.name, platform), in_cluster)
     if platform:
@@ -60,19 +60,26 @@ def declare_platform(settings: Settings) -> Platform | None:
     if settings.gcp is None:
         return None
     # Imported here: a stack without a cloud does not wait for Google's SDK.
+    from components.google.identity import Deployment  # noqa: PLC0415
     from components.google.platform import Platform  # noqa: PLC0415
 
-    return Platform("platform", settings.gcp, settings.namespace)
+    approval = settings.ci is not None and settings.ci.approval
+    deployment = Deployment(environment=pulumi.get_stack(), approval=approval)
+    return Platform("platform", settings.gcp, settings.namespace, deployment)
 
 
-def declare_agent(settings: Settings, namespace: ServingNamespace, opts: pulumi.ResourceOptions) -> list[Agent]:
+def declare_agent(
+    settings: Settings, namespace: ServingNamespace, platform: Platform | None, opts: pulumi.ResourceOptions
+) -> list[Agent]:
     if settings.agent is None:
         return []
     # Imported here: only a stack with an agent waits for Helm's classes.
     from components.gitlab_agent.agent import Agent, AgentArgs  # noqa: PLC0415
 
     token = pulumi.Config().get_secret("agentToken")
-    args = AgentArgs.of(settings.agent, settings, stack=pulumi.get_stack(), namespace=namespace.name, token=token)
+    verifier = platform.verifier if platform else None
+    stack = pulumi.get_stack()
+    args = AgentArgs.of(settings.agent, settings, stack=stack, namespace=namespace.name, token=token, verifier=verifier)
     return [Agent("gitlab-agent", args, opts)]
 
 

@@ -31,6 +31,7 @@ class AgentAccessArgs:
         tier: of the environment; None allows any.
         namespace: of the agent.
         serving_namespace: of the models, to which jobs deploy.
+        verifier: user who checks the stack for drift; None without a platform that has one.
     """
 
     settings: AgentSettings
@@ -38,6 +39,7 @@ class AgentAccessArgs:
     tier: Tier | None
     namespace: Input[str]
     serving_namespace: Input[str]
+    verifier: Input[str] | None = None
 
 
 class AgentAccess(ComponentResource):
@@ -53,6 +55,8 @@ class AgentAccess(ComponentResource):
         agent = _subject(self.account, args.namespace)
         self._let_run(name, args, agent)
         self._let_deploy(f"{name}-deploy", args, self._deployers(name, args, agent))
+        if args.verifier:
+            self._let_verify(f"{name}-verify", args, args.verifier)
         self.register_outputs({"account": self.account})
 
     def _account(self, name: str, account: str, namespace: Input[str]) -> Output[str]:
@@ -79,6 +83,13 @@ class AgentAccess(ComponentResource):
             {"api_groups": [""], "resources": ["namespaces"], "verbs": ["get"]},
         ]
         self._grant(name, args.serving_namespace, "gitlab-agent-deploy", rules, subjects)
+
+    def _let_verify(self, name: str, args: AgentAccessArgs, verifier: Input[str]) -> None:
+        """A refresh also reads the Secrets with the agent's tokens, and no others."""
+        tokens = [token_secret(key) for key in args.settings.tokens]
+        rule = {"api_groups": [""], "resources": ["secrets"], "resource_names": tokens, "verbs": ["get"]}
+        user = {"api_group": RBAC, "kind": "User", "name": verifier}
+        self._grant(name, args.namespace, "gitlab-agent-verify", [rule], [user])
 
     def _deployers(self, name: str, args: AgentAccessArgs, agent: dict[str, Any]) -> list[dict[str, Any]]:
         """Subjects that deploy, as ``accessAs`` sets: the jobs themselves, one ServiceAccount for all, or the agent."""
@@ -133,6 +144,11 @@ class AgentAccess(ComponentResource):
             subjects=[*subjects],
             opts=child,
         )
+
+
+def token_secret(token: str) -> str:
+    """Name of the Secret with a token: another token is another Secret, which restarts the pods."""
+    return f"agent-token-{token}"
 
 
 def _subject(account: Input[str], namespace: Input[str]) -> dict[str, Any]:

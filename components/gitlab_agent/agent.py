@@ -25,6 +25,7 @@ class AgentArgs:
         namespace: the same, once it exists.
         tier: of the environment; None allows any.
         token: of an agent that was registered elsewhere.
+        verifier: user of the cluster who checks the stack for drift, and therefore reads the agent's tokens.
     """
 
     settings: AgentSettings
@@ -33,10 +34,18 @@ class AgentArgs:
     namespace: Input[str]
     tier: Tier | None = None
     token: Input[str] | None = None
+    verifier: Input[str] | None = None
 
     @classmethod
     def of(
-        cls, agent: AgentSettings, settings: Settings, *, stack: str, namespace: Input[str], token: Input[str] | None
+        cls,
+        agent: AgentSettings,
+        settings: Settings,
+        *,
+        stack: str,
+        namespace: Input[str],
+        token: Input[str] | None,
+        verifier: Input[str] | None,
     ) -> Self:
         """The agent of a stack with these settings."""
         return cls(
@@ -46,6 +55,7 @@ class AgentArgs:
             namespace=namespace,
             tier=settings.ci.tier if settings.ci else None,
             token=token,
+            verifier=verifier,
         )
 
 
@@ -66,6 +76,7 @@ class Agent(ComponentResource):
             tier=args.tier,
             namespace=own.name,
             serving_namespace=args.namespace,
+            verifier=args.verifier,
         )
         access = AgentAccess(name, rights, child)
         AgentRelease(name, AgentReleaseArgs(settings=settings, namespace=own.name, access=access, tokens=tokens), child)

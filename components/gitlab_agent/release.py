@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pulumi_kubernetes as kubernetes
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
-from components.gitlab_agent.access import AgentAccess
+from components.gitlab_agent.access import AgentAccess, token_secret
 from components.serving.server import SKIP_AWAIT
 from model_serving.stack.gitlab_agent import AgentSettings
 
@@ -53,10 +53,9 @@ class AgentRelease(ComponentResource):
         self.register_outputs({})
 
     def _secret(self, name: str, key: str, token: Input[str], args: AgentReleaseArgs) -> Output[str]:
-        """Named after its token, so that another token is another Secret and restarts the pods."""
         return kubernetes.core.v1.Secret(
             name,
-            metadata={"name": f"agent-token-{key}", "namespace": args.namespace},
+            metadata={"name": token_secret(key), "namespace": args.namespace},
             string_data={"token": Output.secret(token)},
             opts=ResourceOptions(parent=self),
         ).metadata.name

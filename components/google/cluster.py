@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
 from components.google.cluster_status import ClusterName, require_usable
-from components.google.identity import PERMISSIONS, PLAN
+from components.google.identity import PERMISSIONS
 from components.google.network import Network
 from components.manifest import Manifest
 from model_serving.stack.google import GcpSettings
@@ -284,12 +284,13 @@ def _kubeconfig(name: str, host: str) -> dict[str, Any]:
 
 
 class ClusterAccess(ComponentResource):
-    """Read access for *plan* to what this program declares in the cluster; IAM only lets it connect.
+    """Read access for *plan* and *verify* to what this program declares in the cluster; IAM only lets them connect.
 
-    It does not cover Secrets. *apply* needs no grant: IAM makes it an administrator of the cluster.
+    It does not cover Secrets. *apply* needs no grant: IAM makes it an administrator of the cluster. ``readers`` maps a
+    duty to the email of its account.
     """
 
-    def __init__(self, name: str, email: Input[str], opts: ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, readers: Mapping[str, Input[str]], opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ClusterAccess", name, None, opts)
         role = Manifest(
             name,
@@ -302,15 +303,16 @@ class ClusterAccess(ComponentResource):
             ],
             opts=ResourceOptions(parent=self),
         )
-        Manifest(
-            f"{name}-{PLAN}",
-            f"{RBAC}/v1",
-            "ClusterRoleBinding",
-            metadata={"name": f"model-serving-{name}-{PLAN}"},
-            roleRef={"apiGroup": RBAC, "kind": "ClusterRole", "name": role.metadata["name"]},
-            # GKE names a service account by its email.
-            # https://cloud.google.com/kubernetes-engine/docs/how-to/role-based-access-control
-            subjects=[{"apiGroup": RBAC, "kind": "User", "name": email}],
-            opts=ResourceOptions(parent=self),
-        )
+        for duty, email in readers.items():
+            Manifest(
+                f"{name}-{duty}",
+                f"{RBAC}/v1",
+                "ClusterRoleBinding",
+                metadata={"name": f"model-serving-{name}-{duty}"},
+                roleRef={"apiGroup": RBAC, "kind": "ClusterRole", "name": role.metadata["name"]},
+                # GKE names a service account by its email.
+                # https://cloud.google.com/kubernetes-engine/docs/how-to/role-based-access-control
+                subjects=[{"apiGroup": RBAC, "kind": "User", "name": email}],
+                opts=ResourceOptions(parent=self),
+            )
         self.register_outputs({})

@@ -14,6 +14,7 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
 
 PLAN: Final = "plan"
+VERIFY: Final = "verify"
 APPLY: Final = "apply"
 NODES: Final = "nodes"
 SERVING: Final = "serving"
@@ -21,17 +22,19 @@ TRAINING: Final = "training"
 
 DUTIES: Final[Mapping[str, str]] = {
     PLAN: "Previews the stack in merge requests; reads",
-    APPLY: "Updates the stack from the protected branch",
+    VERIFY: "Previews the protected branch and checks it for drift; reads",
+    APPLY: "Updates the stack from its environment",
     NODES: "What the nodes of the cluster run as",
     SERVING: "What a model server acts as if a model ever needs Google; has no role",
     TRAINING: "Trains models: reads and writes the DVC remote",
 }
 """Duty -> description of its account in the console."""
 
-CI_DUTIES: Final = (PLAN, APPLY, TRAINING)
+CI_DUTIES: Final = (PLAN, VERIFY, APPLY, TRAINING)
+READING_DUTIES: Final = (PLAN, VERIFY)
 
 READER: Final = "reader"
-"""Name of this program's custom role, see permissions.yaml."""
+"""Name of this program's custom role, see permissions.yaml. *apply* has it too, to read what it may not change."""
 
 PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text())
 PROJECT_ROLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
@@ -39,27 +42,40 @@ PROJECT_ROLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     for duty, grants in PERMISSIONS["project"].items()
 }
 """Duty -> its roles on the project, each with the part of a stack that needs it, see `_roles`; "" is every stack."""
-PROJECT_ADMIN: Final = "roles/resourcemanager.projectIamAdmin"
-"""*apply* may grant the roles of *plan* and *nodes*; a condition allows no others, in particular none of its own."""
-
 GITHUB_ISSUER: Final = "https://token.actions.githubusercontent.com"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """The environment of GitLab or GitHub in which jobs update the stack.
+
+    Attributes:
+        environment: name, which is that of the stack.
+        approval: whether someone has to approve each deployment.
+    """
+
+    environment: str
+    approval: bool
 
 
 class Identity(ComponentResource):
     """A service account per duty, its roles in the project, and the trust in tokens of GitLab and GitHub.
 
-    Grants on one bucket, repository or key are declared beside it, not here. No grant of this program removes
-    another member.
+    Only a person with the role Owner can create or change what is declared here: *apply* has no role that administers
+    identities, because it could give itself any other with one. Grants on one bucket, repository or key are declared
+    beside it. No grant of this program removes another member.
     """
 
-    def __init__(self, name: str, settings: GcpSettings, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, settings: GcpSettings, deployment: Deployment, opts: ResourceOptions | None = None
+    ) -> None:
         super().__init__("model-serving:index:Identity", name, None, opts)
         self._accounts = {duty: self._account(name, settings, duty) for duty in DUTIES}
         self.members: Mapping[str, Output[str]] = {duty: account.member for duty, account in self._accounts.items()}
         self.emails: Mapping[str, Output[str]] = {duty: account.email for duty, account in self._accounts.items()}
         self._grant_on_project(name, settings)
         self._let_apply_use_nodes(name)
-        self.providers: dict[str, Output[str]] = self._federate(name, settings)
+        self.providers: dict[str, Output[str]] = self._federate(name, settings, deployment)
         """gitlab or github -> name of the provider, the audience of a job's token."""
         self.keys: Output[dict[str, str]] = Output.secret(self._keys(name) if settings.identity.key_for_ci else {})
         """Duty -> key file, base64; empty without keyForCi."""
@@ -80,40 +96,12 @@ class Identity(ComponentResource):
             for role in _roles(settings, duty):
                 self._project_role(f"{name}-{duty}-{role.partition('/')[2]}", settings, duty, role)
         reader = self._reader(name, settings)
-        # apply may not set policies on keys, but must see that they are right.
-        for duty in (PLAN, APPLY):
+        for duty in (*READING_DUTIES, APPLY):
             self._project_role(f"{name}-{duty}-{READER}", settings, duty, reader)
-        grantable = sorted([*_roles(settings, PLAN), *_roles(settings, NODES)])
-        listed = Output.concat(", ".join(_text(role) for role in grantable), ", '", reader, "'")
-        # https://cloud.google.com/iam/docs/setting-limits-on-granting-roles
-        granted = "api.getAttribute('iam.googleapis.com/modifiedGrantsByRole', [])"
-        self._project_role(
-            f"{name}-apply-grants",
-            settings,
-            APPLY,
-            PROJECT_ADMIN,
-            {
-                "title": "Roles of plan and nodes",
-                "description": "May grant these roles and no others, in particular none of its own",
-                "expression": Output.concat(granted, ".hasOnly([", listed, "])"),
-            },
-        )
 
-    def _project_role(
-        self,
-        name: str,
-        settings: GcpSettings,
-        duty: str,
-        role: Input[str],
-        condition: gcp.projects.IAMMemberConditionArgsDict | None = None,
-    ) -> None:
+    def _project_role(self, name: str, settings: GcpSettings, duty: str, role: Input[str]) -> None:
         gcp.projects.IAMMember(
-            name,
-            project=settings.project,
-            role=role,
-            member=self.members[duty],
-            condition=condition,
-            opts=ResourceOptions(parent=self),
+            name, project=settings.project, role=role, member=self.members[duty], opts=ResourceOptions(parent=self)
         )
 
     def _reader(self, name: str, settings: GcpSettings) -> Output[str]:
@@ -143,12 +131,12 @@ class Identity(ComponentResource):
         member = self.members[APPLY]
         self._act_as(f"{name}-{APPLY}-uses-{NODES}", NODES, role="roles/iam.serviceAccountUser", member=member)
 
-    def _federate(self, name: str, settings: GcpSettings) -> dict[str, Output[str]]:
+    def _federate(self, name: str, settings: GcpSettings, deployment: Deployment) -> dict[str, Output[str]]:
         trusted: dict[str, Trust] = {}
         if settings.identity.gitlab:
-            trusted["gitlab"] = trust_gitlab(settings.identity.gitlab)
+            trusted["gitlab"] = trust_gitlab(settings.identity.gitlab, deployment)
         if settings.identity.github:
-            trusted["github"] = trust_github(settings.identity.github)
+            trusted["github"] = trust_github(settings.identity.github, deployment)
         if not trusted:
             return {}
         pool = gcp.iam.WorkloadIdentityPool(
@@ -229,8 +217,13 @@ class Trust:
     keys: str | None = None
 
 
-def trust_gitlab(gitlab: GitLabSettings) -> Trust:
+def trust_gitlab(gitlab: GitLabSettings, deployment: Deployment) -> Trust:
     project, branch = "assertion.project_id", f"assertion.ref == {_text(gitlab.branch)}"
+    # An environment's job that only verifies or stops it has the environment in its token, too.
+    deploys = f"{_in_environment(deployment)} && assertion.environment_action == 'start'"
+    protected = gitlab.protected_environment
+    if deployment.approval if protected is None else protected:
+        deploys += " && assertion.environment_protected == 'true'"
     return Trust(
         issuer=gitlab.issuer,
         condition=_one_of(project, [gitlab.project_id, *gitlab.model_project_ids]),
@@ -241,13 +234,14 @@ def trust_gitlab(gitlab: GitLabSettings) -> Trust:
         duty=_duty(
             own=f"{project} == '{gitlab.project_id}'",
             previews="assertion.pipeline_source == 'merge_request_event'",
-            rolls_out=f"{branch} && assertion.ref_type == 'branch' && assertion.ref_protected == 'true'",
+            protected=f"{branch} && assertion.ref_type == 'branch' && assertion.ref_protected == 'true'",
+            deploys=deploys,
         ),
         keys=gitlab.keys,
     )
 
 
-def trust_github(github: GitHubSettings) -> Trust:
+def trust_github(github: GitHubSettings, deployment: Deployment) -> Trust:
     repository, branch = "assertion.repository_id", f"assertion.ref == {_text(f'refs/heads/{github.branch}')}"
     trusted = _one_of(repository, [github.repository_id, *github.model_repository_ids])
     return Trust(
@@ -259,22 +253,30 @@ def trust_github(github: GitHubSettings) -> Trust:
         duty=_duty(
             own=f"{repository} == '{github.repository_id}'",
             previews="assertion.event_name == 'pull_request'",
-            rolls_out=f"{branch} && assertion.ref_protected == 'true' "
+            protected=f"{branch} && assertion.ref_protected == 'true' "
             "&& assertion.event_name in ['push', 'workflow_dispatch', 'schedule']",
+            # GitHub signs it only after the environment's reviewers have approved the job.
+            deploys=_in_environment(deployment),
         ),
     )
+
+
+def _in_environment(deployment: Deployment) -> str:
+    # Only jobs with an environment have the claim, and an expression over a missing one fails.
+    return f"has(assertion.environment) && assertion.environment == {_text(deployment.environment)}"
 
 
 def _one_of(claim: str, numbers: Sequence[int]) -> str:
     return f"{claim} in [{', '.join(_text(str(number)) for number in numbers)}]"
 
 
-def _duty(*, own: str, previews: str, rolls_out: str) -> str:
+def _duty(*, own: str, previews: str, protected: str, deploys: str) -> str:
     """Expression for a job's only duty: a job of a model's repository trains, whatever else it claims.
 
     A job without a duty gets a token, but cannot act as any account.
     """
-    return f"!({own}) ? '{TRAINING}' : ({previews}) ? '{PLAN}' : ({rolls_out}) ? '{APPLY}' : 'none'"
+    on_branch = f"({deploys}) ? '{APPLY}' : '{VERIFY}'"
+    return f"!({own}) ? '{TRAINING}' : ({previews}) ? '{PLAN}' : !({protected}) ? 'none' : {on_branch}"
 
 
 def _text(value: str) -> str:

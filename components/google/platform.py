@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pulumi_gcp as gcp
-from pulumi import ComponentResource, Input, Resource, ResourceOptions
+from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
 from components.google.cluster import Cluster, ClusterAccess, ClusterArgs
 from components.google.edge import Edge, GatewayPolicy, ServicePolicies
-from components.google.identity import NODES, PLAN, Identity
+from components.google.identity import NODES, READING_DUTIES, VERIFY, Deployment, Identity
 from components.google.network import Network
 from components.google.observability import SCRAPER_NAMESPACES, Collection, Observability, ObservabilityArgs
 from components.google.registry import Registry
@@ -24,16 +24,24 @@ class Platform(ComponentResource):
     """Everything in Google Cloud, from the APIs to the alerts.
 
     ``equip`` and ``equip_service`` declare its parts inside the cluster, once a provider can reach it. ``namespace`` is
-    that of the model servers, for the queries of the dashboard and the alerts.
+    that of the model servers, for the queries of the dashboard and the alerts. ``deployment`` is the environment whose
+    jobs may update the stack.
     """
 
-    def __init__(self, name: str, settings: GcpSettings, namespace: str, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: GcpSettings,
+        namespace: str,
+        deployment: Deployment,
+        opts: ResourceOptions | None = None,
+    ) -> None:
         google = ResourceOptions(providers=[_provider(settings)])
         super().__init__("model-serving:index:Platform", name, None, ResourceOptions.merge(opts, google))
         self._settings = settings
         services = Services("services", settings, ResourceOptions(parent=self))
         child = ResourceOptions(parent=self, transformations=[services.before_use])
-        self.identity = Identity("identity", settings, child)
+        self.identity = Identity("identity", settings, deployment, child)
         members = self.identity.members
         self.storage = Storage("storage", settings, members, child)
         if settings.state:
@@ -68,9 +76,14 @@ class Platform(ComponentResource):
             "dnsRecords": self.edge.dns_records,
         }
 
+    @property
+    def verifier(self) -> Output[str]:
+        """Who checks the stack for drift: a user of the cluster."""
+        return self.identity.emails[VERIFY]
+
     def equip(self, namespace: Input[str], gateway: Input[str], opts: ResourceOptions) -> None:
         """Declares the platform's parts inside the cluster: in the models' namespace, and for the Gateway there."""
-        ClusterAccess("access", self.identity.emails[PLAN], opts)
+        ClusterAccess("access", {duty: self.identity.emails[duty] for duty in READING_DUTIES}, opts)
         if self._settings.observability.enabled:
             Collection("collection", namespace, opts)
         if self.edge.ssl_policy is not None:

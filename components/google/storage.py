@@ -8,7 +8,7 @@ from typing import Final
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
-from components.google.identity import APPLY, PLAN, TRAINING
+from components.google.identity import APPLY, READING_DUTIES, TRAINING
 from model_serving.stack.google import GcpSettings, StateSettings
 
 SOFT_DELETE_SECONDS: Final = 7 * 24 * 60 * 60
@@ -62,7 +62,8 @@ class StateAccess(ComponentResource):
     """Grants on the bucket and the key of this stack's state.
 
     It does not manage the bucket or the key: `make init-gcp` creates both before the first update, and they outlive
-    the last. A preview takes no lock and writes nothing, so *plan* only reads; it must decrypt the stack's secrets.
+    the last. A preview takes no lock and writes nothing, so *plan* and *verify* only read; they must decrypt the
+    stack's secrets.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class StateAccess(ComponentResource):
     ) -> None:
         super().__init__("model-serving:index:StateAccess", name, None, opts)
         self._state, self._members = state, members
-        self._grant(f"{name}-reader", PLAN, on_bucket="objectViewer", on_key="cryptoKeyDecrypter")
+        for duty in READING_DUTIES:
+            self._grant(f"{name}-reader", duty, on_bucket="objectViewer", on_key="cryptoKeyDecrypter")
         self._grant(f"{name}-writer", APPLY, on_bucket="objectUser", on_key="cryptoKeyEncrypterDecrypter")
         self.register_outputs({})
 

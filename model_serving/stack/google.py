@@ -113,6 +113,11 @@ class GitLabSettings(Section):
     )
     model_project_ids: ModelRepositories = Field(default_factory=list)
     branch: ProtectedBranch = "main"
+    protected_environment: bool | None = Field(
+        None,
+        description="Let a job update the stack only if GitLab protects its environment, which needs Premium. Defaults "
+        "to ci.approval. Write false on GitLab Free.",
+    )
     keys: KeySet | None = Field(
         None,
         description="GitLab's public keys (/oauth/discovery/keys, a JSON text), if Google cannot reach GitLab.",
@@ -152,8 +157,8 @@ class IdentitySettings(Section):
     )
     key_for_ci: bool = Field(
         False,
-        description="Create keys for the accounts plan, apply and training, for a CI system without OIDC tokens. A "
-        "key is valid until someone deletes it.",
+        description="Create keys for the accounts plan, verify, apply and training, for a CI system without OIDC "
+        "tokens. A key is valid until someone deletes it.",
     )
 
 

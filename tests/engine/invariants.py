@@ -10,28 +10,29 @@ from tests.engine.gcp_standin import APIS
 
 Resource = Mapping[str, Any]
 
+_READING: Final = frozenset(
+    f"roles/{role}"
+    for role in (
+        *("certificatemanager.viewer", "compute.networkViewer", "container.clusterViewer", "monitoring.viewer"),
+        *("iam.serviceAccountViewer", "iam.workloadIdentityPoolViewer", "serviceusage.serviceUsageViewer"),
+    )
+)
 ON_PROJECT: Final[Mapping[str, frozenset[str]]] = {
-    "plan": frozenset(
-        f"roles/{role}"
-        for role in (
-            *("certificatemanager.viewer", "compute.networkViewer", "container.clusterViewer", "monitoring.viewer"),
-            *("iam.serviceAccountViewer", "iam.workloadIdentityPoolViewer", "serviceusage.serviceUsageViewer"),
-        )
-    ),
+    "plan": _READING,
+    "verify": _READING,
     "apply": frozenset(
         f"roles/{role}"
         for role in (
             *("artifactregistry.admin", "binaryauthorization.policyEditor", "certificatemanager.owner"),
-            *("compute.networkAdmin", "compute.securityAdmin", "container.admin", "gkehub.editor", "iam.roleAdmin"),
-            *("iam.serviceAccountAdmin", "iam.workloadIdentityPoolAdmin", "monitoring.editor", "storage.admin"),
-            *("serviceusage.serviceUsageAdmin", "resourcemanager.projectIamAdmin"),
+            *("compute.networkAdmin", "compute.securityAdmin", "container.admin", "gkehub.editor"),
+            *("iam.serviceAccountViewer", "iam.workloadIdentityPoolViewer", "monitoring.editor", "storage.admin"),
+            "serviceusage.serviceUsageAdmin",
         )
     ),
     "nodes": frozenset({"roles/container.defaultNodeServiceAccount"}),
 }
 """Duty -> roles that its account may have in the project. A new one belongs into docs/gcp.md with its reason first."""
 
-ONLY_WITH_CONDITION: Final = frozenset({"roles/resourcemanager.projectIamAdmin"})
 _PUBLIC_CLASSES: Final = ("gke-l7-global-external", "gke-l7-regional-external", "gke-l7-gxlb")
 _OPEN_MEMBERS: Final = ("allUsers", "allAuthenticatedUsers")
 
@@ -67,11 +68,9 @@ def broad_bindings(resources: Iterable[Resource]) -> Iterator[str]:
             yield f"{name}: {role} above the project"
         elif kind == "gcp:projects/iAMMember:IAMMember":
             duty = member.partition("@")[0].rpartition("-")[2]
-            own_reader = duty in ("plan", "apply") and re.fullmatch(r"projects/[^/]+/roles/\w+_reader", role)
+            own_reader = duty in ("plan", "verify", "apply") and re.fullmatch(r"projects/[^/]+/roles/\w+_reader", role)
             if not own_reader and role not in ON_PROJECT.get(duty, ()):
                 yield f"{name}: {member} has {role} in the whole project"
-            if role in ONLY_WITH_CONDITION and not inputs.get("condition", {}).get("expression"):
-                yield f"{name}: {role} without a condition"
         if member in _OPEN_MEMBERS or set(inputs.get("members", ())) & set(_OPEN_MEMBERS):
             yield f"{name}: {role} for everybody"
 

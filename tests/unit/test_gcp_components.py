@@ -15,11 +15,12 @@ import pytest
 
 from components.google import observability
 from components.google.edge import GOOGLE_RANGES
-from components.google.identity import DUTIES, PROJECT_ROLES, trust_github, trust_gitlab
+from components.google.identity import DUTIES, Deployment, trust_github, trust_gitlab
 from components.google.platform import Platform
 from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
 from tests.engine import sdk_types
 from tests.unit.conftest import Recorder, mocked, serving
+from tests.unit.gcp_table import documented
 
 Declare = Callable[[Callable[[], object]], Recorder]
 
@@ -66,6 +67,9 @@ BINDINGS = {
 TOKEN = "ya29.of-this-update"  # noqa: S105 - made up
 OWN_ROLE = "^projects/acme-models/roles/model_serving_"
 CLUSTER_BINDING = "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding"
+
+
+DEPLOYMENT = Deployment(environment="production", approval=True)
 
 
 class CloudRecorder(Recorder):
@@ -136,7 +140,7 @@ def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[C
         told: dict[str, Any] = {}
 
         def program() -> None:
-            made = Platform("platform", settings, "models")
+            made = Platform("platform", settings, "models", DEPLOYMENT)
             opts = pulumi.ResourceOptions()
             made.equip("models", "gateway", opts)
             made.equip_service(
@@ -181,7 +185,7 @@ def _on(typ: str, inputs: dict[str, Any]) -> str:
     match typ.partition("/")[0]:
         case "gcp:projects":
             assert inputs["project"] == "acme-models"
-            return "project, on a condition" if inputs.get("condition") else "project"
+            return "project"
         case "gcp:storage":
             return "state bucket" if inputs["bucket"] == STATE["bucket"] else "DVC bucket"
         case "gcp:kms":
@@ -205,23 +209,12 @@ def _bindings(recorder: CloudRecorder) -> Counter[tuple[str, str, str]]:
     return found
 
 
-def _documented() -> dict[tuple[str, str, str], str]:
-    rows = {}
-    for line in Path("docs/gcp.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if len(cells) == 4 and (role := re.fullmatch(r"`((roles/|own: )[\w./ ]+)`", cells[1])):
-            row = (cells[0], role[1], cells[2])
-            assert row not in rows, f"docs/gcp.md has {row} twice"
-            rows[row] = cells[3]
-    return rows
-
-
 @pytest.mark.documents
 def test_every_binding_is_in_the_table_and_every_row_of_it_is_made(platform: Run) -> None:
     recorder, _ = platform(**EVERYTHING)
-    made, documented = _bindings(recorder), _documented()
-    assert set(made) - set(documented) == set(), "declared, but not in the table of docs/gcp.md"
-    assert set(documented) - set(made) == set(), "in the table of docs/gcp.md, but not declared"
+    made, rows = _bindings(recorder), documented()
+    assert set(made) - set(rows) == set(), "declared, but not in the table of docs/gcp.md"
+    assert set(rows) - set(made) == set(), "in the table of docs/gcp.md, but not declared"
     assert max(made.values()) == 1
 
 
@@ -234,11 +227,11 @@ def test_no_type_of_binding_escapes_the_table(platform: Run) -> None:
 @pytest.mark.parametrize("sections", [{}, {"state": STATE, "identity": EVERYTHING["identity"]}, ADOPTED])
 def test_a_smaller_stack_grants_no_more_than_the_table(platform: Run, sections: dict[str, Any]) -> None:
     recorder, _ = platform(**sections)
-    assert set(_bindings(recorder)) < set(_documented())
+    assert set(_bindings(recorder)) < set(documented())
 
 
 def test_every_binding_on_the_project_has_a_reason_in_the_table() -> None:
-    for (who, role, on), reason in _documented().items():
+    for (who, role, on), reason in documented().items():
         if on.startswith("project"):
             assert len(reason) > 20, f"{who} has {role} on the whole project without a reason"
 
@@ -250,13 +243,9 @@ def test_nobody_has_a_basic_role_or_may_act_as_anybody(platform: Run) -> None:
     assert not everywhere & {f"roles/{role}" for role in forbidden}
 
 
-def test_apply_cannot_grant_itself_anything(platform: Run) -> None:
+def test_bindings_on_the_project_have_no_condition_that_could_be_wrong(platform: Run) -> None:
     recorder, _ = platform(**EVERYTHING)
-    (grants,) = (i for _, _, i in recorder.all_of() if i.get("role") == "roles/resourcemanager.projectIamAdmin")
-    grantable = set(re.findall(r"'(roles/[^']+)'", grants["condition"]["expression"]))
-    assert grantable == {role for duty in ("plan", "nodes") for role, _ in PROJECT_ROLES[duty]}
-    assert not grantable & {role for role, _ in PROJECT_ROLES["apply"]}
-    assert "'projects/acme-models/roles/model_serving_reader'" in grants["condition"]["expression"]
+    assert [name for _, name, inputs in recorder.all_of(*BINDINGS) if inputs.get("condition")] == []
 
 
 # Federation
@@ -275,41 +264,71 @@ def test_only_the_named_repositories_are_trusted(platform: Run) -> None:
     }
 
 
+IN_PRODUCTION = {"environment": "production", "environment_action": "start", "environment_protected": "true"}
+
+
 @pytest.mark.parametrize(
     ("provider", "claims", "duty"),
     [
-        ("gitlab", {"project_id": "11", "pipeline_source": "merge_request_event"}, "plan"),
-        ("gitlab", {"project_id": "11", "pipeline_source": "push"}, "apply"),
-        ("gitlab", {"project_id": "11", "pipeline_source": "push", "ref": "feature"}, "none"),
-        ("gitlab", {"project_id": "11", "pipeline_source": "push", "ref_protected": "false"}, "none"),
-        ("gitlab", {"project_id": "11", "pipeline_source": "push", "ref_type": "tag"}, "none"),
-        ("gitlab", {"project_id": "12", "pipeline_source": "push"}, "training"),
+        ("gitlab", {"pipeline_source": "merge_request_event"}, "plan"),
+        ("gitlab", {"pipeline_source": "merge_request_event", **IN_PRODUCTION}, "plan"),
+        ("gitlab", {}, "verify"),
+        ("gitlab", {"pipeline_source": "schedule"}, "verify"),
+        ("gitlab", IN_PRODUCTION, "apply"),
+        ("gitlab", {**IN_PRODUCTION, "environment": "dev"}, "verify"),
+        ("gitlab", {**IN_PRODUCTION, "environment_action": "verify"}, "verify"),
+        ("gitlab", {**IN_PRODUCTION, "environment_protected": "false"}, "verify"),
+        ("gitlab", {**IN_PRODUCTION, "ref": "feature"}, "none"),
+        ("gitlab", {**IN_PRODUCTION, "ref_protected": "false"}, "none"),
+        ("gitlab", {**IN_PRODUCTION, "ref_type": "tag"}, "none"),
+        ("gitlab", {**IN_PRODUCTION, "project_id": "12"}, "training"),
         ("gitlab", {"project_id": "12", "pipeline_source": "merge_request_event"}, "training"),
-        ("github", {"repository_id": "21", "event_name": "pull_request"}, "plan"),
-        ("github", {"repository_id": "21", "event_name": "push"}, "apply"),
-        ("github", {"repository_id": "21", "event_name": "workflow_dispatch"}, "apply"),
-        ("github", {"repository_id": "21", "event_name": "pull_request_target"}, "none"),
-        ("github", {"repository_id": "21", "event_name": "issue_comment"}, "none"),
-        ("github", {"repository_id": "21", "event_name": "push", "ref": "refs/heads/feature"}, "none"),
-        ("github", {"repository_id": "21", "event_name": "push", "ref_protected": "false"}, "none"),
-        ("github", {"repository_id": "23", "event_name": "push"}, "training"),
+        ("github", {"event_name": "pull_request"}, "plan"),
+        ("github", {"event_name": "push"}, "verify"),
+        ("github", {"event_name": "schedule"}, "verify"),
+        ("github", {"event_name": "push", "environment": "production"}, "apply"),
+        ("github", {"event_name": "workflow_dispatch", "environment": "production"}, "apply"),
+        ("github", {"event_name": "push", "environment": "dev"}, "verify"),
+        ("github", {"event_name": "pull_request_target", "environment": "production"}, "none"),
+        ("github", {"event_name": "issue_comment"}, "none"),
+        ("github", {"event_name": "push", "environment": "production", "ref": "refs/heads/feature"}, "none"),
+        ("github", {"event_name": "push", "environment": "production", "ref_protected": "false"}, "none"),
+        ("github", {"event_name": "push", "repository_id": "23"}, "training"),
     ],
 )
 def test_a_job_has_one_duty(provider: str, claims: dict[str, str], duty: str) -> None:
+    assert _duty(provider, claims) == duty
+
+
+@pytest.mark.parametrize(
+    ("approval", "setting", "duty"),
+    [(True, None, "verify"), (True, False, "apply"), (False, None, "apply"), (False, True, "verify")],
+)
+def test_approval_asks_for_a_protected_environment_unless_the_stack_says_otherwise(
+    approval: bool, setting: bool | None, duty: str
+) -> None:
+    deployment = Deployment(environment="production", approval=approval)
+    claims = {**IN_PRODUCTION, "environment_protected": "false"}
+    assert _duty("gitlab", claims, deployment, protectedEnvironment=setting) == duty
+
+
+def _duty(provider: str, claims: dict[str, str], deployment: Deployment = DEPLOYMENT, **section: Any) -> str:
     if provider == "gitlab":
-        trust = trust_gitlab(GitLabSettings.model_validate({"projectId": 11, "modelProjectIds": [12]}))
+        gitlab = {"projectId": 11, "modelProjectIds": [12], **section}
+        trust = trust_gitlab(GitLabSettings.model_validate(gitlab), deployment)
+        own = {"project_id": "11", "ref": "main", "ref_type": "branch", "pipeline_source": "push"}
     else:
-        section = {"repositoryId": 21, "ownerId": 22, "modelRepositoryIds": [23]}
-        trust = trust_github(GitHubSettings.model_validate(section))
-    branch = "main" if provider == "gitlab" else "refs/heads/main"
-    assertion = {"ref": branch, "ref_type": "branch", "ref_protected": "true", **claims}
-    assert _evaluate(trust.duty, assertion) == duty
+        github = {"repositoryId": 21, "ownerId": 22, "modelRepositoryIds": [23]}
+        trust = trust_github(GitHubSettings.model_validate(github), deployment)
+        own = {"repository_id": "21", "ref": "refs/heads/main"}
+    return _evaluate(trust.duty, {**own, "ref_protected": "true", **claims})
 
 
 def _evaluate(expression: str, assertion: dict[str, str]) -> str:
-    """The part of Google's expression language that the mappings use, by way of Python's."""
+    """The part of Google's expression language that the mappings use, by way of Python's: a missing claim fails."""
     if " ? " not in expression:
         python = re.sub(r"!\(", "not (", expression).replace("&&", "and").replace("||", "or")
+        python = re.sub(r"has\(assertion\.(\w+)\)", r"('\1' in assertion)", python)
         python = re.sub(r"assertion\.(\w+)", r"assertion['\1']", python)
         return str(eval(python, {}, {"assertion": assertion}))  # noqa: S307 - an expression of this program
     condition, _, rest = expression.partition(" ? ")
@@ -333,7 +352,7 @@ def test_no_key_is_made_unless_asked_for(platform: Run) -> None:
 def test_keys_are_secret(platform: Run) -> None:
     _, told = platform(**EVERYTHING)
     keys, secret = told["keys"]
-    assert set(keys) == {"plan", "apply", "training"}
+    assert set(keys) == {"plan", "verify", "apply", "training"}
     assert secret
 
 

@@ -29,7 +29,7 @@ def test_every_key_of_a_manifest_is_one_that_kubernetes_has(declare: Declare) ->
         checks.check(
             CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", seconds=1, answer_seconds=1)
         )
-        ClusterAccess("access", "plan@example.com")
+        ClusterAccess("access", {"plan": "plan@example.com"})
 
     made = {key: inputs for key, inputs in declare(program).made.items() if key[0].startswith("kubernetes:")}
     assert {token.rpartition(":")[2] for token, _ in made} == {
