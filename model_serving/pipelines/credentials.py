@@ -23,6 +23,8 @@ from model_serving.stack.google import GcpSettings
 from model_serving.stack.settings import Settings
 
 HELP: Final = "run a command with the cloud identity and the backend of a stack's jobs"
+DUTIES: Final = ("plan", "verify", "apply")
+"""Of jobs in merge requests, on main, and in the environment of the stack, see components/google/identity.py."""
 GITLAB_TOKEN: Final = "GOOGLE_ID_TOKEN"  # noqa: S105 - the variable's name
 """Variable with the token of a GitLab job, requested in .gitlab/environments.yml."""
 GITHUB_URL: Final = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Example: python -m model_serving credentials --stack dev --duty plan -- python -m model_serving preview ..."
     )
     parser.add_argument("--stack", required=True, help="stack whose gcp and ci sections set project and backend")
-    parser.add_argument("--duty", required=True, choices=("plan", "apply"), help="plan only reads, apply changes")
+    parser.add_argument("--duty", required=True, choices=DUTIES, help="plan and verify only read, apply changes")
     parser.add_argument("words", nargs="+", metavar="COMMAND", help="command to run, after --")
 
 
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that a command needs in addition to those of the job; ``duty`` is plan or apply."""
+    """Variables that a command needs in addition to those of the job; ``duty`` is one of DUTIES."""
     here, site = hosts.here(environ), _site(environ)
     if here and here.is_fork:
         # A fork's jobs run its author's code; the preview reports the missing identity.

@@ -73,7 +73,7 @@ def test_a_job_on_github_asks_for_a_token_that_is_meant_for_the_provider(tmp_pat
     assert source["headers"] == {"Authorization": "Bearer shown-to-github"}
 
 
-@pytest.mark.parametrize("duty", ["plan", "apply"])
+@pytest.mark.parametrize("duty", credentials.DUTIES)
 @pytest.mark.parametrize("site", [GITLAB, GITHUB], ids=["gitlab", "github"])
 def test_googles_own_client_reads_the_file(
     site: dict[str, str], duty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -208,6 +208,20 @@ class TestGitLab:
                 if "--duty apply" in str(job.get("script")) or rule.get("variables", {}).get("DUTY") == "apply":
                     assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rule["if"], name
 
+    def test_only_a_deployment_to_the_stacks_environment_gets_the_identity_that_changes_something(self) -> None:
+        duties = {name: self.duties(name) for name in self.jobs if not name.startswith(".")}
+        for name, found in duties.items():
+            environment = self.full(name).get("environment", {})
+            deploys = environment.get("action", "start") == "start" and "name" in environment
+            assert ("apply" in found) == deploys, name
+        assert {duty for name, found in duties.items() if name.startswith("drift ") for duty in found} == {"verify"}
+        assert duties["preview production"] == {"plan", "verify"}
+
+    def duties(self, name: str) -> set[str]:
+        job = self.full(name)
+        chosen = {rule.get("variables", {}).get("DUTY") for rule in job.get("rules", [])} - {None}
+        return chosen | set(re.findall(r"--duty (\w+)", str(job.get("script"))))
+
     def test_the_image_that_main_runs_is_not_the_one_that_branches_push(self) -> None:
         repositories = [rule["variables"]["TOOL_REPOSITORY"] for rule in self.own["workflow"]["rules"]]
         assert [repository.rpartition("/")[2] for repository in repositories] == ["preview", "preview", "main"]
@@ -233,11 +247,17 @@ class TestGitHub:
     def test_nothing_that_deploys_is_cancelled(self, path: Path) -> None:
         content = workflow(path)
         for job in content["jobs"].values():
-            if "--duty apply" in str(job.get("steps")) and "ci deploy" in str(job["steps"]):
+            if "--duty apply" in str(job.get("steps")):
                 assert job["concurrency"]["cancel-in-progress"] is False
-                assert "environment" in job, "its reviewers are asked"
         cancelled = content.get("concurrency", {}).get("cancel-in-progress", False)
         assert cancelled in {False, "${{ github.event_name == 'pull_request' }}"}
+
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+    def test_only_a_job_in_the_stacks_environment_gets_the_identity_that_changes_something(self, path: Path) -> None:
+        for name, job in workflow(path)["jobs"].items():
+            applies = "--duty apply" in str(job.get("steps"))
+            assert applies == ("environment" in job), f"{name}: its reviewers are asked before Google lets it in"
+            assert not applies or job["environment"] == "${{ inputs.stack }}"
 
     def test_drift_and_deployment_of_a_stack_exclude_each_other(self) -> None:
         drift = workflow(WORKFLOWS[0].with_name("mlops.yml"))["jobs"]["drift"]["concurrency"]["group"]
