@@ -172,6 +172,10 @@ pipelines: tools ## write the pipelines' jobs for each stack that has a ci secti
 init-gcp: tools ## make what a cloud stack needs before its first up: PROJECT=… REGION=…
 	@python -m model_serving init-gcp --project "$(PROJECT)" --region "$(REGION)"
 
+.PHONY: adopt-pool
+adopt-pool: tools ## take up the identity pool that an earlier stack left in the Google project (STACK=dev)
+	@python -m model_serving adopt-pool --stack $(STACK)
+
 .PHONY: lint
 lint: tools ## check format, style and types
 	@ruff format --check --quiet . || { echo "run: make format"; exit 1; }

@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "agent": "pipelines.agent_configuration",
     "plugins": "pipelines.plugins",
     "init-gcp": "pipelines.init_gcp",
+    "adopt-pool": "pipelines.adopt_pool",
     "schema": "stack.schema",
 }
 """Command -> its module, which has HELP, add_arguments(parser) and run(options), the exit code."""

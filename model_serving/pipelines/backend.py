@@ -8,7 +8,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -54,6 +55,19 @@ class Backend:
         """Replaces the state; the caller makes sure that no update is running."""
         whole = self._json("stack", "export")
         self._run("stack", "import", text=json.dumps({**whole, "deployment": change(whole["deployment"])}))
+
+    def adopt(self, existing: Iterable[tuple[str, str, str]], *, parent: str, provider: str) -> None:
+        """Imports what exists, type, name and ID of each, under a parent and a provider of the state, by URN."""
+        resources = [
+            {"type": kind, "name": name, "id": identifier, "parent": "parent", "provider": "provider"}
+            for kind, name, identifier in existing
+        ]
+        content = {"nameTable": {"parent": parent, "provider": provider}, "resources": resources}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "import.json"
+            file.write_text(json.dumps(content))
+            options = ("--protect=false", "--generate-code=false", "--skip-preview", "--yes")
+            self._run("import", "--file", str(file), *options)
 
     def stacks(self) -> list[str]:
         """All stacks of the backend; those of other projects with the project's name in front."""
