@@ -228,6 +228,7 @@ test-docs: for-clusters ## … of what README.md and docs/ say, for a change of 
 for-clusters: tools
 	@$(LOCAL) fetch
 	@python -m local.tools.node --bin $(STATE)/bin
+	@python -m local.tools.definitions --bin $(STATE)/bin
 	@python -m local.tools.environments $(addprefix templates/model-repository/locks/,scikit-learn.lock notebook.txt)
 
 .PHONY: bench

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from components.google.observability import MLSERVER_METRICS
+from tests.cluster import gke
 from tests.cluster.conftest import ENDPOINT, Project, ask
 from tests.cluster.test_serving import IRIS
 from tests.engine.harness import pulumi_home
@@ -88,7 +89,7 @@ def dev(checkout: Project) -> Iterator[Project]:
     was_up = checkout.run("pulumi", "stack", "output", "endpoint", "--stack", "local", check=False).returncode == 0
     if was_up:
         checkout.run("pulumi", "destroy", "--yes", "--skip-preview", "--stack", "local")
-    checkout.run("kubectl", "apply", "--filename", str(Path(__file__).with_name("gke.yaml")))
+    gke.install_definitions(checkout)
     cloud = checkout.folder / ".state" / "cloud"
     cloud.mkdir()
     write_stack(checkout.folder)
