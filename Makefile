@@ -28,6 +28,8 @@ export BUILDX_CONFIG := $(CURDIR)/$(STATE)/buildx
 export KUBECONFIG := $(CURDIR)/$(STATE)/kubeconfig
 endif
 LOCAL := .venv/bin/python -m local.cluster
+# TOOLS=build compiles every tool, TOOLS=download none.
+BUILD := .venv/bin/python -m local.tools.build --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME) --way $(or $(TOOLS),any)
 # By content, not by time: a fresh checkout has new times and the same content.
 VENV := .venv/installed-$(shell cat requirements*.txt | sha256sum | cut -c 1-12)
 
@@ -107,8 +109,8 @@ tools:
 	@ln -sfn $(MODEL_SERVING_TOOLS)/venv .venv
 	@for name in bin pulumi; do ln -sfn $(MODEL_SERVING_TOOLS)/$$name $(STATE)/$$name; done
 else
-tools: $(STATE)/packages $(VENV) ## install or build whatever is missing; a second run takes no time
-	@.venv/bin/python local/tools/build.py --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME)
+tools: $(STATE)/packages $(VENV) ## download or compile whatever is missing (TOOLS=build, TOOLS=download)
+	@$(BUILD) --purpose program $(if $(filter local,$(STACK)),cluster)
 ifneq ($(STACK),local)
 	@python -m model_serving plugins --stack $(STACK)
 endif
@@ -127,6 +129,11 @@ $(VENV):
 	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode \
 	    requirements-bootstrap.txt requirements.txt requirements-dev.txt
 	@rm -f .venv/installed* && touch $@
+
+# What only checks of this project need is no part of the way to a first prediction.
+.PHONY: all-tools
+all-tools: tools
+	@$(if $(MODEL_SERVING_TOOLS),,$(BUILD) --purpose lint)
 
 .PHONY: lock
 lock: ## pin the Python packages anew after a change of requirements*.in
@@ -177,7 +184,7 @@ adopt-pool: tools ## take up the identity pool that an earlier stack left in the
 	@python -m model_serving adopt-pool --stack $(STACK)
 
 .PHONY: lint
-lint: tools ## check format, style and types
+lint: all-tools ## check format, style and types
 	@ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@ruff check --quiet .
 	@mypy .
@@ -202,7 +209,7 @@ test: test-unit test-engine test-release test-cluster ## run the tests, in half 
 test-all: ## run all tests, with every repetition and variant
 	@$(MAKE) test ALL=true
 
-test-unit: tools ## … of each module, in a minute: settings, catalog, components under mocks, notes
+test-unit: all-tools ## … of each module, in a minute: settings, catalog, components under mocks, notes
 	@$(PYTEST) -n auto tests/unit
 
 # One more than there are cores: now and then a test waits for the engine.
@@ -211,7 +218,7 @@ test-engine: tools ## … of the program and of deployments in the real engine, 
 
 # Models' repositories, whose packages are installed into environments of their own the first time. A file's tests share
 # what they have trained, so each stays on one worker.
-test-release: tools ## … of templates/ and of releases from a model's repository: real git, training and MLServer
+test-release: all-tools ## … of templates/ and of releases from a model's repository: real git, training and MLServer
 	@python -m local.tools.node --bin $(STATE)/bin
 	@$(PYTEST) -n auto --dist loadfile tests/release
 

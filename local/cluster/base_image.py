@@ -10,7 +10,7 @@ from pathlib import Path
 from local.cluster import locks, mounts, oci
 from local.cluster.layout import REGISTRY
 from local.cluster.processes import last_lines
-from local.tools.build import cache_folder
+from local.tools.recipe import cache_folder
 from model_serving.problems import Failure
 
 BASE_IMAGE = f"{REGISTRY}/base/python:3.11-bookworm"

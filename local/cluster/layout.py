@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from local.cluster import ports
-from local.tools.build import cache_folder
+from local.tools.recipe import cache_folder
 from model_serving.problems import Failure
 
 PROJECT = Path(__file__).resolve().parents[2]

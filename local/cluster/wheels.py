@@ -10,7 +10,8 @@ from pathlib import Path
 
 from local.cluster import locks
 from local.cluster.layout import PROJECT, Layout
-from local.tools.build import cache_folder, replace_link
+from local.tools.build import replace_link
+from local.tools.recipe import cache_folder
 from model_serving.problems import Failure
 
 PYTHON = "3.11"

