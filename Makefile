@@ -9,6 +9,15 @@ STACK ?= local
 CLUSTER ?= local
 PYTHON ?= python3
 
+# `sudo make` acts for the user of the checkout: caches and files stay theirs. Only what needs root gets it, below.
+ifneq ($(filter-out 0,$(SUDO_UID)),)
+ifeq ($(shell id -u):$(shell stat -c %u .),0:$(SUDO_UID))
+export HOME := $(shell getent passwd $(SUDO_UID) | cut -d: -f6)
+SHELL := /usr/bin/setpriv
+.SHELLFLAGS := --reuid=$(SUDO_UID) --regid=$(SUDO_GID) --init-groups -- /bin/bash -c
+endif
+endif
+
 STATE := .state
 BIN := $(CURDIR)/$(STATE)/bin
 export PATH := $(CURDIR)/.venv/bin:$(BIN):$(PATH)
@@ -27,9 +36,14 @@ export BUILDX_CONFIG := $(CURDIR)/$(STATE)/buildx
 # Not named in the stack: the Kubernetes provider would leave a copy of it in /tmp with each run.
 export KUBECONFIG := $(CURDIR)/$(STATE)/kubeconfig
 endif
-LOCAL := .venv/bin/python -m local.cluster
+# Root's part keeps the user's settings of proxies and package indexes, and the user's cache.
+export SUDO_PROMPT := Root is needed to install packages, run pods and set up their network. Password of %p:
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env env HOME=$(HOME) XDG_CACHE_HOME=$(CACHE))
+LOCAL := $(ROOT) .venv/bin/python -m local.cluster
 # TOOLS=build compiles every tool, TOOLS=download none.
 BUILD := .venv/bin/python -m local.tools.build --bin $(STATE)/bin --pulumi-home $(PULUMI_HOME) --way $(or $(TOOLS),any)
+TOOLS_OF_STACK := $(BUILD) --purpose program $(if $(filter local,$(STACK)),cluster)
 # By content, not by time: a fresh checkout has new times and the same content.
 VENV := .venv/installed-$(shell cat requirements*.txt | sha256sum | cut -c 1-12)
 
@@ -80,9 +94,31 @@ status: tools ## show the processes of the local cluster
 	@$(LOCAL) status --name $(CLUSTER)
 
 .PHONY: cluster
-cluster: tools
+cluster: machine first-fetch
 	@$(LOCAL) start --name $(CLUSTER)
 	@$(LOCAL) images --name $(CLUSTER)
+
+# The first time, the base image and the wheels come while the tools do, and sudo is kept from asking a second time.
+.PHONY: first-fetch
+ifneq ($(wildcard $(STATE)/wheels)$(MODEL_SERVING_TOOLS),)
+first-fetch: tools
+else
+first-fetch: $(VENV)
+	@set -e; trap 'kill $$(jobs -p) 2> /dev/null' EXIT; \
+	  $(if $(ROOT),(while sudo --validate; do sleep 60; done) &) \
+	  $(LOCAL) fetch --name $(CLUSTER) & fetching=$$!; $(TOOLS_OF_STACK); wait $$fetching
+endif
+
+# A cluster that runs was looked at before, and each start looks at what may have changed since.
+.PHONY: machine
+machine:
+ifndef MODEL_SERVING_TOOLS
+	@test -e /run/model-serving/$(CLUSTER)/state || $(PYTHON) -m local.machine --name $(CLUSTER)
+endif
+
+.PHONY: doctor
+doctor: ## show whether this machine can run the local cluster, and what it lacks
+	@$(PYTHON) -m local.machine --name $(CLUSTER) --table
 
 .PHONY: stack
 stack:
@@ -109,20 +145,16 @@ tools:
 	@ln -sfn $(MODEL_SERVING_TOOLS)/venv .venv
 	@for name in bin pulumi; do ln -sfn $(MODEL_SERVING_TOOLS)/$$name $(STATE)/$$name; done
 else
-tools: $(STATE)/packages $(VENV) ## download or compile whatever is missing (TOOLS=build, TOOLS=download)
-	@$(BUILD) --purpose program $(if $(filter local,$(STACK)),cluster)
+tools: $(VENV) ## download or compile whatever is missing (TOOLS=build, TOOLS=download)
+	@$(TOOLS_OF_STACK)
 ifneq ($(STACK),local)
 	@python -m model_serving plugins --stack $(STACK)
 endif
 endif
 
-$(STATE)/packages: local/tools/packages.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "$(PYTHON) is older than Python 3.11, which this project needs: make PYTHON=<a newer one>" >&2; exit 1; }
-	@$(PYTHON) local/tools/packages.py
-	@mkdir -p $(STATE) && touch $@
-
 $(VENV):
+	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) has no ensurepip or is older than Python 3.11: make PYTHON=<a newer one>" >&2; exit 1; }
 	@echo "installing the Python packages into .venv"
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
@@ -213,7 +245,7 @@ test-unit: all-tools ## … of each module, in a minute: settings, catalog, comp
 	@$(PYTEST) -n auto tests/unit
 
 # One more than there are cores: now and then a test waits for the engine.
-test-engine: tools ## … of the program and of deployments in the real engine, with stand-ins for the clouds
+test-engine: machine tools ## … of the program and of deployments in the real engine, with stand-ins for the clouds
 	@$(PYTEST) -n 3 tests/engine
 
 # Models' repositories, whose packages are installed into environments of their own the first time. A file's tests share
@@ -232,7 +264,7 @@ test-docs: for-clusters ## … of what README.md and docs/ say, for a change of 
 	@$(PYTEST) -n 1 -m documents tests
 
 .PHONY: for-clusters
-for-clusters: tools
+for-clusters: machine all-tools
 	@$(LOCAL) fetch
 	@python -m local.tools.node --bin $(STATE)/bin
 	@python -m local.tools.definitions --bin $(STATE)/bin

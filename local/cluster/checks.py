@@ -16,6 +16,7 @@ from local.cluster.layout import Layout
 from local.cluster.probes import POLL_SECONDS
 from local.cluster.processes import Process, mark_of, owner_of
 from local.cluster.programs import cni_folder
+from local.machine import firewalld
 from local.tools import packages
 from model_serving.problems import Failure
 
@@ -41,7 +42,7 @@ def require_root() -> None:
     if os.geteuid():
         raise Failure(
             "The local cluster needs root to mount, route and filter for its pods.\n"
-            "  Run the same command with sudo -E.\n"
+            "  Run it with make, which uses sudo for this step only, or the same command as root.\n"
             f"  {OTHER_CLUSTER}"
         )
 
@@ -65,7 +66,11 @@ def _missing(layout: Layout) -> Iterator[str]:
         missing["the CNI plugins"] = "containernetworking-plugins"
     if missing:
         yield f"  Missing: {', '.join(missing)}."
-        yield f"  On Debian and Ubuntu: apt-get install {' '.join(sorted(set(missing.values())))}"
+        packages_of_debian = " ".join(sorted(set(missing.values())))
+        yield f"  Debian and Ubuntu have them in {packages_of_debian}. As root: {packages.COMMAND}"
+    if remedy := (firewall := firewalld()).remedy:
+        yield f"  firewalld {firewall.found}."
+        yield f"  {remedy}"
     if tools := [tool for tool in TOOLS if not (layout.bin / tool).exists()]:
         yield f"  Missing in {layout.bin}: {', '.join(tools)}."
         yield "  Build them: make tools"

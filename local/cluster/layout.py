@@ -28,7 +28,7 @@ BRIDGE_ADDRESS = str(POD_RANGE[1])  # the bridge plugin assigns it as the pods' 
 
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for a process that cannot listen on fewer
-REGISTRY_PORT = 5000
+REGISTRY_PORT = ports.IMAGE_REGISTRY
 REGISTRY = f"localhost:{REGISTRY_PORT}"
 
 # The kernel allows 107 bytes for a socket's path; the kubelet's longest is this below its root folder.

@@ -1,5 +1,6 @@
-"""Ports of the local cluster; that of the image registry is part of REGISTRY in layout.py."""
+"""Ports of the local cluster."""
 
+IMAGE_REGISTRY = 5000
 GATEWAY = 8080
 CLUSTER_GATEWAY = 80  # of the gateway at the bridge's address, for pods; the port of the Gateway's listener
 API = 6443
@@ -19,3 +20,6 @@ CONTOUR_HEALTH = 8000
 CONTOUR_DEBUG = 6060
 ENVOY_STATS = 8002
 ENVOY_ADMINISTRATION = 9001
+
+ELSEWHERE = (API, KUBELET, CLUSTER_GATEWAY)
+"""Not on loopback but on the machine's own address, or the bridge's."""

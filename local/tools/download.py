@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+
+from local.tools.recipe import Archive
 
 ANSWER_SECONDS = 3.0
 """A publisher that does not answer in this time counts as unreachable."""
@@ -36,24 +37,6 @@ class WrongSum(Exception):
 
 class Unavailable(Exception):
     """A file cannot be had from its publisher; the text says why, after the file's name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Archive:
-    """A published file for one platform.
-
-    Attributes:
-        platform: ``linux-amd64``, as Go calls it.
-        sum: algorithm and hexadecimal digest, ``sha256:…``.
-    """
-
-    platform: str
-    url: str
-    sum: str
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).netloc
 
 
 def answering(urls: Iterable[str]) -> set[str]:

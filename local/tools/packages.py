@@ -1,7 +1,9 @@
-"""Installs the system packages that the local cluster needs, or reports which are missing and the alternative.
+"""Installs the system packages that the local cluster needs; their services neither start nor run at boot.
 
 Uses only the standard library, because it runs before there is a virtual environment.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import os
@@ -39,9 +41,12 @@ NO: Final = "#!/bin/sh\n# Of `make tools`, for as long as it installs packages.\
 """Its answer. The content tells one that a killed `make tools` left from one of the machine's own."""
 STOPPED: Final = 130
 """Exit code of what a person or a runner has stopped."""
-WITHOUT: Final = """\
-The local cluster needs them. Install them, or use a cluster and a registry of your own: set model-serving:kubeContext
-and model-serving:registry in stacks/Pulumi.<stack>.yaml and run `make up STACK=<stack>`."""
+COMMAND: Final = "python3 local/tools/packages.py"
+"""What an administrator can run as root in a checkout; unlike apt-get alone, it leaves no service running."""
+
+
+def can_install() -> bool:
+    return shutil.which("apt-get") is not None and (os.geteuid() == 0 or shutil.which("sudo") is not None)
 
 
 def missing() -> list[str]:
@@ -85,39 +90,56 @@ class Apt:
         return STOPPED if self.is_stopped else self._process.returncode, said
 
 
+def enabled_units() -> set[str]:
+    """What systemd starts at boot, also read where systemd does not run."""
+    command = ["systemctl", "--root=/", "list-unit-files", "--state=enabled", "--no-legend", "--plain", "--no-pager"]
+    if not shutil.which("systemctl"):
+        return set()
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return {line.split()[0] for line in listed.splitlines()}
+
+
 def install(packages: list[str], apt: Apt) -> int:
     print(f"installing the Debian packages {', '.join(packages)}", flush=True)
-    # No services, because Debian's registry would use the port of the local cluster's.
-    starts_services = not START_NO_SERVICES.exists() or START_NO_SERVICES.read_text(errors="replace") == NO
+    # No services, because Debian's registry would use the port of the local cluster's, on all addresses.
+    starts_services = (
+        not START_NO_SERVICES.exists() or START_NO_SERVICES.read_text(encoding="utf-8", errors="replace") == NO
+    )
+    enabled = enabled_units()
     try:
         if starts_services:
-            START_NO_SERVICES.write_text(NO)
+            START_NO_SERVICES.write_text(NO, encoding="utf-8")
             START_NO_SERVICES.chmod(0o755)
         # It may fail, because apt may already know the packages.
         apt.run("update", "-qq")
         code, said = apt.run("install", "--yes", "--no-install-recommends", "-qq", *packages)
     finally:
+        if new := sorted(enabled_units() - enabled):
+            # They would start at the next boot. Upgrades of the packages leave them disabled.
+            subprocess.run(["systemctl", "--root=/", "disable", "--quiet", *new], check=False)
         if starts_services:
             START_NO_SERVICES.unlink(missing_ok=True)
     if code == STOPPED:
-        print("\nmake tools: stopped; run it again to install the rest", file=sys.stderr)
+        print("\nstopped; run it again to install the rest", file=sys.stderr)
     elif code:
         tail = "\n".join(said.splitlines()[-15:])
-        print(f"make tools: apt-get could not install {', '.join(packages)}:\n{tail}\n{WITHOUT}", file=sys.stderr)
+        print(f"apt-get could not install {', '.join(packages)}:\n{tail}", file=sys.stderr)
     return code
 
 
 def main() -> int:
+    """Exit code 0 if nothing is missing any more."""
     if not (packages := missing()):
         return 0
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        apt = Apt()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, apt.stop)
-        return install(packages, apt)
-    # Not an error, because all other parts of the project work without the local cluster.
-    print(f"These system packages are missing (Debian's names): {', '.join(packages)}\n{WITHOUT}", file=sys.stderr)
-    return 0
+    if not can_install():
+        print(f"These system packages are missing (Debian's names): {', '.join(packages)}", file=sys.stderr)
+        return 1
+    if os.geteuid():
+        return subprocess.run(["sudo", sys.executable, __file__], check=False).returncode
+    apt = Apt()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, apt.stop)
+    return install(packages, apt)
 
 
 if __name__ == "__main__":

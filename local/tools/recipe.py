@@ -8,8 +8,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-
-from local.tools.download import Archive
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
 # The linker's -s drops debugging information anyway; not generating it saves a tenth of the compiler's time.
@@ -18,6 +17,24 @@ LINKER_FLAGS = "-s -w"
 ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 PLUGINS: Final = "https://get.pulumi.com/releases/plugins"
 """Where `pulumi plugin install` gets Pulumi's own plugins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A published file for one platform.
+
+    Attributes:
+        platform: ``linux-amd64``, as Go calls it.
+        sum: algorithm and hexadecimal digest, ``sha256:…``.
+    """
+
+    platform: str
+    url: str
+    sum: str
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
 
 
 class BuildError(Exception):

@@ -119,16 +119,41 @@ def test_the_plugins_go_where_the_engine_looks_for_them(cache: Path, tmp_path: P
     assert list((tmp_path / "bin").iterdir()) == []
 
 
-def test_missing_packages_are_listed_together_with_the_way_out(
+def test_packages_that_cannot_be_installed_here_are_listed_and_are_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(packages, "COMMANDS", {"no-such-command": "one", "/no/such/file": "two", "sh": "dash"})
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert packages.main() == 0
+    monkeypatch.setattr(packages, "can_install", lambda: False)
+    assert packages.main() == 1
     message = capsys.readouterr().err
     assert "one, two" in message
     assert "dash" not in message
-    assert "model-serving:kubeContext" in message
+
+
+def test_a_user_installs_them_through_sudo(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "COMMANDS", {"no-such-command": "one"})
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    put_on_path(cache, "apt-get", "exit 9")
+    put_on_path(cache, "sudo", f'echo "$@" > {cache.parent}/asked; exit 3')
+    assert packages.main() == 3
+    assert (cache.parent / "asked").read_text() == f"{sys.executable} {packages.__file__}\n"
+
+
+def test_what_installing_has_enabled_does_not_run_at_boot(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "START_NO_SERVICES", tmp_path / "policy-rc.d")
+    units = tmp_path / "units"
+    units.write_text("ssh.service enabled enabled\n")
+    put_on_path(
+        cache,
+        "systemctl",
+        f'case "$2" in list-unit-files) cat {units};; *) echo "$@" >> {tmp_path}/told;; esac',
+    )
+    installs = "echo 'docker-registry.service enabled enabled\nrsync.service enabled enabled'"
+    put_on_path(cache, "apt-get", f"[ $1 = update ] || {installs} >> {units}; [ $1 = update ] || exit 100")
+    assert packages.install(["docker-registry"], packages.Apt()) == 100
+    assert (tmp_path / "told").read_text() == "--root=/ disable --quiet docker-registry.service rsync.service\n"
 
 
 INSTALL = """\
@@ -155,7 +180,7 @@ def test_an_installation_that_is_ended_lets_services_start_again_once_nothing_is
         process.terminate()
         _, said = process.communicate(timeout=20)
     assert process.returncode == packages.STOPPED
-    assert b"make tools: stopped" in said
+    assert b"stopped; run it again" in said
     assert b"Traceback" not in said
     assert not policy.exists()
     assert (tmp_path / "last").read_text() == packages.NO
