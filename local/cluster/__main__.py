@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local.cluster import base_image, checks, ports, status, wheels
 from local.cluster.cluster import Cluster
-from local.cluster.layout import LOOPBACK, PROJECT, REGISTRY, Layout
+from local.cluster.layout import LOOPBACK, PROJECT, REGISTRY, Layout, hand_over
 from local.cluster.processes import SYSTEM_PATH
 from model_serving.problems import Failure
 
@@ -38,7 +38,11 @@ def main() -> int:
     try:
         checks.require_root()
         state = options.state.absolute()
-        return _run(options, Layout(name=options.name, state=state, bin=(options.bin or state / "bin").absolute()))
+        layout = Layout(name=options.name, state=state, bin=(options.bin or state / "bin").absolute())
+        try:
+            return _run(options, layout)
+        finally:
+            hand_over(layout)
     except Failure as error:
         print(error, file=sys.stderr)
         return 1

@@ -68,8 +68,11 @@ class Cluster:
             self._clear_leftovers()
             self._remove_everything()
             if delete:
-                for path in set(layout.cluster.iterdir()) - {layout.lock, layout.logs}:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                for path in {*layout.cluster.iterdir(), layout.kubelet} - {layout.lock, layout.logs}:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                for folder in layout.kubelet.parents[:2]:
+                    with contextlib.suppress(OSError):  # not empty, as the checkout's own is
+                        folder.rmdir()
                 layout.kubeconfig.unlink(missing_ok=True)
                 layout.builder.unlink(missing_ok=True)
 

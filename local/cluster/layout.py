@@ -1,5 +1,6 @@
 """Paths, names and address ranges of the local cluster."""
 
+import os
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -34,6 +35,7 @@ REGISTRY = f"localhost:{REGISTRY_PORT}"
 # The kernel allows 107 bytes for a socket's path; the kubelet's longest is this below its root folder.
 SOCKET_PATH_LIMIT = 107
 LONGEST_KUBELET_SOCKET = "/plugins_registry/0123456789012"
+SHORT = Path("/var/lib/model-serving")  # the kubelet's root folder if a checkout's path is too long for its sockets
 
 
 @dataclass(kw_only=True)
@@ -82,21 +84,39 @@ class Layout:
         self.pod_addresses = self.cluster / "pod-addresses"
         self.address = self.cluster / "address"  # the address with which the cluster was started
         if len(f"{self.kubelet}{LONGEST_KUBELET_SOCKET}".encode()) > SOCKET_PATH_LIMIT:
-            room = SOCKET_PATH_LIMIT - len(f"/local/kubelet{LONGEST_KUBELET_SOCKET}")
-            raise Failure(
-                f"The path of the state folder is too long for the kubelet's sockets: {self.state}\n"
-                f"  Choose a path of at most {room} bytes with --state, or move the checkout up."
-            )
+            self.kubelet = SHORT / self.name / "kubelet"
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """User and group that the files of the checkout belong to, also where root does the work."""
+        folder = next(path for path in (self.state, *self.state.parents) if path.exists())
+        return folder.stat().st_uid, folder.stat().st_gid
 
     def filled(self, name: str, **further: object) -> str:
         """A file of ``settings/`` with its placeholders filled by this module, ports.py, these paths, or the caller."""
         values = {**globals(), **vars(ports), **vars(self), **further}
-        return Template((SETTINGS / name).read_text()).substitute(values)
+        return Template((SETTINGS / name).read_text(encoding="utf-8")).substitute(values)
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a whole file or none, even when the command is killed."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.touch(mode)
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.rename(path)
+
+
+def hand_over(layout: Layout) -> None:
+    """Give what was written as root to the checkout's owner, except what the running processes keep as theirs."""
+    user, group = layout.owner
+    if not user:
+        return
+    written = [layout.kubeconfig, layout.cluster, layout.lock, layout.logs, *layout.logs.glob("*")]
+    written += [cache_folder(), layout.cache.parent]
+    for folder in (layout.state / "buildx", layout.wheels, cache_folder() / "base-images", cache_folder() / "wheels"):
+        written.append(folder)
+        for entry in folder.glob("[!.]*"):  # not one that is being made, whose files have owners of their own
+            written += [entry, *entry.rglob("*")]
+    for path in written:
+        if os.path.lexists(path) and path.lstat().st_uid != user:
+            os.lchown(path, user, group)

@@ -37,7 +37,14 @@ def registry(layout: Layout, *, is_read_only: bool = False) -> Process:
 
 
 def buildkitd(layout: Layout) -> Process:
-    return _built(layout, "buildkitd", "buildkitd.toml", ready=lambda: probes.socket_accepts(layout.buildkit_socket))
+    user, group = layout.owner  # of the socket: Pulumi builds images as the checkout's user
+    return _built(
+        layout,
+        "buildkitd",
+        "buildkitd.toml",
+        values={"user": user, "group": group},
+        ready=lambda: probes.socket_accepts(layout.buildkit_socket),
+    )
 
 
 def etcd(layout: Layout) -> Process:

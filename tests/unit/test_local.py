@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -197,6 +198,67 @@ def test_a_setting_that_stays_is_told_unless_it_was_the_same_before(
     assert capsys.readouterr().out == (
         "net/ipv4/ip_forward stays 1: the bridge docker0 is newer than the cluster and may need it\n"
     )
+
+
+def test_what_another_program_has_set_since_is_not_put_back(machine: layout.Layout) -> None:
+    overcommit = machine.kernel.parent / "vm" / "overcommit_memory"
+    overcommit.parent.mkdir()
+    overcommit.write_text("0\n")
+    kernel.prepare(machine)
+    overcommit.write_text("2\n")
+    kernel.restore(machine)
+    assert overcommit.read_text() == "2\n"
+    overcommit.write_text("1\n")  # as the kubelet sets it
+    kernel.restore(machine)
+    assert overcommit.read_text() == "0"
+
+
+@pytest.mark.parametrize(("before", "removed"), [("", "--remove br_netfilter\n"), ("br_netfilter 1 0 -\n", "")])
+def test_a_module_that_was_loaded_for_the_cluster_is_removed_with_it(
+    machine: layout.Layout, monkeypatch: pytest.MonkeyPatch, before: str, removed: str
+) -> None:
+    folder = machine.kernel.parent
+    (folder / "bin").mkdir()
+    (folder / "bin" / "modprobe").write_text(f'#!/bin/sh\necho "$@" >> {folder}/told\n')
+    (folder / "bin" / "modprobe").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(kernel, "_MODULES", folder / "modules")
+    monkeypatch.setattr(kernel, "_PROFILES", folder / "profiles")
+    (folder / "modules").write_text(before)
+    (folder / "profiles").touch()
+    kernel.prepare(machine)
+    (folder / "modules").write_text("br_netfilter 1 0 -\nbridge 2 1 -\n")
+    (folder / "profiles").write_text("cri-containerd.apparmor.d (enforce)\n")
+    kernel.restore(machine)
+    told = folder / "told"
+    assert (told.read_text() if told.exists() else "") == removed
+    assert (folder / ".remove").read_text() == "cri-containerd.apparmor.d"
+
+
+def test_a_long_path_gets_a_short_folder_for_the_kubelets_sockets(tmp_path: Path) -> None:
+    home = Path("/home/alexander.konstantinopoulos/projects/model-serving/.state")
+    long = layout.Layout(name="unit", state=home, bin=tmp_path)
+    short = layout.Layout(name="unit", state=Path("/home/alex/model-serving/.state"), bin=tmp_path)
+    assert short.kubelet.is_relative_to(short.state)
+    for place in (long, short, layout.Layout(name="x" * 31, state=home / ("x" * 200), bin=tmp_path)):
+        assert len(f"{place.kubelet}{layout.LONGEST_KUBELET_SOCKET}") <= layout.SOCKET_PATH_LIMIT
+
+
+def test_what_root_has_written_becomes_the_users_but_not_what_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = layout.Layout(name="unit", state=tmp_path / "state", bin=tmp_path)
+    images = tmp_path / "cache" / "model-serving" / "base-images"
+    for path in (place.kubeconfig, place.etcd / "member", images / "1" / "layer", images / ".making-2" / "root"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    given: list[Path] = []
+    monkeypatch.setattr(layout.Layout, "owner", (4711, 4712))
+    monkeypatch.setattr(os, "lchown", lambda path, *owner: given.append(path) if owner == (4711, 4712) else None)
+    layout.hand_over(place)
+    expected = {place.kubeconfig, place.cluster, images.parent, images, images / "1", images / "1" / "layer"}
+    assert set(given) == expected
 
 
 @pytest.mark.skipif(shutil.which("ss") is None, reason="iproute2 has ss")
