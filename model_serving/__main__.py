@@ -5,6 +5,7 @@ A command's module is imported only when it is called: a job waits for nothing t
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -44,6 +45,9 @@ COMMANDS: Final[Mapping[str, str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name, by default those of the process; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows, or a machine without a locale, is not UTF-8
+            stream.reconfigure(encoding="utf-8")
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     # Every module only for the list of all commands; else the one that is called.
     chosen = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]

@@ -16,7 +16,7 @@ ACCOUNT: Final = "gitlab-agent"
 RBAC: Final = "rbac.authorization.k8s.io"
 READ: Final = ("get", "list", "watch")
 WRITE: Final = (*READ, "create", "update", "patch", "delete")
-PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text())
+PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text(encoding="utf-8"))
 DEPLOYED: Final[Mapping[str, Sequence[str]]] = PERMISSIONS["deployed"]
 WATCHED: Final[Mapping[str, Sequence[str]]] = PERMISSIONS["watched"]
 EXTRAS: Final[Sequence[str]] = PERMISSIONS["extras"]

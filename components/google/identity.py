@@ -36,7 +36,7 @@ READING_DUTIES: Final = (PLAN, VERIFY)
 READER: Final = "reader"
 """Name of this program's custom role, see permissions.yaml. *apply* has it too, to read what it may not change."""
 
-PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text())
+PERMISSIONS: Final = yaml.safe_load(Path(__file__).with_name("permissions.yaml").read_text(encoding="utf-8"))
 PROJECT_ROLES: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     duty: [(granted["role"], granted.get("for", "")) for granted in grants]
     for duty, grants in PERMISSIONS["project"].items()

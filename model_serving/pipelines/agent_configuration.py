@@ -34,6 +34,6 @@ def run(options: argparse.Namespace) -> int:
     environment = gitlab_agent.environment_of(chosen.agent, stack)
     path = Path(chosen.agent.configuration_path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(chosen.agent.configuration_text(stack, environment, chosen.namespace))
+    path.write_text(chosen.agent.configuration_text(stack, environment, chosen.namespace), encoding="utf-8")
     print(f"Wrote {path}. GitLab reads it from the default branch of {chosen.agent.project}: commit it there.")
     return 0

@@ -129,13 +129,13 @@ def _files(packages: Iterable[tuple[str, str]]) -> Iterator[Mapping[str, str]]:
 
 def _ask(pins: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
     """What pip-audit answers about each package."""
-    with tempfile.NamedTemporaryFile("w", prefix="audit-", suffix=".txt") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="audit-", suffix=".txt") as file:
         file.writelines(f"{name}=={version}\n" for name, version in pins.items())
         file.flush()
         command = [sys.executable, "-m", "pip_audit", "--requirement", file.name, "--no-deps", "--disable-pip"]
         command += ["--format=json", "--desc=off", "--progress-spinner=off"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise _unknown(f"no answer within {SECONDS} s") from None
     try:

@@ -118,7 +118,7 @@ class Backend:
                 env=dict(self.environ),
                 input=text,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 timeout=TIMEOUT_SECONDS,
                 check=True,
             ).stdout

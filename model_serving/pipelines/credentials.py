@@ -152,7 +152,7 @@ def _source(chosen: Settings, site: str, environ: Mapping[str, str], folder: Pat
 def _private(file: Path, text: str) -> str:
     """Writes a file that only this user can read; returns its path."""
     file.touch(mode=0o600)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return str(file)
 
 
@@ -161,7 +161,7 @@ def _docker(google: GcpSettings, folder: Path) -> str:
     configuration = folder / "docker"
     configuration.mkdir()
     helpers = {f"{google.region}-docker.pkg.dev": "model-serving"}
-    (configuration / "config.json").write_text(json.dumps({"credHelpers": helpers}))
+    (configuration / "config.json").write_text(json.dumps({"credHelpers": helpers}), encoding="utf-8")
     return str(configuration)
 
 

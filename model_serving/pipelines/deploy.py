@@ -130,7 +130,7 @@ class Deployment:
             return None
         path = folder / f"{self._stack}.json"
         try:
-            preview = Preview.model_validate_json(path.read_text())
+            preview = Preview.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise Failure(
                 f"{path} is not a preview: {str(error).partition(chr(10))[0]}\n"

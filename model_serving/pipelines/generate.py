@@ -73,9 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     found = environments(stacks.FOLDER)
     project, tag = stacks.PROJECT, image_tag(stacks.PROJECT)
-    files = {project / path: github((project / path).read_text(), found, tag) for path in GITHUB}
+    files = {project / path: github((project / path).read_text(encoding="utf-8"), found, tag) for path in GITHUB}
     files[project / GITLAB] = gitlab(found, tag)
-    stale = {path: text for path, text in files.items() if not path.exists() or path.read_text() != text}
+    stale = {
+        path: text for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
     names = ", ".join(str(path.relative_to(project)) for path in stale)
     if options.check:
         if stale:
@@ -87,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for path, text in stale.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     print(f"{', '.join(each.name for each in found) or 'no environment'}: {names or 'nothing to change'}")
     return 0
 

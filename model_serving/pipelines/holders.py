@@ -41,7 +41,7 @@ class Machine(BaseModel):
     @classmethod
     def here(cls) -> Self:
         try:
-            boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+            boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
             processes = str((_PROC / "self/ns/pid").readlink())
         except OSError:
             boot = processes = ""
@@ -125,7 +125,7 @@ def process_start(process: int) -> str | None:
     """Start time of a process here in clock ticks, which no later one with its ID has; None if it no longer runs."""
     try:
         # proc_pid_stat(5): the name may contain spaces and brackets, so fields are counted from its end.
-        fields = (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+        fields = (_PROC / str(process) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]
@@ -134,5 +134,5 @@ def process_start(process: int) -> str | None:
 def process_name(process: int) -> str:
     """Name of a process on this machine; empty if it no longer runs."""
     with contextlib.suppress(OSError):
-        return (_PROC / str(process) / "comm").read_text().strip()
+        return (_PROC / str(process) / "comm").read_text(encoding="utf-8").strip()
     return ""

@@ -83,7 +83,7 @@ class Gcloud:
     def _call(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         command = ["gcloud", *arguments, f"--project={self.project}", "--quiet"]
         print(f"$ {shlex.join(command)}", flush=True)
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 def _check_login(gcloud: Gcloud) -> None:

@@ -106,7 +106,7 @@ def dead_in(folder: Path, consequence: str) -> list[Verdict]:
 
 
 def _read(path: Path) -> Lock:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     names = {"user": "username", "host": "hostname", "process": "pid", "since": "timestamp"}
     return Lock.model_validate({"url": str(path)} | {name: content[key] for name, key in names.items()})
 

@@ -63,7 +63,7 @@ def recover(stack: str, folder: Path) -> int:
 
 def _state(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())["checkpoint"]["latest"] or {}
+        return json.loads(path.read_text(encoding="utf-8"))["checkpoint"]["latest"] or {}
     except FileNotFoundError:
         return {}
 

@@ -58,7 +58,7 @@ runpy.run_module("{_LAUNCHER}.main", run_name="__main__")
 def problems(python: str, lock: Path) -> Sequence[Problem]:
     """Packages of an interpreter's environment that differ from the lock; those in only one of the two do not count."""
     try:
-        done = subprocess.run([python, "-c", _INSTALLED], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([python, "-c", _INSTALLED], capture_output=True, encoding="utf-8", timeout=60, check=True)
         installed = {normal(name): version for name, version in json.loads(done.stdout).items()}
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return [_wrong(f"{python} does not run: {error}", "Name the right Python: --python PATH")]

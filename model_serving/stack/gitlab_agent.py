@@ -373,7 +373,7 @@ def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespac
     wanted = agent.configuration_content(environment_of(agent, stack), serving_namespace)
     path = Path(agent.configuration_path)
     try:
-        found = yaml.safe_load(path.read_text())
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         what, consequence = (
             "it does not exist",

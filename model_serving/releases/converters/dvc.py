@@ -77,7 +77,7 @@ def _fetch(options: argparse.Namespace, target: Path) -> None:
     # Not --quiet, which would also hide the reason of a failure.
     command = [options.dvc, "get", "--out", str(target), *revision, "--", options.repository, options.path]
     print(f"fetching {options.path} with {options.dvc}", flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         said = "\n".join(f"    {line}" for line in lines[-_SHOWN_LINES:])
