@@ -41,6 +41,10 @@ ADD_REQUEST: Final = (
     "The request was derived from the inputs in model-settings.json, which do not tell what values the model takes: "
     "add a request.json that it can answer, and release it under a new version."
 )
+REACH: Final = (
+    "Let pods reach the gateway: look at the firewall of the nodes, network policies and gateway.clusterEndpoint. "
+    "If they cannot, disable the check with `contract: {check: false}` under the model."
+)
 KEPT: Final = "The contract is kept."
 """What is printed then."""
 
@@ -53,8 +57,16 @@ class Refused(Broken):
     """The request was answered with an error."""
 
 
+class Unreached(Broken):
+    """No connection came about, which says nothing about the model."""
+
+
 class NoAnswer(Exception):
     """Nobody answered, or a proxy did that does not reach the version yet."""
+
+
+class NoConnection(NoAnswer):
+    """What should answer was not even reached: a firewall, a wrong address or name."""
 
 
 @dataclass(frozen=True)
@@ -158,21 +170,26 @@ def fulfil(
         answer_seconds: for which each answer may take.
 
     Raises:
+        Unreached: no connection came about in all that time.
         Broken: with what was expected and the answer that came instead.
     """
     began = time.monotonic()
     deadline = began + seconds
+    is_reached = False
     last, right, most, since = "nothing", 0, 0, 0.0
     while right < FEWEST_ANSWERS or (right < RIGHT_ANSWERS and time.monotonic() < since + ROW_SECONDS):
         # Of a slow model, three right answers may take longer than there is time for the first one to come.
         if not right and time.monotonic() >= deadline:
             again = f"; {most} right ones had come before, and then none" if most else ""
-            raise Broken(f"an answer within {seconds:g} s{again}", last)
+            kind = Broken if is_reached else Unreached
+            raise kind(f"an answer within {seconds:g} s{again}", last)
         try:
             answer = ask(seconds=answer_seconds)
         except NoAnswer as error:
             last, right = str(error), 0
+            is_reached = is_reached or not isinstance(error, NoConnection)
         else:
+            is_reached = True
             last = tensors.shown(f"{answer.status} {answer.body}")
             if answer.status in NOT_YET:
                 right = 0
@@ -280,6 +297,10 @@ class Door:
         def once(*, seconds: float) -> Answer:
             connection = self._connection(urlsplit(self.url), seconds)
             try:
+                connection.connect()
+            except OSError as error:
+                raise NoConnection(f"no connection: {type(error).__name__}: {error}") from None
+            try:
                 connection.request("POST", path, body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
                 return Answer(response.status, response.read().decode(errors="replace"))
@@ -346,6 +367,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds=options.seconds,
             answer_seconds=options.answer_seconds,
         )
+    except Unreached as unreached:
+        print(
+            f"{title} could not be checked, because its pod cannot reach the gateway.\n"
+            f"  asked: POST {options.url}{options.path}\n"
+            f"  came back: {unreached.args[1]}\n"
+            f"  {UNMOVED} {REACH}"
+        )
+        return 1
     except Broken as broken:
         expected, came = broken.args
         print(

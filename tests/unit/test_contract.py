@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -267,6 +269,51 @@ def test_a_late_answer_is_told_with_the_setting_that_allows_it(tmp_path: Path) -
         with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s, the answerSeconds of the model"):
             ask(seconds=0.05)
         late.set()
+
+
+def asked_by_the_job(folder: Path, url: str) -> int:
+    (folder / "model-settings.json").write_text(json.dumps({"name": "iris", "parameters": {"version": "1.0"}}))
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    told = ["--model", "iris", "--version", "1.0", "--folder", str(folder), "--url", url, "--path", "/infer"]
+    return contract.main([*told, "--seconds", "0.05"])
+
+
+def test_a_gateway_that_cannot_be_reached_is_never_called_a_broken_contract(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What firewalld's reject rules, a refused port, a dropped packet and an unknown name look like in a pod.
+    errors = [
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+        TimeoutError("timed out"),
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+    ]
+    for error in errors:
+
+        def fail(*_: object, error: OSError = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(socket, "create_connection", fail)
+        assert asked_by_the_job(tmp_path, "http://10.213.0.1") == 1
+        told = capsys.readouterr().out
+        assert "iris 1.0 could not be checked, because its pod cannot reach the gateway." in told
+        assert str(error) in told
+        assert "look at the firewall" in told
+        assert "Correct the model" not in told
+        assert "contract." not in told.splitlines()[0]
+
+
+def test_a_version_that_hangs_up_is_still_a_broken_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Hanging(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.connection.close()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with serving(Hanging) as host:
+        assert asked_by_the_job(tmp_path, f"http://{host}") == 1
+    assert "iris 1.0 does not keep its contract." in capsys.readouterr().out
 
 
 def test_the_answer_time_is_that_of_the_stacks_setting_by_default() -> None:
