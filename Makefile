@@ -199,6 +199,10 @@ lock-models: ## pin the packages of templates/ anew after a change of their requ
 audit: tools ## list locked packages with known vulnerabilities, which depends on the day
 	@python -m model_serving audit
 
+.PHONY: outdated
+outdated: tools ## list what is pinned and has a newer version, which depends on the day
+	@python -m local.tools.outdated
+
 .PHONY: schema
 schema: tools ## write the JSON Schema of the stack files, which editors use
 	@python -m model_serving schema > stacks/schema.json
