@@ -201,6 +201,15 @@ class TestGitLab:
             assert job["interruptible"] is False
             assert job["resource_group"] == job["environment"]["name"] == job["variables"]["STACK"]
 
+    def test_a_deployment_may_take_longer_than_a_jobs_default_of_an_hour(self) -> None:
+        assert {self.full(name)["timeout"] for name in self.jobs if name.startswith("deploy ")} == {"2 hours"}
+
+    def test_a_newer_commit_ends_what_an_older_one_of_its_merge_request_does_and_nothing_on_main(self) -> None:
+        assert self.own["workflow"]["auto_cancel"] == {"on_new_commit": "none"}
+        for rule in self.own["workflow"]["rules"]:
+            of_a_request = "merge_request_event" in rule["if"]
+            assert (rule.get("auto_cancel") == {"on_new_commit": "interruptible"}) == of_a_request, rule["if"]
+
     def test_only_main_gets_the_identity_that_changes_something(self) -> None:
         for name in self.jobs:
             job = self.full(name)
@@ -247,8 +256,10 @@ class TestGitHub:
     def test_nothing_that_deploys_is_cancelled(self, path: Path) -> None:
         content = workflow(path)
         for job in content["jobs"].values():
-            if "--duty apply" in str(job.get("steps")):
+            if "model_serving deploy " in str(job.get("steps")):
                 assert job["concurrency"]["cancel-in-progress"] is False
+                assert job["concurrency"]["queue"] == "max", "nor one that waits"
+                assert "environment" in job, "its reviewers are asked"
         cancelled = content.get("concurrency", {}).get("cancel-in-progress", False)
         assert cancelled in {False, "${{ github.event_name == 'pull_request' }}"}
 
@@ -259,10 +270,18 @@ class TestGitHub:
             assert applies == ("environment" in job), f"{name}: its reviewers are asked before Google lets it in"
             assert not applies or job["environment"] == "${{ inputs.stack }}"
 
-    def test_drift_and_deployment_of_a_stack_exclude_each_other(self) -> None:
-        drift = workflow(WORKFLOWS[0].with_name("mlops.yml"))["jobs"]["drift"]["concurrency"]["group"]
-        deploy = workflow(WORKFLOWS[0].with_name("mlops-deploy.yml"))["jobs"]["deploy"]["concurrency"]["group"]
-        assert (drift, deploy) == ("deploy-${{ matrix.stack }}", "deploy-${{ inputs.stack }}")
+    def test_some_job_deploys(self) -> None:
+        assert "model_serving deploy " in str(workflow(WORKFLOWS[0].with_name("mlops-deploy.yml"))["jobs"]["deploy"])
+
+    def test_drift_and_deployment_of_a_stack_exclude_each_other_and_throw_none_out(self) -> None:
+        drift = workflow(WORKFLOWS[0].with_name("mlops.yml"))["jobs"]["drift"]["concurrency"]
+        deploy = workflow(WORKFLOWS[0].with_name("mlops-deploy.yml"))["jobs"]["deploy"]["concurrency"]
+        assert (drift["group"], deploy["group"]) == ("deploy-${{ matrix.stack }}", "deploy-${{ inputs.stack }}")
+        assert drift["queue"] == deploy["queue"] == "max"
+
+    def test_the_linter_overlooks_what_it_is_too_old_for_and_nothing_else(self) -> None:
+        ignored = workflow(PROJECT / ".github" / "actionlint.yaml")["paths"][".github/workflows/*.yml"]["ignore"]
+        assert ignored == ['^unexpected key "queue" for "concurrency" section']
 
 
 def test_every_command_that_a_pipeline_calls_is_there() -> None:
