@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "pending": "pipelines.pending",
     "deploy": "pipelines.deploy",
     "drift": "pipelines.drift",
+    "approval": "pipelines.approval",
     # People, and the Makefile.
     "show": "pipelines.show",
     "rollback": "pipelines.rollback",
@@ -34,6 +35,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "audit": "pipelines.audit",
     "recover": "pipelines.recover",
     "pipelines": "pipelines.generate",
+    "doctor": "pipelines.doctor",
     "agent": "pipelines.agent_configuration",
     "plugins": "pipelines.plugins",
     "init-gcp": "pipelines.init_gcp",

@@ -18,6 +18,10 @@ class Missing(SiteError):
     """404: it does not exist, or the token may not see it."""
 
 
+class Unauthorized(SiteError):
+    """401: the token is wrong, expired or revoked."""
+
+
 class TooLong(SiteError):
     """The text is too long for the site, or for a proxy in front of it."""
 

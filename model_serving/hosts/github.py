@@ -82,7 +82,7 @@ class GitHub(Site):
         # GitLab's id, or that of a lock that was written by hand.
         if not re.fullmatch(r"jobs/\d+|runs/\d+/attempts/\d+", run.id):
             return "unknown"
-        with suppress(Missing), self._repository(f"Whether {run.name} is still running is not known.") as repository:
+        with suppress(Missing), self.repository(f"Whether {run.name} is still running is not known.") as repository:
             _, found = repository.requester.requestJsonAndCheck("GET", f"{repository.url}/actions/{run.id}")
             return "finished" if found["status"] == "completed" else "running"
         return "unknown"
@@ -111,12 +111,12 @@ class GitHub(Site):
                 consequence="There is no pull request to write to.",
                 remedy="Run this in a workflow with `on: pull_request`.",
             )
-        with self._repository("The pull request does not show this result.") as repository:
+        with self.repository("The pull request does not show this result.") as repository:
             yield _Thread(issue=repository.get_issue(number), author=self._author)
 
     @contextmanager
     def _tracker(self) -> Iterator["_Tracker"]:
-        with self._repository("The issue does not show this result.") as repository:
+        with self.repository("The issue does not show this result.") as repository:
             yield _Tracker(repository=repository, author=self._author)
 
     @cached_property
@@ -130,11 +130,12 @@ class GitHub(Site):
     def _author(self) -> str:
         """Login of the token's user. GraphQL works with every kind of token, GET /user not with a job's."""
         loss = "Nothing was written, because this project's notes cannot be told from other people's."
-        with self._repository(loss, is_question=True) as repository:
+        with self.repository(loss, is_question=True) as repository:
             _, found = repository.requester.graphql_query("query { viewer { login } }", {})
             return str(found["data"]["viewer"]["login"])
 
-    def _repository(self, loss: str, *, is_question: bool = False) -> "AbstractContextManager[Repository]":
+    def repository(self, loss: str, *, is_question: bool = False) -> "AbstractContextManager[Repository]":
+        """A block that sends requests about the job's repository; ``loss`` is the consequence of a failure."""
         token = self._environ.get(TOKEN)
         if not token:
             raise SiteError(what=f"{TOKEN} is not set", consequence=loss, remedy=self._remedy(401))

@@ -105,7 +105,7 @@ def requests_of(
         patience=patience or Patience(),
         authorities=authorities,
     )
-    return Requests(kind=kind, access=access, name=project or _project(repository, base))
+    return Requests(kind=kind, access=access, name=project or project_name(repository, base))
 
 
 def usual_api(kind: Kind, repository: str) -> str:
@@ -116,8 +116,8 @@ def usual_api(kind: Kind, repository: str) -> str:
     return "https://api.github.com" if parts.hostname == "github.com" else f"{parts.scheme}://{parts.netloc}/api/v3"
 
 
-def _project(repository: str, api: str) -> str:
-    """The path of the address, without the path below which GitLab itself may be."""
+def project_name(repository: str, api: str) -> str:
+    """A repository's name in the API: its path, without the path below which GitLab itself may be."""
     path = urlsplit(repository).path.removesuffix("/").removesuffix(".git")
     below = urlsplit(api).path.partition("/api/")[0]
     return path.removeprefix(below).strip("/")

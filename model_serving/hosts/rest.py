@@ -18,7 +18,7 @@ from urllib3.connectionpool import ConnectionPool
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
-from model_serving.hosts.access import Access, Missing, SiteError, TooLong, Unanswered
+from model_serving.hosts.access import Access, Missing, SiteError, TooLong, Unanswered, Unauthorized
 
 USER_AGENT: Final = "model-serving"
 PER_PAGE: Final = 100
@@ -100,6 +100,8 @@ class RetryPolicy(Retry):
         kind = SiteError
         if status == HTTPStatus.NOT_FOUND:
             kind = Missing
+        elif status == HTTPStatus.UNAUTHORIZED:
+            kind = Unauthorized
         # To a text over their limits, GitLab answers 400, GitHub 422 and a proxy 413.
         elif status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (status in (400, 422) and "too long" in text):
             kind = TooLong

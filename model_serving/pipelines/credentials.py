@@ -53,7 +53,7 @@ def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[
     if here and here.is_fork:
         # A fork's jobs run its author's code; the preview reports the missing identity.
         return {}
-    if site and (problems := [*_missing(chosen, site, stack=stack, environ=environ)]):
+    if site and (problems := [*missing(chosen, site, stack=stack)] or [*_no_token(chosen, site, stack, environ)]):
         raise InvalidInput(problems)
     environment = {"PULUMI_BACKEND_URL": backend} if (backend := backend_of(chosen)) else {}
     if chosen.gcp is None or not site:
@@ -104,8 +104,8 @@ def _site(environ: Mapping[str, str]) -> str:
     return "github" if environ.get("GITHUB_ACTIONS") else ""
 
 
-def _missing(chosen: Settings, site: str, *, stack: str, environ: Mapping[str, str]) -> Iterator[Problem]:
-    """Settings that a job needs and the stack lacks."""
+def missing(chosen: Settings, site: str, *, stack: str) -> Iterator[Problem]:
+    """Settings that the jobs of a site need and the stack lacks."""
     problem = partial(Problem, file=settings.file_of(stack))
     if not backend_of(chosen):
         yield problem(
@@ -115,8 +115,7 @@ def _missing(chosen: Settings, site: str, *, stack: str, environ: Mapping[str, s
         )
     if not chosen.gcp:
         return
-    is_known = bool(getattr(chosen.gcp.identity, site))
-    if not is_known:
+    if not getattr(chosen.gcp.identity, site):
         yield problem(
             what=f"model-serving:gcp.identity.{site} is missing",
             consequence="Google trusts no job of this repository.",
@@ -129,9 +128,13 @@ def _missing(chosen: Settings, site: str, *, stack: str, environ: Mapping[str, s
             remedy=f"Set it to the output of `gcloud projects describe {chosen.gcp.project} "
             "--format='value(projectNumber)'`, then run `make pipelines`.",
         )
+
+
+def _no_token(chosen: Settings, site: str, stack: str, environ: Mapping[str, str]) -> Iterator[Problem]:
     needed = {"gitlab": GITLAB_TOKEN, "github": GITHUB_URL}[site]
-    if is_known and backend_of(chosen) and provider_of(chosen, site) and not environ.get(needed):
-        yield problem(
+    if chosen.gcp and not environ.get(needed):
+        yield Problem(
+            file=settings.file_of(stack),
             what=f"the job has no {needed}",
             consequence="It cannot authenticate to Google.",
             remedy="Run `make pipelines` and commit its changes; on GitHub the job also needs `id-token: write`.",

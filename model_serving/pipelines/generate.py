@@ -71,27 +71,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    found = environments(stacks.FOLDER)
-    project, tag = stacks.PROJECT, image_tag(stacks.PROJECT)
-    files = {project / path: github((project / path).read_text(encoding="utf-8"), found, tag) for path in GITHUB}
-    files[project / GITLAB] = gitlab(found, tag)
-    stale = {
-        path: text for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
-    }
-    names = ", ".join(str(path.relative_to(project)) for path in stale)
+    found, changed = environments(stacks.FOLDER), stale()
+    names = ", ".join(str(path.relative_to(stacks.PROJECT)) for path in changed)
     if options.check:
-        if stale:
+        if changed:
             raise Failure(
                 f"{names}: out of date with the stack files or the tool image.\n"
                 "  Pipelines would miss an environment, or use another commit's tool image.\n"
                 "  Run `make pipelines` and commit the files that it writes."
             )
         return 0
-    for path, text in stale.items():
+    for path, text in changed.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     print(f"{', '.join(each.name for each in found) or 'no environment'}: {names or 'nothing to change'}")
     return 0
+
+
+def stale() -> dict[Path, str]:
+    """The files that are not in step with the stack files and the tool image, with what they should be."""
+    project, tag, found = stacks.PROJECT, image_tag(stacks.PROJECT), environments(stacks.FOLDER)
+    files = {project / path: github((project / path).read_text(encoding="utf-8"), found, tag) for path in GITHUB}
+    files[project / GITLAB] = gitlab(found, tag)
+    return {path: text for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
 
 
 def environments(folder: Path) -> list[Environment]:
@@ -198,7 +200,7 @@ deploy-{each.name}:
   needs: [{needs}]
   if: github.ref == 'refs/heads/main' && (github.event_name == 'push' || github.event_name == 'workflow_dispatch')
   permissions:
-    actions: read # whether the run that holds a lock is alive
+    actions: read # who has to approve; whether the run that holds a lock is alive
     contents: read
     id-token: write # Google's identity
     packages: write # the tool image

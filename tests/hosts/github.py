@@ -21,6 +21,33 @@ SOMEBODY: Final = {"login": "somebody"}
 LIMIT: Final = 65_536
 
 
+def ready() -> dict[str, Any]:
+    """The answers of a repository whose setup is done, in the form of https://docs.github.com/en/rest."""
+    policy = {"protected_branches": False, "custom_branch_policies": True}
+    reviewers = {"type": "required_reviewers", "reviewers": [{"type": "User", "reviewer": {"login": "octocat"}}]}
+    only_main = {"total_count": 1, "branch_policies": [{"id": 1, "name": "main"}]}
+    return {
+        "": {"id": 34, "full_name": REPOSITORY, "private": True, "owner": {"id": 56, "login": "owner"}},
+        "/branches/main": {"name": "main", "protected": True},
+        "/environments/dev": {"name": "dev", "protection_rules": [], "deployment_branch_policy": policy},
+        "/environments/production": {
+            "name": "production",
+            "protection_rules": [{"type": "branch_policy"}, reviewers],
+            "deployment_branch_policy": policy,
+        },
+        "/environments/dev/deployment-branch-policies": only_main,
+        "/environments/production/deployment-branch-policies": only_main,
+        "/actions/secrets": {"total_count": 1, "secrets": [{"name": "PULUMI_CONFIG_PASSPHRASE"}]},
+        "/actions/workflows/mlops.yml": {"id": 1, "path": ".github/workflows/mlops.yml", "state": "active"},
+        "/actions/permissions/fork-pr-workflows-private-repos": {
+            "run_workflows_from_fork_pull_requests": False,
+            "send_write_tokens_to_workflows": False,
+            "send_secrets_and_variables": False,
+            "require_approval_for_fork_pr_workflows": False,
+        },
+    }
+
+
 @dataclass
 class GitHub:
     """What GitHub knows.
@@ -29,6 +56,7 @@ class GitHub:
         runs: status by path, such as ``jobs/7`` or ``runs/100/attempts/1``.
         requests: pull requests of owner/serving.
         has_branch: whether that repository has a branch.
+        setup: what a question about the repository's settings is answered, by its path: content, or a status.
     """
 
     url: str
@@ -37,6 +65,7 @@ class GitHub:
     runs: dict[str, str] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     has_branch: Callable[[str], bool] = lambda _: True
+    setup: dict[str, Any] = field(default_factory=dict)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def environ(self, folder: Path, *, head: str = "a" * 40, source: str = REPOSITORY, **others: str) -> dict[str, str]:
@@ -80,6 +109,10 @@ class GitHub:
 
     def _own(self, question: Question) -> Answer:
         own = f"/api/v3/repos/{REPOSITORY}"
+        if (asked := question.path.removeprefix(own)) in self.setup and question.method == "GET":
+            content = self.setup[asked]
+            told = isinstance(content, int)
+            return Answer(content, {"message": "as told"}) if told else Answer(200, content)
         if not question.path.startswith(f"{own}/"):
             return Answer(404, {"message": "Not Found"})
         for pattern, methods in self._routes().items():

@@ -20,6 +20,40 @@ NOTE_LIMIT: Final = 1_000_000
 ISSUE_LIMIT: Final = 1_048_576
 
 
+def ready() -> dict[str, Any]:
+    """The answers of a project whose setup is done, in the form of https://docs.gitlab.com/api/rest/."""
+    maintainers = {"access_level": 40, "access_level_description": "Maintainers", "user_id": None, "group_id": None}
+    return {
+        "": {
+            "id": PROJECT,
+            "path_with_namespace": "Group/models",
+            "ci_allow_fork_pipelines_to_run_in_parent_project": False,
+            "resource_group_default_process_mode": "oldest_first",
+        },
+        "/protected_branches": [{"id": 1, "name": "main", "allow_force_push": False}],
+        "/protected_environments": [
+            {"name": "production", "deploy_access_levels": [maintainers], "required_approval_count": 0}
+        ],
+        "/resource_groups": [{"id": 3, "key": "dev", "process_mode": "oldest_first"}],
+        "/variables": [
+            {"key": "MODEL_SERVING_GITLAB_TOKEN", "value": "glpat-notes", "protected": False, "masked": True},
+            {"key": "PULUMI_CONFIG_PASSPHRASE", "value": "never shown", "protected": False, "masked": True},
+        ],
+        "/access_tokens": [{"id": 58, "name": "notes", "access_level": 15}],
+        "/pipeline_schedules": [
+            {"id": 13, "ref": "refs/heads/main", "cron": "0 4 * * *", "active": True, "owner": {"username": "root"}}
+        ],
+        "/runners": [{"id": 8, "status": "online", "paused": False}],
+        "/registry/protection/repository/rules": [
+            {"id": 1, "repository_path_pattern": "group/models/ci/main", "minimum_access_level_for_push": "maintainer"}
+        ],
+    }
+
+
+NOTES: Final = {"id": 58, "name": "notes", "scopes": ["api"], "expires_at": "2027-05-01"}
+"""What the token of the variable says of itself."""
+
+
 @dataclass
 class GitLab:
     """What GitLab knows.
@@ -28,6 +62,8 @@ class GitLab:
         orders: lines of notes that GitLab took for quick actions.
         requests: merge requests of group/serving.
         has_branch: whether that project has a branch.
+        setup: what a question about the project's settings is answered, by its path: content, or a status.
+        tokens: what each other token answers of itself; None is a revoked one.
     """
 
     url: str
@@ -37,6 +73,8 @@ class GitLab:
     orders: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     has_branch: Callable[[str], bool] = lambda _: True
+    setup: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def environ(self, **others: str) -> dict[str, str]:
@@ -67,9 +105,11 @@ class GitLab:
         return [note["body"] for note in self.notes if not note["system"]]
 
     def answer(self, question: Question) -> Answer:
-        if question.headers.get("private-token") != TOKEN:
+        path, token = question.path.removeprefix("/api/v4"), question.headers.get("private-token", "")
+        if path == "/personal_access_tokens/self" and token in self.tokens:
+            return Answer(200, self.tokens[token])
+        if token != TOKEN:
             return Answer(401, {"message": "401 Unauthorized"})
-        path = question.path.removeprefix("/api/v4")
         if path == "/user":
             return Answer(200, BOT)
         if path == f"/projects/{SERVING.replace('/', '%2F')}/merge_requests":
@@ -78,6 +118,11 @@ class GitLab:
 
     def _own(self, question: Question, path: str) -> Answer:
         own = f"/projects/{PROJECT}"
+        if (asked := path.removeprefix(own)) in self.setup and question.method == "GET":
+            content = self.setup[asked]
+            if isinstance(content, int):
+                return Answer(content, {"message": f"{content} as told"})
+            return page(question, content, default=20) if isinstance(content, list) else Answer(200, content)
         if not path.startswith(f"{own}/"):
             return Answer(404, {"message": "404 Project Not Found"})
         for pattern, methods in self._routes().items():
