@@ -8,6 +8,7 @@ import importlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from model_serving.problems import Failure
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(own)
     options = parser.parse_args(words)
     try:
+        _refuse_unknown_stack(getattr(options, "stack", None))
         return int(commands[options.command].run(options))
     except Failure as error:
         print(error, file=sys.stderr)
@@ -75,6 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _refuse_unknown_stack(stack: str | None) -> None:
+    """Refuses a stack without a file in one way for all commands."""
+    if stack is not None and not Path("stacks", f"Pulumi.{stack}.yaml").is_file():
+        # Imported here: reading settings takes a quarter of a second, and most commands do not need it.
+        from model_serving.pipelines import stacks  # noqa: PLC0415
+
+        stacks.require(stack)
 
 
 if __name__ == "__main__":
