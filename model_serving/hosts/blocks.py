@@ -1,5 +1,6 @@
 """Markdown made of blocks; the least important ones lose items until the text fits."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +11,7 @@ RESERVE: Final = 2000
 """Characters kept free for the list of what was left out and for a banner on top."""
 NAMED: Final = 6
 """Blocks named in the list of what was left out."""
+_FENCE: Final = re.compile(r"(`{3,})\w*$")
 
 
 @dataclass(kw_only=True)
@@ -87,3 +89,26 @@ def fit_note(parts: Sequence[Block | Fixed], limit: int, *, rest: str) -> str:
         return text
     named = "; ".join(left_out[:NAMED]) + ("; …" if len(left_out) > NAMED else "")
     return f"{text}\nLeft out because notes are limited to {limit:,} characters: {named}. {rest}\n"
+
+
+def cut(text: str, limit: int, *, rest: str) -> str:
+    """The beginning of a finished text, at most ``limit`` characters, with open code blocks and details closed.
+
+    It ends with a sentence that says so; ``rest`` says where to find the whole text.
+    """
+    if len(text) <= limit:
+        return text
+    begun = text[: limit - min(RESERVE, limit // 2)]
+    # Whole lines, unless there is only one.
+    begun = begun[: begun.rfind("\n") + 1] or f"{begun}\n"
+    fence, details = "", 0
+    for line in begun.splitlines():
+        if fence:
+            fence = "" if line.strip() == fence else fence
+        elif found := _FENCE.match(line):
+            fence = found[1]
+        else:
+            details += line.count("<details>") - line.count("</details>")
+    closed = f"{fence}\n" if fence else ""
+    closed += "\n</details>\n" * details
+    return f"{begun}{closed}\nCut off here because notes are limited to {limit:,} characters. {rest}\n"

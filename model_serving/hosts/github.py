@@ -98,6 +98,12 @@ class GitHub(Site):
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{body}\n")
 
+    def warn(self, text: str) -> int:
+        # https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#setting-a-warning-message
+        escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        print(f"::warning::{escaped}", flush=True)
+        return 0
+
     @property
     def _pipeline(self) -> int:
         return int(self._environ.get("GITHUB_RUN_ID") or 0)

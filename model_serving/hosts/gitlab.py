@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from model_serving.hosts import marked
 from model_serving.hosts.access import Access, Missing, SiteError
-from model_serving.hosts.site import Run, RunState, Site
+from model_serving.hosts.site import WARNING, Run, RunState, Site
 
 if TYPE_CHECKING:
     from gitlab.v4.objects import Project, ProjectIssueManager, ProjectMergeRequestNoteManager
@@ -74,6 +74,11 @@ class GitLab(Site):
 
     def summary(self, body: str) -> None:
         """Nothing: GitLab's jobs have no summary."""
+
+    def warn(self, text: str) -> int:
+        # The jobs have `allow_failure: exit_codes`: GitLab has no other way to show a warning.
+        print(f"WARNING: {text}", flush=True)
+        return WARNING
 
     @property
     def _pipeline(self) -> int:

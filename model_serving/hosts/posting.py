@@ -1,6 +1,6 @@
 """Posts a note into the merge or pull request of the job.
 
-A note that cannot be posted does not fail the job, and the log does not contain the note.
+A note that cannot be posted ends the job with a warning, and the log does not contain the note.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import Final
 from model_serving.hosts import Outcome, Site, SiteError, TooLong
 
 SHRINKING: Final = (1, 4, 16)
-"""Divisors of a site's limit: a proxy in front of the site may have a lower one."""
+"""Divisors of the first length: a proxy in front of the site may have a lower limit."""
 SAID: Final[dict[Outcome, str]] = {
     "created": "created the note.",
     "updated": "updated the note.",
@@ -22,21 +22,36 @@ Renderer = Callable[[int], str]
 """Renders the note within a number of characters."""
 
 
-def post(site: Site, marker: str, render: Renderer) -> None:
-    """Posts the note with this marker, or prints why not."""
+def post(site: Site, marker: str, render: Renderer) -> int:
+    """Posts the note with this marker, or prints why not; returns the exit code of the job's command."""
     site.summary(render(site.note_limit))
     try:
         print(f"{site.name}: {SAID[_written(site, marker, render)]}")
     except SiteError as error:
-        print(error, file=sys.stderr)
+        return not_written(site, error, "the note was not posted")
+    return 0
+
+
+def not_written(site: Site, error: SiteError, what: str) -> int:
+    """Prints an error, and in the last line of the log what was not written; returns the exit code for that.
+
+    A fork's job cannot write, so that is no reason for a warning.
+    """
+    print(error, file=sys.stderr, flush=True)
+    said = f"{what}: {error.what}."
+    if site.is_fork:
+        print(said)
+        return 0
+    return site.warn(said)
 
 
 def _written(site: Site, marker: str, render: Renderer) -> Outcome:
+    longest = min(site.note_limit, len(render(site.note_limit)))
     refused: tuple[str, TooLong] | None = None
     for divisor in SHRINKING:
-        text = render(site.note_limit // divisor)
+        text = render(site.note_limit if divisor == 1 else longest // divisor)
         if refused is not None and len(text) >= len(refused[0]):
-            break
+            continue
         try:
             return site.upsert_note(marker, text)
         except TooLong as error:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +12,8 @@ from model_serving.hosts.access import Patience
 
 RunState = Literal["running", "finished", "unknown"]
 """Unknown: a deleted pipeline, or a job of another project or site."""
+WARNING: Final = 3
+"""Exit code of a command that did its work but could not write about it; GitLab's jobs allow it as a warning."""
 
 
 class Run(BaseModel):
@@ -67,6 +69,10 @@ class Site(ABC):
     @abstractmethod
     def summary(self, body: str) -> None:
         """Shows Markdown on the job's page, if the site has a place for it."""
+
+    @abstractmethod
+    def warn(self, text: str) -> int:
+        """Prints a line that ends the job with a warning; returns the exit code of the job's command."""
 
     def read_note(self, marker: str) -> marked.Note | None:
         """This project's note with a marker on the merge request."""

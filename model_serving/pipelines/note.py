@@ -23,6 +23,7 @@ from model_serving.problems import Failure
 HELP: Final = "combine the previews of all stacks into one Markdown note"
 REPORT: Final = ".terraform.json"
 COMMIT_CHARACTERS: Final = 12
+REST: Final = "See the log and the files of the job."
 
 _STALE: Final = re.compile(r"\A<!-- outdated -->\s.*?\s<!-- /outdated -->\s+", re.DOTALL)
 
@@ -75,7 +76,7 @@ def render(previews: Sequence[Preview], *, run: Run | None = None, limit: int = 
     parts: list[Block | Fixed] = [Fixed(text=_head(previews, run))]
     for preview in previews:
         parts += parts_of(preview)
-    return fit_note(parts, limit, rest="See the log and the files of the job.")
+    return fit_note(parts, limit, rest=REST)
 
 
 def stale(body: str, commit: str, run: Run | None = None) -> str:

@@ -1,18 +1,18 @@
 """The command ``pending``: marks the note of a merge or pull request as out of date while a new commit is previewed.
 
-A note about the same commit, or one written by a newer pipeline, stays unchanged. The job does not fail if the site
-refuses.
+A note about the same commit, or one written by a newer pipeline, stays unchanged. If the site refuses, the job ends
+with a warning.
 """
 
 import argparse
 import os
-import sys
 from typing import Final
 
 from model_serving.hosts import PREVIEW, Site, SiteError, here
+from model_serving.hosts.posting import not_written
 from model_serving.pipelines import note
 
-HELP: Final = "mark the note as out of date while a new commit is previewed; the job does not fail if the site refuses"
+HELP: Final = "mark the note as out of date while a new commit is previewed; if the site refuses, warn"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def run(_: argparse.Namespace) -> int:
     try:
         print(f"{site.name}: {mark(site)}")
     except SiteError as error:
-        print(error, file=sys.stderr)
+        return not_written(site, error, "the note was not marked as out of date")
     return 0
 
 

@@ -6,19 +6,27 @@ from pathlib import Path
 from typing import Final
 
 from model_serving.hosts import PREVIEW, here
+from model_serving.hosts.blocks import cut
 from model_serving.hosts.posting import post
+from model_serving.hosts.site import WARNING
 from model_serving.pipelines import note
 
-HELP: Final = "write the note into the merge or pull request; the job does not fail if the site refuses"
+HELP: Final = "write the note into the merge or pull request; if the site refuses, the job ends with a warning"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "Example: python -m model_serving post previews"
+    parser.epilog = f"""\
+example:
+  python -m model_serving post previews
+
+Exit code: 0, or on GitLab {WARNING} if the note could not be posted.
+"""
     parser.add_argument(
         "path",
         type=Path,
         metavar="DIR|FILE",
-        help="folder of previews, rendered as a note within the site's limit; or a note, posted unchanged",
+        help="folder of previews, rendered as a note within the site's limit; or a note, posted unchanged "
+        "or, if it is too long for the site or a proxy, cut off",
     )
 
 
@@ -34,5 +42,10 @@ def run(options: argparse.Namespace) -> int:
         )
         return 0
     job = site.this_run()
-    post(site, PREVIEW, lambda limit: note.render(previews, run=job, limit=limit) if text is None else text)
-    return 0
+
+    def render(limit: int) -> str:
+        if text is not None:
+            return cut(text, limit, rest=note.REST)
+        return note.render(previews, run=job, limit=limit)
+
+    return post(site, PREVIEW, render)

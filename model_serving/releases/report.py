@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", default="origin/main", help="branch or commit to compare with (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write; by default standard output")
     parser.add_argument(
-        "--post", action="store_true", help="write it into the merge or pull request; if that fails, the job goes on"
+        "--post", action="store_true", help="write it into the merge or pull request; if that fails, warn"
     )
 
 
@@ -74,8 +74,8 @@ def run(options: argparse.Namespace) -> int:
     elif not options.post:
         print(render(compared, run=job))
     if options.post and site:
-        post(site, marker(compared.project.name), lambda limit: render(compared, run=job, limit=limit))
-    elif options.post:
+        return post(site, marker(compared.project.name), lambda limit: render(compared, run=job, limit=limit))
+    if options.post:
         print(
             "This is not a job of GitLab or GitHub: nothing was posted.\n"
             "  There is no merge request to write to.\n"

@@ -160,6 +160,17 @@ def test_the_report_compares_a_changed_parameter_and_what_came_of_it(example: Ex
     assert ("xychart-beta" in report) == (example.name == "wine-cultivars")
 
 
+@pytest.mark.parametrize("name", ["x`touch ran`", "x$(touch ran)", "x$(shell touch ran)", 'x";touch ran;"'])
+@pytest.mark.parametrize("trained", ["wine-cultivars"], indirect=True)
+def test_a_name_is_never_run_as_a_command(example: Example, name: str) -> None:
+    example.git("branch", "base")
+    (example.folder / ".git" / "refs" / "heads" / name).write_text(example.git("rev-parse", "base"))
+    done = example.make("report", BASE=f"refs/heads/{name}")
+    assert "report.md: compared with refs/heads/x" in done.said or "is no commit" in done.said, done.said
+    assert example.make("rehearse", TAG=name).code != 0
+    assert not (example.folder / "ran").exists()
+
+
 @pytest.mark.parametrize(
     "trained",
     only("wine-cultivars", instead="a protected tag's pipeline, which delivers the other kind"),
@@ -193,6 +204,7 @@ def test_its_pipelines_are_what_the_sites_take(name: str, delivery: str, tmp_pat
         [*check, "vendor.gitlab-ci", "--data-transform", "gitlab-ci", ".gitlab-ci.yml"],
         [*check, "vendor.github-workflows", workflow],
         [str(PROJECT / ".state" / "bin" / "actionlint"), "-shellcheck=", "-pyflakes=", workflow],
+        [str(TOOLS / "zizmor"), "--quiet", "--offline", ".github/workflows"],
     ):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
