@@ -105,11 +105,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {}, {"Location": f"http://{self.storage.address}{path}"})
 
     def do_DELETE(self) -> None:
-        """Gives an upload up."""
+        """Deletes an object, or gives an upload up."""
         if self._failed():
             return
-        del self.storage.uploads[self._asked()[1]["upload_id"]]
-        self._answer(499, {})
+        path, query = self._asked()
+        if "upload_id" in query:
+            del self.storage.uploads[query["upload_id"]]
+            self._answer(499, {})
+        elif self.storage.objects.pop(unquote(path.rpartition("/o/")[2]), None) is None:
+            self._answer(404, {"error": {"message": "No such object"}})
+        else:
+            self.send_response(204)
+            self.end_headers()
 
     def _take(self, upload: Upload, body: bytes) -> None:
         if self.storage.lost:

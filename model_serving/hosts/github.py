@@ -4,7 +4,6 @@ Variables: https://docs.github.com/en/actions/reference/workflows-and-actions/va
 """
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model_serving.hosts import marked
 from model_serving.hosts.access import Access, Missing, SiteError
-from model_serving.hosts.site import Run, RunState, Site
+from model_serving.hosts.site import Run, Site
 
 if TYPE_CHECKING:
     from github.Issue import Issue
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 TOKEN: Final = "GITHUB_TOKEN"  # noqa: S105 - a variable's name
 JOB_ID: Final = "MODEL_SERVING_GITHUB_JOB"
-"""Optional, ``${{ job.check_run_id }}``: then a lock names the job instead of the whole run."""
+"""Optional, ``${{ job.check_run_id }}``: then the job is named instead of the whole run."""
 NOTE_LIMIT: Final = 65_536
 """Characters of a comment or an issue; GitHub answers 422 to a longer one."""
 SUMMARY_BYTES: Final = 1024 * 1024
@@ -74,18 +73,7 @@ class GitHub(Site):
         return Run(
             name=f"job {self._environ.get('GITHUB_JOB', 'unknown')} of run {number}, attempt {attempt}",
             url=f"{url}/job/{job}" if job else f"{url}/attempts/{attempt}",
-            # With its attempt: a restarted run keeps its number.
-            id=f"jobs/{job}" if job else f"runs/{number}/attempts/{attempt}",
         )
-
-    def run_state(self, run: Run) -> RunState:
-        # GitLab's id, or that of a lock that was written by hand.
-        if not re.fullmatch(r"jobs/\d+|runs/\d+/attempts/\d+", run.id):
-            return "unknown"
-        with suppress(Missing), self.repository(f"Whether {run.name} is still running is not known.") as repository:
-            _, found = repository.requester.requestJsonAndCheck("GET", f"{repository.url}/actions/{run.id}")
-            return "finished" if found["status"] == "completed" else "running"
-        return "unknown"
 
     def summary(self, body: str) -> None:
         """Appends to the job's summary; a text that is too long for it is only mentioned."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from model_serving.hosts import marked
 from model_serving.hosts.access import Access, Missing, SiteError
-from model_serving.hosts.site import WARNING, Run, RunState, Site
+from model_serving.hosts.site import WARNING, Run, Site
 
 if TYPE_CHECKING:
     from gitlab.v4.objects import Project, ProjectIssueManager, ProjectMergeRequestNoteManager
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 TOKEN: Final = "MODEL_SERVING_GITLAB_TOKEN"  # noqa: S105 - a variable's name
 NOTE_LIMIT: Final = 1_000_000
 """Characters of a note, https://docs.gitlab.com/administration/instance_limits/."""
-OVER: Final = frozenset({"success", "failed", "canceled", "skipped"})
-"""States in which a job's script no longer runs. `canceling` is not one: the script gets time to end."""
 HOW_TO_GET_A_TOKEN: Final = (
     "Create a project access token (Settings > Access tokens; scope api, role Planner), and set it as the masked "
     f"variable {TOKEN} (Settings > CI/CD > Variables)."
@@ -61,16 +59,7 @@ class GitLab(Site):
         return Run(
             name=f"job {job} of pipeline {pipeline}",
             url=self._environ.get("CI_JOB_URL", ""),
-            id=self._environ.get("CI_JOB_ID", ""),
         )
-
-    def run_state(self, run: Run) -> RunState:
-        # GitHub's id, or that of a lock that was written by hand.
-        if not re.fullmatch(r"\d+", run.id):
-            return "unknown"
-        with suppress(Missing), self._project(f"Whether {run.name} is still running is not known.") as project:
-            return "finished" if project.jobs.get(run.id).status in OVER else "running"
-        return "unknown"
 
     def summary(self, body: str) -> None:
         """Nothing: GitLab's jobs have no summary."""

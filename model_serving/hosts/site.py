@@ -3,15 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from model_serving.hosts import marked
 from model_serving.hosts.access import Patience
 
-RunState = Literal["running", "finished", "unknown"]
-"""Unknown: a deleted pipeline, or a job of another project or site."""
 WARNING: Final = 3
 """Exit code of a command that did its work but could not write about it; GitLab's jobs allow it as a warning."""
 
@@ -22,14 +20,12 @@ class Run(BaseModel):
     Attributes:
         name: for people, e.g. ``job deploy-dev of pipeline 1207``.
         url: of its log; empty if there is none.
-        id: for ``Site.run_state`` of the same site only.
     """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     url: str
-    id: str
 
 
 class Site(ABC):
@@ -61,10 +57,6 @@ class Site(ABC):
     @abstractmethod
     def this_run(self) -> Run:
         """The job in which this runs."""
-
-    @abstractmethod
-    def run_state(self, run: Run) -> RunState:
-        """Whether a job is still running."""
 
     @abstractmethod
     def summary(self, body: str) -> None:

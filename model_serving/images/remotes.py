@@ -197,7 +197,7 @@ def open_remote(url: str, *, say: Say = print) -> Remote:
         )
     scheme = url.partition("://")[0]
     try:
-        return Remote(url, _filesystem(scheme), say=say)
+        return Remote(url, filesystem(scheme), say=say)
     except ImportError:
         package, extra = _PACKAGES[scheme]
         raise RemoteError(
@@ -208,7 +208,8 @@ def open_remote(url: str, *, say: Say = print) -> Remote:
         raise RemoteError(f"{url} finds no account that works: {_said(error)}", _ACCESS[scheme]) from None
 
 
-def _filesystem(scheme: str) -> AbstractFileSystem:
+def filesystem(scheme: str) -> AbstractFileSystem:
+    """The files of a kind of address: ``file``, ``gs``, ``s3`` or ``az``; ImportError if its package is missing."""
     import fsspec  # noqa: PLC0415  # A stack without remotes does not wait for it.
 
     # Not one of before, which would keep the account of then.

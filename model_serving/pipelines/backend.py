@@ -1,39 +1,52 @@
-"""Pulumi's backend, asked through the CLI: the same for a folder and for a bucket.
-
-Deployments leave records for each other in a stack's tags. Tags can be written while the stack is locked, hold any text
-in a self-managed backend, and need no client for the bucket.
-"""
+"""Pulumi's backend, asked through the CLI: the same for a folder and for a bucket."""
 
 import json
 import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+import yaml
+
+from model_serving.images import remotes
 from model_serving.pipelines import redact
 from model_serving.pipelines.engine import EngineMissing
 from model_serving.pipelines.redact import Redactor
 from model_serving.problems import Failure
 
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
 URL: Final = "PULUMI_BACKEND_URL"
 TIMEOUT_SECONDS: Final = 120
 _RECENT: Final = 20
 """Entries of the history to search: the newest may be a refresh, or an update without a commit."""
+_SCHEMES: Final = {"azblob": "az"}
+"""Pulumi's names of schemes -> those of the packages that read them, where they differ."""
 
 
 class Update(NamedTuple):
-    """An update in the stack's history, successful or not, of a commit."""
+    """An update in the stack's history, successful or not, of a commit.
+
+    Attributes:
+        commit: that was checked out.
+        started: its beginning.
+        result: ``succeeded``, ``failed`` or ``in-progress``.
+        where: the pipeline that ran it, or a laptop.
+    """
 
     commit: str
     started: datetime
     result: str
+    where: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +56,32 @@ class Backend:
     stack: str
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
+    @property
+    def url(self) -> str:
+        """Its address."""
+        if url := self.environ.get(URL):
+            return url
+        raise Failure(
+            f"{URL} is not set.\n"
+            "  The locks of the stack are in the backend that it names, and were not looked at.\n"
+            "  Set it to the address of the backend, e.g. gs://bucket. `pulumi whoami --verbose` shows it."
+        )
+
+    @property
+    def project(self) -> str:
+        """Name of the project in the current folder."""
+        return str(yaml.safe_load(Path("Pulumi.yaml").read_text(encoding="utf-8"))["name"])
+
     def state(self) -> dict[str, Any]:
         """The last deployment; its secrets are encrypted."""
         return dict(self._json("stack", "export")["deployment"])
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The last deployment as in its file, without Pulumi's start; empty if there is none."""
+        with reading(self.url) as (files, root), suppress(FileNotFoundError):
+            content = files.cat_file(f"{root}/.pulumi/stacks/{self.project}/{self.stack}.json")
+            return dict(json.loads(content)["checkpoint"]["latest"] or {})
+        return {}
 
     def outputs(self) -> dict[str, Any]:
         """The outputs of the last update; empty before the first."""
@@ -76,9 +112,10 @@ class Backend:
     def last_update(self) -> Update | None:
         """The newest update with a known commit."""
         for entry in self.history():
-            commit = entry.get("environment", {}).get("git.head")
-            if entry["kind"] == "update" and commit:
-                return Update(commit, datetime.fromisoformat(entry["startTime"]), entry.get("result", ""))
+            known = entry.get("environment", {})
+            if entry["kind"] == "update" and (commit := known.get("git.head")):
+                where = known.get("ci.build.url") or known.get("ci.system") or "a laptop"
+                return Update(commit, datetime.fromisoformat(entry["startTime"]), entry.get("result", ""), where)
         return None
 
     def history(self) -> list[dict[str, Any]]:
@@ -102,10 +139,6 @@ class Backend:
             configuration = pool.submit(self._json, "config", "--show-secrets", "--json")
             state = pool.submit(self._json, "stack", "export", "--show-secrets")
             return redact.for_stack(configuration.result(), state.result(), self.environ)
-
-    def cancel(self) -> None:
-        """Removes all locks of the stack; the caller makes sure that no update is running."""
-        self._run("cancel", "--yes")
 
     def _json(self, *arguments: str) -> Any:
         return json.loads(self._run(*arguments) or "{}")
@@ -138,6 +171,21 @@ class Backend:
             ) from None
 
 
-def folder_of(url: str) -> Path | None:
-    """The folder of a file backend on this machine; None for any other backend."""
-    return Path(urlsplit(url).path, ".pulumi") if url.startswith("file://") else None
+@contextmanager
+def reading(url: str) -> "Iterator[tuple[AbstractFileSystem, str]]":
+    """The files of a backend, and its root among them.
+
+    Raises:
+        Failure: if a block with this fails.
+    """
+    address = urlsplit(url)
+    try:
+        scheme = _SCHEMES.get(address.scheme, address.scheme)
+        yield remotes.filesystem(scheme), f"{address.netloc}{address.path}".rstrip("/")
+    except Exception as error:
+        raise Failure(
+            f"the backend {address.scheme}://{address.netloc}{address.path} cannot be read: {error}\n"
+            "  Whether an update is running is not known, so nothing was changed.\n"
+            "  Let this account read and write there; backends other than folders and gs:// need the package named.\n"
+            "  Once no update is running, `pulumi cancel` removes the lock of a dead one as well."
+        ) from None

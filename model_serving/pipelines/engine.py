@@ -29,6 +29,8 @@ Event = Mapping[str, Any]
 
 TICK_SECONDS: Final = 1.0
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM)
+_WHEN_TOLD: Final = ("sh", "-c", 'read -r _; exec "$@"', "sh")
+"""Starts a command, with the ID that the process has already, once its standard input is closed."""
 
 
 class EngineMissing(Failure):
@@ -48,7 +50,7 @@ def run(
     redactor: Redactor,
     on_event: Callable[[Event], None] = lambda event: None,
     on_text: Callable[[str], object] = lambda line: None,
-    on_start: Callable[[int], object] = lambda pid: None,
+    on_start: Callable[[int], object] | None = None,
     expected: int | None = None,
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
@@ -58,8 +60,8 @@ def run(
 
     What is printed here is redacted, what the callbacks get is not; the calling thread calls them. ``on_text`` gets the
     lines that are not events, such as the error that the stack is locked, and keeps a line from being printed by
-    returning something true. ``on_start`` gets the process ID, which is also in the lock. The progress shows
-    ``expected``, the number of resources that will change, if it is known.
+    returning something true. Pulumi starts once ``on_start`` has returned; it gets the process ID, which will be in the
+    lock. The progress shows ``expected``, the number of resources that will change, if it is known.
 
     Returns:
         Pulumi's exit code, or the negated number of the signal that ended it.
@@ -70,7 +72,10 @@ def run(
     stream = sys.stdout if out is None else out
     progress = Progress(lambda line: print(line, file=stream, flush=True), redact=redactor.text, expected=expected)
     with _started(arguments, folder, os.environ if environ is None else environ) as child:
-        on_start(child.pid)
+        if on_start:
+            on_start(child.pid)
+        if child.stdin:
+            child.stdin.close()
         for line in _lines(child, progress.tick):
             if (event := _event(line)) is not None:
                 progress.event(event)
@@ -93,10 +98,10 @@ def _started(
     handlers = {number: signal.signal(number, lambda received, _: pass_on(received)) for number in _PASSED_ON}
     try:
         child = subprocess.Popen(
-            ["pulumi", command, "--json", "--non-interactive", "--color", "never", *options],
+            [*_WHEN_TOLD, "pulumi", command, "--json", "--non-interactive", "--color", "never", *options],
             cwd=folder,
             env={**environ, "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true", "PULUMI_SKIP_UPDATE_CHECK": "true"},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -4,21 +4,21 @@ The state lists them as pending, and Pulumi 3.259.0 goes on with a warning. The 
 
 - An update, deletion or read may or may not have happened. Refreshing these resources corrects the state; without it, a
   return to the old version would find nothing to change and leave the new one half in place.
-- A creation is repeated. Kubernetes accepts it even if the object exists: up to 4.28 the provider uses server-side
-  apply, which overwrites. (From 4.29 on it fails with "already exists", unless its upsertExistingObjects is set.) An
-  image is pushed again under its digest, which changes nothing.
+- A Kubernetes object that was being created is added to the state and refreshed: if it does not exist, it leaves the
+  state again; if it does, the next update uses it, or deletes it if the program no longer has it.
+- An image is built and pushed again under its digest, which changes nothing.
 - A creation in Google Cloud is repeated as well. If the resource exists, Google answers 409, and only a person can tell
-  whether it is ours: the log then shows the command that imports it into the state.
-
-Records of creations are removed after a successful update, and not earlier: until then they name possible leftovers.
+  whether it is ours: the log then shows the command that imports it into the state. Its record is removed after a
+  successful update, and not earlier: until then it names a possible leftover.
 """
 
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Self
 
-REFRESHED: Final = "it is refreshed before anything else"
-_REPEATABLE: Final = ("kubernetes:", "docker-build:")
+from model_serving.pipelines.backend import Backend
+
+_IMAGE: Final = "docker-build:"
 
 
 class Interrupted(NamedTuple):
@@ -54,34 +54,18 @@ class Interrupted(NamedTuple):
         return bool(self.raw["type"] == "creating")
 
     @property
-    def creates_object(self) -> bool:
-        """Whether it creates a Kubernetes object with a known name."""
-        return self.is_creation and bool(self.object)
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether it can be created again if it exists."""
-        return self.type.startswith(_REPEATABLE)
+    def needs_person(self) -> bool:
+        """Whether only a person can tell what to do if it exists."""
+        return self.is_creation and not self.object and not self.type.startswith(_IMAGE)
 
     @property
     def cure(self) -> str:
-        """Its treatment by the next update, for people."""
-        if not self.is_creation:
-            return REFRESHED
-        if self.is_repeatable:
-            return "it is created again, which is safe if it exists"
-        return "it is created again; if it exists, this fails and the log says what to do"
-
-    @property
-    def delete_command(self) -> str:
-        """Command that deletes the Kubernetes object, if it exists."""
-        api, kind = self.type.removeprefix("kubernetes:").split(":")
-        group, _, version = api.rpartition("/")
-        # Resources are named kind.version.group; the core group has no name.
-        resource = kind.lower() if group == "core" else f"{kind.lower()}.{version}.{group}"
-        namespace, _, name = self.object.rpartition("/")
-        options = ["--namespace", namespace] if namespace else []
-        return shlex.join(["kubectl", "delete", "--ignore-not-found", *options, resource, name])
+        """Its treatment before or by the next update, for people."""
+        if self.needs_person:
+            return "it is created again; if it exists, this fails and the log says what to do"
+        if self.is_creation and not self.object:
+            return "it is built again"
+        return "it is refreshed before anything else"
 
     def import_command(self, stack: str) -> str:
         """Command that imports the resource into the state, with the word ID in place of its ID."""
@@ -99,40 +83,36 @@ def pending(state: Mapping[str, Any]) -> list[Interrupted]:
     return [Interrupted.read(each) for each in state.get("pending_operations") or []]
 
 
-def taken_in(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state with each Kubernetes object that was being created added as a resource.
+def repair(backend: Backend) -> list[str]:
+    """Adds objects that were being created to the state; returns the URNs of all resources to refresh after it.
 
-    Refresh these afterwards: objects that do not exist leave the state, and the next update deletes those that the
-    program no longer has. `pulumi refresh --import-pending-creates` is meant for this, but Pulumi 3.259.0 drops them.
+    The caller makes sure that no update is running.
+    """
+    left = pending(backend.state())
+    if any(each.is_creation and not each.needs_person for each in left):
+        backend.change_state(taken_in)
+    return sorted({each.urn for each in left if not each.is_creation or each.object})
+
+
+def taken_in(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with each Kubernetes object that was being created as a resource, and without records of images.
+
+    `pulumi refresh --import-pending-creates` is meant for this, but Pulumi 3.259.0 drops them.
     """
     resources = [*state.get("resources", [])]
     known = {each["urn"] for each in resources}
+    creations = [each for each in pending(state) if each.is_creation]
     added = [
         {**each.raw["resource"], "id": each.object, "outputs": each.raw["resource"]["inputs"]}
-        for each in pending(state)
-        if each.creates_object and each.urn not in known
+        for each in creations
+        if each.object and each.urn not in known
     ]
-    kept = [each.raw for each in pending(state) if not each.creates_object]
+    kept = [each.raw for each in pending(state) if not each.is_creation or each.needs_person]
     return {**state, "resources": resources + added, "pending_operations": kept}
-
-
-def to_refresh(operations: Iterable[Interrupted]) -> list[str]:
-    """URNs of the resources to refresh before the next update."""
-    return sorted({each.urn for each in operations if not each.is_creation})
-
-
-def orphans(operations: Iterable[Interrupted], state: Mapping[str, Any]) -> list[str]:
-    """After an update: the Kubernetes objects that may exist although the program no longer has them."""
-    known = {each["urn"] for each in state.get("resources", [])}
-    return [
-        f"a killed run may have created {each.name}, which nothing needs. To delete it: {each.delete_command}"
-        for each in operations
-        if each.creates_object and each.urn not in known
-    ]
 
 
 def left_behind(operations: Iterable[Interrupted], stack: str) -> list[str]:
     """After a failed update: how to import the resources that may have been created."""
-    unsure = [each for each in operations if each.is_creation and not each.is_repeatable]
+    unsure = [each for each in operations if each.needs_person]
     told = "The killed run may have created {}. If it exists, run:"
     return [line for each in unsure for line in (told.format(each.name), each.import_command(stack))]

@@ -1,230 +1,239 @@
-"""Locks of a stack: who holds them, and whether to wait for them or cancel them.
+"""Locks of stacks in a self-managed backend: who holds them, and which are dead.
 
-In a self-managed backend, no one releases the lock of a killed run. A lock is dead if its process on this very machine
-has ended, or if the site says that its job is finished. All other locks are waited for: two concurrent updates are
-worse than a job that has to be run again.
+No one releases the lock of a killed run. A lock is dead if its process on this machine has ended, or if it is that of
+another job while this job is the only one that may deploy the stack: GitLab's ``resource_group`` and GitHub's
+``concurrency`` see to that. All other locks are waited for: two updates at once are worse than a job that has to be run
+again.
+
+Each lock is a file with a name of its own, and a dead one is removed by that name. `pulumi cancel` would remove all
+locks of the stack, including one that another run has just taken.
 """
 
 import json
-import re
-import secrets
 import shlex
+import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model_serving.hosts import SiteError
-from model_serving.hosts.site import Run, RunState
+from model_serving.pipelines import backend
 from model_serving.pipelines.backend import Backend
-from model_serving.pipelines.holders import Holder, Machine, Register, process_name, process_start
 from model_serving.problems import Failure
 
 WAIT_SECONDS: Final = 900
 """Default maximum wait of a deployment for others: longer than a model's rollout takes."""
 POLL_SECONDS: Final = 5
 SAY_SECONDS: Final = 60
-CLAIM_SECONDS: Final = 2
-"""Wait between a claim to cancel and the cancellation: `pulumi cancel` removes all locks, including new ones."""
-_CLAIM: Final = "cancel-claim"
-_PATTERN: Final = re.compile(
-    r"^\s*(?P<url>\S+): created by (?P<user>.*)@(?P<host>\S*) \(pid (?P<process>\d+)\) at (?P<since>\S+)"
-)
-
 REFUSAL: Final = "error: the stack is currently locked by "
-"""Start of Pulumi's error message, which the locks follow, one per line."""
+"""Start of Pulumi's error message."""
+TAG: Final = "deploying-job"
+"""Of the stack; its value is the `Job` that deploys it."""
+_FOLDER: Final = ".pulumi/locks"
+_PROC: Final = Path("/proc")
 
 State = Literal["dead", "alive", "unknown"]
-_JUDGED: Final[Mapping[RunState, tuple[State, str]]] = {
-    "finished": ("dead", "the site says that this run is finished"),
-    "running": ("alive", "the site says that this run is running"),
-    "unknown": ("unknown", "the site does not know this run"),
-}
-
-
-class RunStates(Protocol):
-    """The part of a site that knows about runs."""
-
-    def run_state(self, run: Run) -> RunState: ...
 
 
 class Lock(BaseModel):
-    """A lock as Pulumi reports it."""
+    """A lock, as Pulumi 3.259.0 writes it: https://github.com/pulumi/pulumi/blob/v3.259.0/pkg/backend/diy/lock.go."""
 
-    url: str
-    user: str
-    host: str
-    process: int
-    since: datetime
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    user: str = Field("", alias="username")
+    host: str = Field("", alias="hostname")
+    process: int = Field(0, alias="pid")
+    since: datetime = Field(datetime.min.replace(tzinfo=UTC), alias="timestamp")
 
     def __str__(self) -> str:
+        if not self.host:
+            return f"someone whose lock {self.path} cannot be read"
         return f"{self.user}@{self.host}, process {self.process}, since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+
+    @property
+    def stack(self) -> str:
+        return self.path.split("/")[-2]
+
+
+class Job(BaseModel):
+    """The job that deploys a stack, or was killed while it did; kept in the stack's tag `TAG`.
+
+    Attributes:
+        name: for people.
+        commit: that it deploys.
+        host: its machine or container.
+        process: of Pulumi.
+        began: just before that process.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    commit: str
+    host: str = Field(default_factory=socket.gethostname)
+    process: int
+    began: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def read(cls, tags: Mapping[str, str]) -> Self | None:
+        with suppress(ValidationError):  # of another version of this project
+            return cls.model_validate_json(tags[TAG]) if TAG in tags else None
+        return None
+
+    def holds(self, lock: Lock) -> bool:
+        # Pulumi writes times of its own machine; the clocks are the same, and so is the order.
+        return (lock.host, lock.process) == (self.host, self.process) and lock.since >= self.began
 
 
 class Verdict(NamedTuple):
-    """State of a lock: who holds it, how its state is known, and the tag of the holder's record."""
+    """Whether a lock's holder is still running, and how that is known."""
 
-    who: str
+    lock: Lock
     state: State
+    who: str
     why: str
-    record: str | None = None
 
     def __str__(self) -> str:
         return f"{self.who} ({self.why})"
 
 
-def parse(lines: Iterable[str]) -> list[Lock]:
-    """The locks in an error message of Pulumi 3.259.0; empty for any other error."""
-    return [Lock.model_validate(found.groupdict()) for line in lines if (found := _PATTERN.match(line))]
+def judge(lock: Lock, *, job: Job | None = None, is_only_job: bool = False, is_in_job: bool = False) -> Verdict:
+    """Whether a lock is dead.
+
+    Args:
+        lock: of the stack.
+        job: the job that began to deploy the stack last.
+        is_only_job: whether this is a job, and no other job deploys the stack meanwhile.
+        is_in_job: whether this is a job: then a host name proves nothing, because runners reuse names.
+    """
+    is_here = lock.host == socket.gethostname()
+    if is_here and _runs_pulumi(lock.process):
+        return Verdict(lock, "alive", str(lock), "its process is running on this machine")
+    if is_only_job and job and job.holds(lock):
+        return Verdict(lock, "dead", job.name, "it has ended, because only one job at a time deploys this stack")
+    if is_here and not is_in_job and _PROC.is_dir():
+        return Verdict(lock, "dead", str(lock), "its process is no longer running on this machine")
+    return Verdict(lock, "unknown", str(lock), "only its own machine can tell whether it is running")
 
 
-def dead_in(folder: Path, consequence: str) -> list[Verdict]:
-    """The locks of killed updates in a folder of a file backend.
+def _runs_pulumi(process: int) -> bool:
+    try:
+        # proc_pid_stat(5): ID, name in brackets, state.
+        name, _, rest = (_PROC / str(process) / "stat").read_text().partition("(")[2].rpartition(")")
+    except OSError:
+        return False
+    return name == "pulumi" and rest.split()[0] not in "ZX"
+
+
+def held(url: str, *, project: str = "", stack: str = "") -> list[Lock]:
+    """The locks in a backend: of all stacks, or of one stack of a project.
+
+    Raises:
+        Failure: if they cannot be read.
+    """
+    found = []
+    with backend.reading(url) as (files, root):
+        folder = f"{root}/{_FOLDER}" + (f"/organization/{project}/{stack}" if stack else "")
+        for path in sorted(files.find(folder)):
+            if not path.endswith(".json"):  # the attributes that Pulumi keeps beside a file
+                continue
+            with suppress(FileNotFoundError):  # released meanwhile
+                found.append(_lock(path, files.cat_file(path)))
+    return found
+
+
+def _lock(path: str, content: bytes) -> Lock:
+    try:
+        return Lock.model_validate({**json.loads(content), "path": path})
+    except (ValueError, TypeError):
+        return Lock(path=path)
+
+
+def remove(url: str, lock: Lock) -> None:
+    """Removes one lock, if it is still there."""
+    with backend.reading(url) as (files, _), suppress(FileNotFoundError):
+        files.rm_file(lock.path)
+
+
+def dead(url: str, consequence: str, *, project: str = "", stack: str = "") -> list[Verdict]:
+    """The dead locks on this machine.
 
     Raises:
         Failure: if an update may be running; the caller names the consequence.
     """
-    verdicts = []
-    for path in sorted(folder.rglob("*.json")):
-        try:
-            verdict = judge(_read(path), {}, Machine.here(), None)
-        except FileNotFoundError:  # released meanwhile
-            continue
-        except (OSError, ValueError, KeyError) as error:
-            verdict = Verdict("someone", "unknown", f"the lock {path} cannot be read: {error}")
-        if verdict.state != "dead":
-            raise Failure(
-                f"stack {path.parent.name} is being updated by {verdict}.\n"
-                f"  {consequence}\n"
-                "  Run this command again when the update has finished."
-            )
-        verdicts.append(verdict)
+    verdicts = [judge(lock) for lock in held(url, project=project, stack=stack)]
+    living = next((each for each in verdicts if each.state != "dead"), None)
+    if living:
+        raise Failure(
+            f"stack {living.lock.stack} is being updated by {living}.\n"
+            f"  {consequence}\n"
+            "  Run this command again when the update has finished."
+        )
     return verdicts
 
 
-def _read(path: Path) -> Lock:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    names = {"user": "username", "host": "hostname", "process": "pid", "since": "timestamp"}
-    return Lock.model_validate({"url": str(path)} | {name: content[key] for name, key in names.items()})
-
-
-def judge(lock: Lock, records: Mapping[str, Holder], here: Machine, site: RunStates | None) -> Verdict:
-    """Whether a lock's holder is still running, by the records of deployments, this machine and the site, if any."""
-    record = _record_of(lock, records)
-    if record is None:
-        return Verdict(str(lock), *_judge_by_host(lock, here, site))
-    return Verdict(str(records[record]), *_judge_by_record(records[record], here, site), record)
-
-
-def _record_of(lock: Lock, records: Mapping[str, Holder]) -> str | None:
-    """Tag of the holder's record: the one with its process, or the only one without a process yet."""
-    of_host = {
-        name: holder
-        for name, holder in records.items()
-        if holder.machine.host == lock.host and holder.began <= lock.since
-    }
-    exact = [name for name, holder in of_host.items() if holder.process == lock.process]
-    if exact:
-        return max(exact, key=lambda name: of_host[name].began)
-    starting = [name for name, holder in of_host.items() if holder.process is None]
-    return starting[0] if len(starting) == 1 else None
-
-
-def _judge_by_host(lock: Lock, here: Machine, site: RunStates | None) -> tuple[State, str]:
-    # In a pipeline, the host name proves nothing: runners reuse names for containers on different machines.
-    if site is not None or lock.host != here.host or not here.boot:
-        return "unknown", "its run left no record"
-    if process_start(lock.process) is None:
-        return "dead", f"process {lock.process} is no longer running on this machine"
-    if (name := process_name(lock.process)) != "pulumi":
-        return "dead", f"process {lock.process} on this machine is {name} now"
-    return "alive", "its process is running on this machine"
-
-
-def _judge_by_record(holder: Holder, here: Machine, site: RunStates | None) -> tuple[State, str]:
-    if holder.process is not None and here.sees(holder.machine):
-        if process_start(holder.process) == holder.started:
-            return "alive", "its process is running on this machine"
-        return "dead", f"its process {holder.process} is no longer running on this machine"
-    if holder.run is None or site is None:
-        return "unknown", "only its own machine can tell whether it is running"
-    try:
-        return _JUDGED[site.run_state(holder.run)]
-    except SiteError as error:
-        return "unknown", f"the site could not be asked: {str(error).partition(chr(10))[0]}"
-
-
+@dataclass(kw_only=True)
 class Gate:
-    """Gets a deployment past locks: cancels dead ones and waits for the others, up to a maximum from the first lock."""
+    """Gets a deployment past the locks of its stack: removes dead ones, and waits for the others.
 
-    def __init__(
-        self,
-        backend: Backend,
-        register: Register,
-        *,
-        site: RunStates | None,
-        wait_seconds: float = WAIT_SECONDS,
-        say: Callable[[str], None] = print,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._backend, self._register, self._site, self._say = backend, register, site, say
-        self._wait_seconds, self._clock, self._sleep = wait_seconds, clock, sleep
-        self._since: float | None = None
-        self._said: tuple[list[str], float] = ([], 0)
+    Attributes:
+        wait_seconds: maximum wait, from the first lock on.
+        is_only_job: see `judge`.
+        is_in_job: see `judge`.
+    """
 
-    def meet(self, held: Sequence[Lock]) -> None:
-        """Returns when it is worth trying again; raises `Failure` if the time is up."""
-        now = self._clock()
+    backend: Backend
+    wait_seconds: float = WAIT_SECONDS
+    is_only_job: bool = False
+    is_in_job: bool = False
+    say: Callable[[str], None] = print
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _since: float | None = field(default=None, init=False)
+    _said: tuple[list[str], float] = field(default=([], 0.0), init=False)
+
+    def get_past(self, job: Job | None) -> None:
+        """Returns once the stack has no lock; ``job`` is the one that began to deploy it last.
+
+        Raises:
+            Failure: if the time is up.
+        """
+        url, project = self.backend.url, self.backend.project
+        while locks := held(url, project=project, stack=self.backend.stack):
+            verdicts = [judge(lock, job=job, is_only_job=self.is_only_job, is_in_job=self.is_in_job) for lock in locks]
+            for verdict in verdicts:
+                if verdict.state == "dead":
+                    self.say(f"removing the lock of a dead run: {verdict}")
+                    remove(url, verdict.lock)
+            if living := [verdict for verdict in verdicts if verdict.state != "dead"]:
+                self._wait(living)
+
+    def _wait(self, living: Sequence[Verdict]) -> None:
+        now = self.clock()
         self._since = now if self._since is None else self._since
-        records = self._register.others()
-        verdicts = [judge(lock, records, Machine.here(), self._site) for lock in held]
-        living = [str(verdict) for verdict in verdicts if verdict.state != "dead"]
-        if not living:
-            self._cancel(verdicts)
-            return
-        left = self._since + self._wait_seconds - now
-        if left <= 0:
-            raise Failure(self._refusal(held, verdicts))
-        self._tell(living, waited=now - self._since)
-        self._sleep(min(POLL_SECONDS, left))
-
-    def _cancel(self, verdicts: Sequence[Verdict]) -> None:
-        claim = secrets.token_hex(6)
-        self._backend.set_tag(_CLAIM, claim)
-        self._sleep(CLAIM_SECONDS)
-        if self._backend.tags().get(_CLAIM) != claim:
-            self._say("another job is cancelling the lock; trying again")
-            self._sleep(POLL_SECONDS)
-            return
-        for verdict in verdicts:
-            self._say(f"cancelling the lock of a dead run: {verdict}")
-        self._backend.cancel()
-        # Jobs that claim from now on find no claim, and read the locks again.
-        self._backend.remove_tag(_CLAIM)
-        for verdict in verdicts:
-            if verdict.record:
-                self._register.remove(verdict.record)
-
-    def _tell(self, living: list[str], waited: float) -> None:
+        waited = now - self._since
+        if waited >= self.wait_seconds:
+            raise Failure(self._refusal(living))
         told, when = self._said
-        if told == living and waited - when < SAY_SECONDS:
-            return
-        self._said = (living, waited)
-        for each in living:
-            self._say(f"the stack is locked, waiting ({waited:.0f} s of at most {self._wait_seconds:.0f} s): {each}")
+        names = [str(verdict) for verdict in living]
+        if told != names or waited - when >= SAY_SECONDS:
+            self._said = names, waited
+            for name in names:
+                self.say(f"the stack is locked, waiting ({waited:.0f} s of at most {self.wait_seconds:.0f} s): {name}")
+        self.sleep(min(POLL_SECONDS, self.wait_seconds - waited))
 
-    def _refusal(self, held: Sequence[Lock], verdicts: Sequence[Verdict]) -> str:
-        listed = "".join(
-            f"\n    {verdict.who}: {verdict.why}\n      lock: {lock} ({lock.url})"
-            for lock, verdict in zip(held, verdicts, strict=True)
-        )
-        command = shlex.join(["pulumi", "cancel", "--yes", "--stack", self._backend.stack])
+    def _refusal(self, living: Sequence[Verdict]) -> str:
+        listed = "".join(f"\n    {verdict}\n      lock: {verdict.lock.path}" for verdict in living)
+        command = shlex.join(["pulumi", "cancel", "--yes", "--stack", self.backend.stack])
         return (
-            f"stack {self._backend.stack} is still locked after {self._wait_seconds:.0f} s:{listed}\n"
+            f"stack {self.backend.stack} is still locked after {self.wait_seconds:.0f} s:{listed}\n"
             "  Two updates at once would damage the state, so nothing was changed.\n"
-            f"  Run this job again when the other is done. If the holder says that it is dead, run `{command}` first."
+            "  Run this job again when the other update is done. If its holder says that it is dead, run\n"
+            f"  `{command}` first."
         )

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-Phase = Literal["own", "waiting", "start", "images", "rollout"]
+Phase = Literal["own", "waiting", "preview", "start", "images", "rollout"]
 _NAMES: Final[Mapping[Phase, str]] = {
     "own": "own overhead",
     "waiting": "waiting for locks",
+    "preview": "preview",
     "start": "Pulumi's start",
     "images": "images",
     "rollout": "rollout",

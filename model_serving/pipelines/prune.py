@@ -115,9 +115,8 @@ def run(options: argparse.Namespace) -> int:
     versions = _versions(released)
     registry = Registry(name)
     images = _read(registry, name, versions)
-    if options.apply and not cleans_itself and (folder := backend.folder_of(os.environ.get(backend.URL, ""))):
-        # Only a file backend shows who is updating; in a bucket, only another update would see the lock.
-        locks.dead_in(folder / "locks", "It may need an image that is not yet in its state, so nothing was removed.")
+    if options.apply and not cleans_itself:
+        _refuse_during_update(sharing)
     fates = decide(images, needs(released, versions, sharing), keep=keep, unreleased=options.unreleased)
     going = [fate.image for fate in fates if not fate.stays]
     print(table(fates))
@@ -130,10 +129,23 @@ def run(options: argparse.Namespace) -> int:
             "Untagged images are deleted by its own cleanup policies, see docs/gcp.md."
         )
     elif options.apply:
+        # An update may have begun since, with an image that was already there.
+        _refuse_during_update(sharing)
         _remove(registry, going)
     elif going:
         print(f"Nothing was removed. To do it: make prune STACK={options.stack} APPLY=true")
     return 0
+
+
+def _refuse_during_update(sharing: Mapping[str, Settings]) -> None:
+    for url in _backends(sharing):
+        locks.dead(url, "It may need an image that is not yet in its state, so nothing was removed.")
+
+
+def _backends(sharing: Mapping[str, Settings]) -> list[str]:
+    """Addresses of all backends whose states may refer to the registry; of this environment first."""
+    here = Backend(stack="").url
+    return [here, *sorted({backend_of(chosen) for chosen in sharing.values()} - {here, ""})]
 
 
 def _read(registry: Registry, name: str, versions: Mapping[str, frozenset[str]]) -> list[Image]:
@@ -217,11 +229,9 @@ def _target(stack: str, released: Catalog, model: str) -> Iterable[str]:
 
 def _states(sharing: Mapping[str, Settings]) -> dict[str, str]:
     """Stack -> its state as text, for all stacks in all backends that may refer to the registry."""
-    here = os.environ.get(backend.URL, "")
-    declared = {backend_of(chosen) for chosen in sharing.values()} - {here, ""}
     found: defaultdict[str, str] = defaultdict(str)
     with ThreadPoolExecutor(4) as pool:
-        for url in [here, *sorted(declared)]:
+        for url in _backends(sharing):
             environ = {**os.environ, backend.URL: url}
             names = Backend(stack="", environ=environ).stacks()
             print(f"reading {len(names)} states", flush=True)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
+import os
 import signal
 from http.server import BaseHTTPRequestHandler
 
@@ -42,6 +44,13 @@ import pulumi_docker_build as docker_build
 kept = pulumi.ResourceOptions(retain_on_delete=True)
 docker_build.Image("iris-1-0", tags=["{registry}/iris:1.0"], push=True, opts=kept)
 """
+# A job of GitLab with a token that has expired, at a site that does not answer.
+JOB = {
+    "CI_API_V4_URL": "http://127.0.0.1:9/api/v4",
+    "CI_JOB_NAME": "deploy test",
+    "CI_PIPELINE_ID": "7",
+    "MODEL_SERVING_GITLAB_TOKEN": "expired",
+}
 MODEL_ROUTE = {"token": "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute", "name": "iris"}
 
 
@@ -56,8 +65,13 @@ def deploy(project: Project, *options: str, **environ: str) -> checkout.Ended:
     return run(project, "deploy", "--stack", project.stack, *options, **environ)
 
 
-def start(project: Project, **environ: str) -> Job:
-    return Job(project, "deploy", "--stack", project.stack, **environ)
+def start(project: Project, *options: str, **environ: str) -> Job:
+    return Job(project, "deploy", "--stack", project.stack, *options, **environ)
+
+
+def preview(project: Project, folder: str) -> checkout.Ended:
+    """Previews the checked-out commit into a folder outside of the checkout."""
+    return run(project, "preview", "--stack", project.stack, "--out", f"../{folder}")
 
 
 def live(ended: checkout.Ended) -> list[list[str]]:
@@ -76,7 +90,6 @@ def test_main_goes_forward_and_an_old_job_does_not_take_it_back(project: Project
     assert done.code == 0, done
     assert live(done) == [row("1.0")], done
     assert "own overhead" in done.text
-    assert project.run("stack", "tag", "ls", "--json").text.strip() in ("", "{}"), "a record stayed"
 
     second = commit(project, PROGRAM.format(version="1.1"))
     other = deploy(project, CI_COMMIT_SHA=first)
@@ -108,9 +121,39 @@ def test_what_is_in_no_commit_or_was_not_previewed_is_not_deployed(project: Proj
     other = deploy(project, "--previewed", "previews")
     assert other.code == 1
     assert "the preview is of commit 0000000000" in other.text
-    assert project.cloud.resources("kubernetes") == {}
     (previews / "test.json").write_text(json.dumps({**preview, "commit": git(project, "rev-parse", "HEAD").strip()}))
-    assert deploy(project, "--previewed", "previews").code == 0
+    more = deploy(project, "--previewed", "previews")
+    assert more.code == 1
+    assert "create HTTPRoute iris" in more.text
+    assert project.cloud.resources("kubernetes") == {}
+
+
+def test_only_what_was_approved_is_deployed(project: Project) -> None:
+    assert deploy(project).code == 0
+    canary = commit(project, PROGRAM.format(version="1.1"))
+    assert preview(project, "canary").code == 0
+    back = commit(project, PROGRAM.format(version="1.0"))
+    assert "no changes" in preview(project, "back").text
+
+    git(project, "checkout", "--quiet", canary)
+    project.cloud.fail({**MODEL_ROUTE, "fault": "permission-denied", "operation": "update"})
+    failed = deploy(project, "--previewed", "../canary")
+    assert failed.code == 1
+    assert "permission-denied" in failed.text or "Permission denied" in failed.text
+    project.cloud.fail()
+    # What was approved is not complete: no other approval is needed.
+    done = deploy(project, "--previewed", "../canary")
+    assert live(done) == [row("1.1")], done
+
+    git(project, "checkout", "--quiet", back)
+    refused = deploy(project, "--previewed", "../back", **JOB)
+    assert refused.code == 1
+    assert "delete HTTPRoute iris.1-1" in refused.text, refused
+    assert "run the job `preview test` of this pipeline again" in refused.text
+    assert live(run(project, "deploy", "--stack", "test", "--previewed", "../back")) == []
+    assert preview(project, "back").code == 0
+    assert live(deploy(project, "--previewed", "../back")) == [row("1.0")]
+    assert "0 of 0 changes" not in deploy(project, "--previewed", "../back").text
 
 
 def test_a_failure_says_what_is_live_and_how_to_go_on(project: Project) -> None:
@@ -127,35 +170,87 @@ def test_a_failure_says_what_is_live_and_how_to_go_on(project: Project) -> None:
     assert live(deploy(project)) == [row("2.0")]
 
 
-def test_a_run_that_was_killed_is_recovered_by_the_next(project: Project) -> None:
-    assert deploy(project).code == 0
+@pytest.mark.parametrize("is_whole", [True, pytest.param(False, marks=pytest.mark.thorough("killing the whole job"))])
+def test_a_job_that_was_killed_is_recovered_by_the_next_without_a_token(project: Project, *, is_whole: bool) -> None:
+    assert deploy(project, "--only-job", **JOB).code == 0
+    assert tags(project) == {}
     first = git(project, "rev-parse", "HEAD").strip()
     second = commit(project, PROGRAM.format(version="2.0"))
     project.cloud.fail({**MODEL_ROUTE, "fault": "slow", "operation": "update", "seconds": 30})
-    killed = start(project)
+    killed = start(project, "--only-job", **JOB)
     killed.says("updating HTTPRoute iris")
-    killed.kill()
+    kill(killed, is_whole=is_whole)
     project.cloud.fail()
 
     # The commit that was half deployed counts.
     git(project, "checkout", "--quiet", first)
-    refused = deploy(project)
+    refused = deploy(project, "--only-job", **JOB)
     assert refused.code == 1, refused
     assert f"{second[:10]} is newer than" in refused.text, refused.text
 
     git(project, "checkout", "--quiet", "main")
-    recovered = deploy(project)
-    assert recovered.code == 0, recovered
-    assert f"cancelling the lock of a dead run: {killed_by(killed)}" in recovered.text
-    assert "left by an earlier run: updating" in recovered.text
-    assert live(recovered) == [row("2.0")]
+    # Whether another job runs is not known without the option.
+    waiting = deploy(project, "--lock-wait", "0", **JOB)
+    assert waiting.code == 1, waiting
+    assert "only its own machine can tell" in waiting.text
+
+    pair = [start(project, "--only-job", **JOB) for _ in range(2)]
+    ends = [job.ends() for job in pair]
+    assert [each.code for each in ends] == [0, 0], ends
+    text = "".join(each.text for each in ends)
+    assert "removing the lock of a dead run: job deploy test of pipeline 7" in text
+    assert "left by an earlier run: updating" in text
+    assert live(deploy(project)) == [row("2.0")]
     assert "pending_operations" not in project.export()
-    assert project.run("stack", "tag", "ls", "--json").text.strip() in ("", "{}"), "a record stayed"
+    assert tags(project) == {}
 
 
-def killed_by(job: Job) -> str:
-    """How a job called itself."""
-    return job.text.partition("to test: ")[2].partition("\n")[0]
+def tags(project: Project) -> object:
+    return json.loads(project.run("stack", "tag", "ls", "--json").text or "{}")
+
+
+def kill(job: Job, *, is_whole: bool) -> None:
+    """Kills a job, or only its Pulumi, as a machine without memory does."""
+    if is_whole:
+        job.kill()
+        return
+    os.kill(checkout.descendants(job.process.pid)[0], signal.SIGKILL)
+    assert job.ends().code == 128 + signal.SIGKILL
+
+
+def test_a_person_at_a_laptop_is_never_taken_for_a_killed_job(project: Project) -> None:
+    project.cloud.fail({**MODEL_ROUTE, "fault": "slow", "seconds": 60})
+    person = start(project)
+    person.says("creating HTTPRoute iris")
+    # As if it were another machine's, with the process of this one.
+    (path,) = (project.folder.parent / f"{project.folder.name}-state").glob(".pulumi/locks/**/*.json")
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["hostname"], "laptop"))
+    refused = deploy(project, "--only-job", "--lock-wait", "0", **JOB)
+    assert refused.code == 1, refused
+    assert "pulumi cancel --yes --stack test" in refused.text
+    assert path.exists()
+    person.kill()
+
+
+def test_a_commit_that_was_never_pushed_is_refused_with_a_way_out_that_works(project: Project) -> None:
+    pipeline = copy.copy(project)
+    pipeline.folder = project.folder.parent / "clone"
+    git(project, "clone", "--quiet", "--no-hardlinks", ".", str(pipeline.folder))
+    (pipeline.folder / ".venv").symlink_to(project.folder / ".venv")
+    settings = project.folder / f"Pulumi.{project.stack}.yaml"
+    (pipeline.folder / settings.name).write_text(settings.read_text())
+    unpushed = commit(project, PROGRAM.format(version="2.0"))
+    project.up()
+    git(project, "reset", "--quiet", "--hard", "HEAD~1")
+    git(project, "gc", "--quiet", "--prune=now")
+
+    refused = deploy(pipeline, **JOB)
+    assert refused.code == 1, refused
+    assert f"{unpushed[:10]} cannot be fetched from the repository, and was deployed" in refused.text
+    assert "by a laptop" in refused.text
+    assert "start a pipeline for main (Build > Pipelines > New pipeline) with DEPLOY_FORCE_OLDER=true" in refused.text
+    done = deploy(pipeline, DEPLOY_FORCE_OLDER="true", **JOB)
+    assert live(done) == [row("1.0")], done
 
 
 def test_of_two_deployments_at_once_one_waits(project: Project) -> None:

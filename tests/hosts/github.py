@@ -53,7 +53,6 @@ class GitHub:
     """What GitHub knows.
 
     Attributes:
-        runs: status by path, such as ``jobs/7`` or ``runs/100/attempts/1``.
         requests: pull requests of owner/serving.
         has_branch: whether that repository has a branch.
         setup: what a question about the repository's settings is answered, by its path: content, or a status.
@@ -62,7 +61,6 @@ class GitHub:
     url: str
     comments: list[dict[str, Any]] = field(default_factory=list)
     issues: list[dict[str, Any]] = field(default_factory=list)
-    runs: dict[str, str] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     has_branch: Callable[[str], bool] = lambda _: True
     setup: dict[str, Any] = field(default_factory=dict)
@@ -139,7 +137,6 @@ class GitHub:
             r"/issues/(\d+)": {"PATCH": self._change_issue},
             r"/issues/(\d+)/comments": {"GET": self._list_comments, "POST": self._create_comment},
             r"/issues/comments/(\d+)": {"PATCH": self._change_comment, "DELETE": self._remove_comment},
-            r"/actions/(jobs/\d+|runs/\d+/attempts/\d+)": {"GET": self._run},
         }
 
     def _viewer(self, question: Question) -> Answer:
@@ -238,11 +235,6 @@ class GitHub:
             if issue["number"] == int(number):
                 return issue
         raise Answer(404, {"message": "Not Found"})
-
-    def _run(self, _: Question, path: str) -> Answer:
-        if path not in self.runs:
-            return Answer(404, {"message": "Not Found"})
-        return Answer(200, {"status": self.runs[path]})
 
     def _text(self, question: Question) -> str:
         text: str = question.json().get("body") or ""

@@ -69,7 +69,6 @@ class GitLab:
     url: str
     notes: list[dict[str, Any]] = field(default_factory=list)
     issues: list[dict[str, Any]] = field(default_factory=list)
-    jobs: dict[int, str] = field(default_factory=dict)
     orders: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     has_branch: Callable[[str], bool] = lambda _: True
@@ -140,7 +139,6 @@ class GitLab:
             "/issues": {"GET": self._list_issues, "POST": self._create_issue},
             r"/issues/(\d+)": {"PUT": self._change_issue},
             r"/issues/(\d+)/notes": {"POST": self._comment},
-            r"/jobs/(\d+)": {"GET": self._job},
         }
 
     def _list_notes(self, question: Question) -> Answer:
@@ -240,11 +238,6 @@ class GitLab:
         if not 0 < number <= len(self.issues):
             raise Answer(404, {"message": "404 Issue Not Found"})
         return self.issues[number - 1]
-
-    def _job(self, _: Question, number: int) -> Answer:
-        if number not in self.jobs:
-            return Answer(404, {"message": "404 Not Found"})
-        return Answer(200, {"id": number, "status": self.jobs[number]})
 
     def _text(self, question: Question, key: str, limit: int) -> str:
         text: str = question.json().get(key) or ""

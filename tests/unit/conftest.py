@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,3 +88,16 @@ def declare(recorder: Recorder) -> Callable[[Callable[[], object]], Recorder]:
         return recorder
 
     return run
+
+
+@pytest.fixture
+def update() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs here and is called pulumi."""
+    command = "import time; open('/proc/self/comm', 'w').write('pulumi'); print(flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()

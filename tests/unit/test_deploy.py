@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model_serving.pipelines import interrupted, served
+from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.commits import Checkout
 from model_serving.pipelines.phases import Phases
 from model_serving.problems import Failure
@@ -148,23 +150,38 @@ def _operation(kind: str, token: str, name: str) -> dict[str, Any]:
     return {"type": kind, "resource": {"urn": f"{URN}{token}::{name}", "type": token, "provider": provider}}
 
 
+class Written(Backend):
+    """The backend of a stack with a state in memory."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        super().__init__(stack="dev", environ={})
+        self.__dict__["kept"] = state
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.__dict__["kept"])
+
+    def change_state(self, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        self.__dict__["kept"] = change(self.state())
+
+
 def test_each_interrupted_operation_has_its_own_way_on() -> None:
-    operations = interrupted.pending(
-        {
-            "pending_operations": [
-                _operation("creating", "gcp:storage/bucket:Bucket", "b"),
-                _operation("creating", "kubernetes:apps/v1:Deployment", "iris"),
-                _operation("updating", HTTP_ROUTE, "iris"),
-                _operation("deleting", "kubernetes:core/v1:Service", "old"),
-            ]
-        }
-    )
-    assert interrupted.to_refresh(operations) == [f"{URN}kubernetes:core/v1:Service::old", f"{URN}{HTTP_ROUTE}::iris"]
-    explained = [each.cure for each in operations]
+    bucket = _operation("creating", "gcp:storage/bucket:Bucket", "b")
+    image = _operation("creating", "docker-build:index:Image", "iris-1-0")
+    made = _operation("creating", "kubernetes:apps/v1:Deployment", "iris")
+    made["resource"]["inputs"] = {"metadata": {"name": "iris", "namespace": "models"}}
+    updating = _operation("updating", HTTP_ROUTE, "iris")
+    deleting = _operation("deleting", "kubernetes:core/v1:Service", "old")
+    backend = Written({"pending_operations": [bucket, image, made, updating, deleting]})
+    explained = [each.cure for each in interrupted.pending(backend.state())]
     assert "this fails and the log says what to do" in explained[0]
-    assert "safe if it exists" in explained[1]
-    assert "refreshed before anything else" in explained[2]
-    told, command = interrupted.left_behind(operations, "dev")
+    assert explained[1:] == ["it is built again", *["it is refreshed before anything else"] * 3]
+    urns = [each["resource"]["urn"] for each in (made, updating, deleting)]
+    assert interrupted.repair(backend) == sorted(urns)
+    state = backend.state()
+    assert [(each["urn"], each["id"]) for each in state["resources"]] == [(urns[0], "models/iris")]
+    # The refresh drops those of updates, and the next update that of the bucket.
+    assert state["pending_operations"] == [bucket, updating, deleting]
+    told, command = interrupted.left_behind(interrupted.pending(state), "dev")
     assert told.startswith("The killed run may have created b.")
     assert command.startswith("pulumi import --stack dev")
     assert f"provider={URN}pulumi:providers:gcp::default " in command
@@ -172,15 +189,11 @@ def test_each_interrupted_operation_has_its_own_way_on() -> None:
     assert interrupted.pending({}) == []
 
 
-def test_what_a_killed_run_made_and_nothing_needs_comes_with_the_command_that_removes_it() -> None:
-    operation = _operation("creating", HTTP_ROUTE, "iris")
-    metadata = {"metadata": {"name": "iris", "namespace": "models"}}
-    route = {**operation, "resource": {**operation["resource"], "inputs": metadata}}
-    (left,) = interrupted.pending({"pending_operations": [route]})
-    (line,) = interrupted.orphans([left], {"resources": []})
-    command = "kubectl delete --ignore-not-found --namespace models httproute.v1.gateway.networking.k8s.io iris"
-    assert line.endswith(command)
-    assert interrupted.orphans([left], {"resources": [{"urn": left.urn}]}) == []
+def test_a_state_without_creations_is_not_written() -> None:
+    before = {"pending_operations": [_operation("updating", HTTP_ROUTE, "iris")]}
+    backend = Written(before)
+    assert interrupted.repair(backend) == [f"{URN}{HTTP_ROUTE}::iris"]
+    assert backend.__dict__["kept"] is before
 
 
 def test_time_is_told_by_who_took_it() -> None:

@@ -45,7 +45,7 @@ class Site:
         self.refuses = False
 
     def this_run(self) -> Run:
-        return Run(name="job drift dev of pipeline 7", url="https://gitlab.example.com/jobs/8", id="8")
+        return Run(name="job drift dev of pipeline 7", url="https://gitlab.example.com/jobs/8")
 
     def upsert_issue(self, marker: str, title: str, body: str) -> None:
         self._refuse()

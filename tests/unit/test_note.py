@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 GITHUB = 65_536
 BUCKET = "gcp:storage/bucket:Bucket"
 COMMIT = "3f1c9d2a7b60e58412cd90ab37ef6651d08b24c7"
-RUN = Run(name="job note of pipeline 7", url="https://gitlab.example.com/team/models/-/jobs/7", id="7")
+RUN = Run(name="job note of pipeline 7", url="https://gitlab.example.com/team/models/-/jobs/7")
 FROM_A_FORK = Preview(stack="staging", commit=COMMIT, outcome="no-identity", why=FORK)
 REFUSED = Preview(
     stack="staging",

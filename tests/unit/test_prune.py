@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -296,7 +295,7 @@ def project(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setattr(rollback, "_served_before", lambda *_: iter(()))
     monkeypatch.setattr(Backend, "stacks", lambda _: ["test", "organization/other/dev"])
     monkeypatch.setattr(Backend, "state", lambda _: {"resources": []})
-    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}")
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}?metadata=skip")
     return tmp_path
 
 
@@ -378,7 +377,7 @@ def test_the_backend_of_a_stack_that_shares_the_registry_is_read_as_well(
 
     monkeypatch.setattr(Backend, "stacks", listed)
     assert command(applies=False) == 0
-    assert asked == [f"file://{project}", "gs://elsewhere"]
+    assert asked == [f"file://{project}?metadata=skip", "gs://elsewhere"]
 
 
 def test_a_stack_file_that_is_wrong_stops_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -406,15 +405,29 @@ def write_lock(project: Path, text: str) -> None:
 
 @pytest.mark.parametrize("host", [socket.gethostname(), "elsewhere"])
 def test_nothing_is_removed_during_an_update(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+    project: Path, update: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
-    monkeypatch.setattr("model_serving.pipelines.locks.process_name", lambda _: "pulumi")
-    lock = {"pid": os.getpid(), "username": "me", "hostname": host, "timestamp": "2026-11-23T23:34:22.123456789+00:00"}
+    lock = {"pid": update.pid, "username": "me", "hostname": host, "timestamp": "2026-11-23T23:34:22.123456789+00:00"}
     write_lock(project, json.dumps(lock))
     assert command() == 1
     assert tags() == {"1.0", "1.1", "2.0"}
     assert "Run this command again when the update has finished." in capsys.readouterr().err
     assert command(applies=False) == 0, "listing hurts nobody"
+
+
+def test_nothing_is_removed_if_an_update_begins_meanwhile(
+    project: Path, update: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = prune.decide
+
+    def decide_slowly(*arguments: Any, **options: Any) -> list[prune.Fate]:
+        lock = {"pid": update.pid, "username": "me", "hostname": "x", "timestamp": "2026-11-23T23:34:22+00:00"}
+        write_lock(project, json.dumps(lock))
+        return decide(*arguments, **options)
+
+    monkeypatch.setattr(prune, "decide", decide_slowly)
+    assert command() == 1
+    assert tags() == {"1.0", "1.1", "2.0"}
 
 
 def test_a_lock_that_cannot_be_read_is_taken_for_an_update(project: Path) -> None:

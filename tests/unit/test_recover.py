@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from model_serving.__main__ import main
-from model_serving.pipelines.backend import folder_of
+from model_serving.pipelines import recover as command
+from model_serving.pipelines.backend import Backend
 from model_serving.pipelines.lost_images import LostImage
-from model_serving.pipelines.recover import recover
 from model_serving.problems import Failure
 
 DEAD_PROCESS = 2**22 - 1
@@ -24,10 +23,19 @@ PENDING = {"type": "updating", "resource": {"urn": URN, "type": "kubernetes:apps
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "locks/organization/model-serving/local").mkdir(parents=True)
-    (tmp_path / "stacks/model-serving").mkdir(parents=True)
-    return tmp_path
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The backend's folder, in a project."""
+    folder = tmp_path / ".pulumi"
+    (folder / "locks/organization/model-serving/local").mkdir(parents=True)
+    (folder / "stacks/model-serving").mkdir(parents=True)
+    (tmp_path / "Pulumi.yaml").write_text("name: model-serving\n")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def recover(folder: Path) -> int:
+    url = f"file://{folder.parent}?metadata=skip"
+    return command.recover(Backend(stack="local", environ={**os.environ, "PULUMI_BACKEND_URL": url}))
 
 
 @pytest.fixture
@@ -68,9 +76,9 @@ def write_state(folder: Path, *pending: dict[str, Any]) -> None:
 
 
 def test_nothing_to_do_takes_no_command(folder: Path, commands: list[list[str]]) -> None:
-    assert recover("local", folder) == 0
+    assert recover(folder) == 0
     write_state(folder)
-    assert recover("local", folder) == 0
+    assert recover(folder) == 0
     assert commands == []
 
 
@@ -78,42 +86,41 @@ def test_the_lock_of_a_dead_process_is_removed(
     folder: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_lock(folder, DEAD_PROCESS)
-    assert recover("local", folder) == 0
-    assert [command[:2] for command in commands] == [["pulumi", "cancel"]]
+    assert recover(folder) == 0
+    assert commands == []
+    assert [*(folder / "locks/organization/model-serving/local").iterdir()] == []
     assert "removing the lock of a killed update: me@" in capsys.readouterr().out
 
 
 def test_the_lock_of_another_machine_is_left(folder: Path, commands: list[list[str]]) -> None:
     write_lock(folder, DEAD_PROCESS, host="elsewhere")
     with pytest.raises(Failure, match=r"Run this command again when the update has finished\."):
-        recover("local", folder)
+        recover(folder)
     assert commands == []
 
 
 def test_a_living_update_is_not_disturbed(
-    folder: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    folder: Path, commands: list[list[str]], update: subprocess.Popen[bytes]
 ) -> None:
-    monkeypatch.setattr("model_serving.pipelines.locks.process_name", lambda _: "pulumi")
-    write_lock(folder, os.getpid())
-    told = f"stack local is being updated by me@{socket.gethostname()}, process {os.getpid()}"
+    write_lock(folder, update.pid)
+    told = f"stack local is being updated by me@{socket.gethostname()}, process {update.pid}"
     with pytest.raises(Failure, match=told):
-        recover("local", folder)
+        recover(folder)
     assert commands == []
 
 
 def test_a_lock_that_cannot_be_read_is_taken_for_an_update(folder: Path, commands: list[list[str]]) -> None:
     (folder / "locks/organization/model-serving/local/a.json").write_text('{"pid": 1}')
     with pytest.raises(Failure, match="stack local is being updated by someone"):
-        recover("local", folder)
+        recover(folder)
     assert commands == []
 
 
 def test_what_was_being_changed_is_looked_up(folder: Path, commands: list[list[str]]) -> None:
     write_state(folder, PENDING)
-    assert recover("local", folder) == 0
-    (command,) = commands
-    assert command[:2] == ["pulumi", "refresh"]
-    assert f"--target={URN}" in command
+    assert recover(folder) == 0
+    assert [command[1] for command in commands] == ["stack", "refresh"]
+    assert f"--target={URN}" in commands[-1]
 
 
 def test_an_object_that_was_being_made_is_taken_into_the_state_and_looked_up(
@@ -122,22 +129,21 @@ def test_an_object_that_was_being_made_is_taken_into_the_state_and_looked_up(
     object_ = {"metadata": {"name": "iris-1-0", "namespace": "models"}}
     made = {"urn": URN, "type": "kubernetes:apps/v1:Deployment", "inputs": object_}
     write_state(folder, {"type": "creating", "resource": made})
-    assert recover("local", folder) == 0
+    assert recover(folder) == 0
     (deployment,) = written
     assert deployment["resources"] == [{**made, "id": "models/iris-1-0", "outputs": object_}]
     assert deployment["pending_operations"] == []
-    assert [command[:3] for command in commands] == [
-        ["pulumi", "stack", "export"],
-        ["pulumi", "stack", "import"],
-        ["pulumi", "refresh", "--yes"],
-    ]
+    assert [command[1:3] for command in commands][-2:] == [["stack", "import"], ["refresh", "--yes"]]
     assert f"--target={URN}" in commands[-1]
 
 
-def test_an_image_that_was_being_made_is_left_to_the_update(folder: Path, commands: list[list[str]]) -> None:
+def test_an_image_that_was_being_made_is_left_to_the_update_and_told_once(
+    folder: Path, commands: list[list[str]], written: list[dict[str, Any]]
+) -> None:
     write_state(folder, {"type": "creating", "resource": {"urn": URN, "type": "docker-build:index:Image"}})
-    assert recover("local", folder) == 0
-    assert commands == []
+    assert recover(folder) == 0
+    assert written == [{"resources": [], "pending_operations": []}]
+    assert commands[-1][:3] == ["pulumi", "stack", "import"]
 
 
 def test_an_image_that_the_registry_has_lost_is_built_again(
@@ -146,24 +152,11 @@ def test_an_image_that_the_registry_has_lost_is_built_again(
     lost = LostImage(urn=URN, reference="localhost:5000/iris:1.0", digest="sha256:a")
     monkeypatch.setattr("model_serving.pipelines.lost_images.find", lambda state: [lost] if state else [])
     write_state(folder)
-    assert recover("local", folder) == 0
+    assert recover(folder) == 0
     (command,) = commands
     assert command[:2] == ["pulumi", "up"]
     assert f"--target-replace={URN}" in command
     assert "localhost:5000/iris:1.0 is no longer in the registry and will be rebuilt" in capsys.readouterr().out
-
-
-def test_a_backend_elsewhere_is_left_to_a_person(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://state")
-    assert main(["recover", "--stack", "dev"]) == 1
-    assert "python -m model_serving deploy --stack dev" in capsys.readouterr().err
-
-
-def test_the_options_of_a_file_backend_are_not_part_of_its_folder() -> None:
-    assert folder_of("file:///state?metadata=skip") == Path("/state/.pulumi")
-    assert folder_of("gs://state") is None
 
 
 def test_the_command_is_there() -> None:

@@ -20,7 +20,7 @@ from model_serving.releases import project, report
 from tests.hosts import serving
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
-RUN = Run(name="job report of pipeline 7", url="https://gitlab.example.com/team/wines/-/jobs/7", id="7")
+RUN = Run(name="job report of pipeline 7", url="https://gitlab.example.com/team/wines/-/jobs/7")
 SERVING = {"repository": "https://gitlab.example.com/group/serving.git"}
 SHOWN: dict[str, Any] = {
     "better": {"accuracy": "higher", "loss": "lower"},

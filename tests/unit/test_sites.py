@@ -439,25 +439,6 @@ def test_a_run_survives_its_file(place: Place) -> None:
     assert "note" in run.name
 
 
-@pytest.mark.parametrize("other", ["", "../../user", "runs/1/../../secrets", "somebody at a laptop"])
-def test_a_run_of_elsewhere_is_unknown_and_not_asked_for(place: Place, other: str) -> None:
-    assert place.make().run_state(Run(name="x", url="", id=other)) == "unknown"
-    assert not place.server.received
-
-
-def test_a_run_of_the_other_site_is_unknown(server: Server, tmp_path: Path) -> None:
-    gitlab, github = (place_of(kind, server, tmp_path).make() for kind in KINDS)
-    assert gitlab.run_state(github.this_run()) == "unknown"
-    assert github.run_state(gitlab.this_run()) == "unknown"
-
-
-def test_a_run_cannot_be_judged_if_the_site_does_not_answer(place: Place) -> None:
-    site = place.make()
-    place.server.fail("GET", "/(jobs|runs)/", 403)
-    with pytest.raises(SiteError, match=r"answered 403(.|\n)*is still running is not known"):
-        site.run_state(site.this_run())
-
-
 def test_a_laptop_is_no_site() -> None:
     assert here({"HOME": "/home/somebody"}) is None
 

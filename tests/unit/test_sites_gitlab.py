@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from model_serving.hosts import Run
 from model_serving.hosts.access import SiteError
 from model_serving.hosts.gitlab import GitLab
 from model_serving.hosts.marked import PREVIEW
@@ -41,29 +40,6 @@ def test_a_line_of_a_note_gives_gitlab_no_orders(server: Server) -> None:
     site.close_issue("<!-- model-serving: drift dev -->", "/reopen")
     assert not server.gitlab.orders
     assert "kept: a/b, /etc" in server.gitlab.texts()[0]
-
-
-@pytest.mark.parametrize(
-    ("status", "state"),
-    [
-        ("running", "running"),
-        ("pending", "running"),
-        ("canceling", "running"),
-        ("waiting_for_resource", "running"),
-        ("success", "finished"),
-        ("failed", "finished"),
-        ("canceled", "finished"),
-        ("skipped", "finished"),
-    ],
-)
-def test_a_job_is_asked_for_by_its_id(server: Server, status: str, state: str) -> None:
-    site = make(server)
-    server.gitlab.jobs[1000] = status
-    assert site.run_state(site.this_run()) == state
-
-
-def test_a_job_that_is_gone_is_unknown(server: Server) -> None:
-    assert make(server).run_state(Run(name="x", url="", id="4")) == "unknown"
 
 
 def test_the_commit_of_a_merged_result_is_the_branchs_own(server: Server) -> None:
