@@ -1,4 +1,6 @@
-"""The command ``drift``: detects differences between a stack and its deployed commit, and keeps one issue per stack.
+"""The command ``drift``: detects differences between a stack's resources and what was deployed.
+
+The program is not run: what was merged and not yet deployed is no drift. It keeps one issue per stack.
 
 The issue also lists known vulnerabilities of locked packages. They are not drift and do not change the exit code. If
 the advisories are not available, the log says so.
@@ -12,21 +14,20 @@ exit code stays the same.
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
 
 from model_serving.git import SHORT
 from model_serving.hosts import Site, SiteError, here
 from model_serving.hosts.blocks import Block, Fixed, fit_note
-from model_serving.hosts.markdown import cell, code, link
-from model_serving.pipelines import audit
+from model_serving.hosts.markdown import cell, code, fence, link, visible
+from model_serving.pipelines import audit, engine
 from model_serving.pipelines.audit import Advisory
-from model_serving.pipelines.backend import Backend
-from model_serving.pipelines.changes import Preview
-from model_serving.pipelines.commits import Checkout
-from model_serving.pipelines.events import NO_CHANGES_EXPECTED
-from model_serving.pipelines.preview import recorded
-from model_serving.pipelines.stack_note import parts_of
+from model_serving.pipelines.backend import Backend, Update
+from model_serving.pipelines.changes import Change, Preview
+from model_serving.pipelines.engine import Event
+from model_serving.pipelines.events import Recorder
 from model_serving.problems import Failure
 
 HELP: Final = "detect drift of a stack, and keep an issue about it"
@@ -37,8 +38,22 @@ example:
 Exit code: 0 without drift, 2 with drift, 1 if the check failed.
 """
 DRIFTED: Final = 2
-MOST_IMPORTANT: Final = 100
-"""Loses no line before the blocks of the stack have lost theirs."""
+_OWN: Final = "pulumi"
+"""Start of the names under which Pulumi writes Kubernetes objects."""
+
+
+class Drift(NamedTuple):
+    """The result of a look.
+
+    Attributes:
+        found: the changes from what was deployed to what there is now.
+        deployed: the last deployment of a commit; None before the first.
+        traces: name of a changed resource -> who has written to it, or how to ask for that.
+    """
+
+    found: Preview
+    deployed: Update | None
+    traces: Mapping[str, str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,54 +63,123 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        found, has_drifted, deployed = look(options.stack, os.environ)
+        drift = look(options.stack, os.environ)
     except Failure as failure:
         raise Failure(f"whether {options.stack} has drifted is not known: {failure}") from None
+    found = drift.found
     if found.outcome != "ok":
         raise Failure(
             f"whether {options.stack} has drifted is not known: {found.why}\n"
             "  The issue about it stays as it is.\n"
             "  Fix what the log reports, then run this again."
         )
-    print(f"{options.stack}: {'has drifted' if has_drifted else 'no drift'}", flush=True)
+    for line in _diff(found.changes):
+        print(line)
+    print(f"{options.stack}: {'has drifted' if found.changes else 'no drift'}", flush=True)
     if site := here(os.environ):
-        _tell(site, found, deployed, _advisories(options.stack), has_drifted=has_drifted)
-    return DRIFTED if has_drifted else 0
+        _tell(site, drift, _advisories(options.stack))
+    return DRIFTED if found.changes else 0
 
 
-def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
-    """The changes that would undo the drift, whether there is any, and the commit of the last deployment."""
-    commit = Checkout(environ=environ).head()
-    update = Backend(stack=stack, environ=environ).last_update()
-    found, ended = recorded(stack, "--refresh", "--expect-no-changes", commit=commit, environ=environ)
-    return found, ended == NO_CHANGES_EXPECTED, update.commit if update else commit
+def look(stack: str, environ: Mapping[str, str]) -> Drift:
+    """Compares the state with the actual resources; changes neither."""
+    backend = Backend(stack=stack, environ=environ)
+    with ThreadPoolExecutor() as pool:
+        redacting, updating = pool.submit(backend.redactor), pool.submit(backend.last_update)
+        redactor, deployed = redacting.result(), updating.result()
+    recorder = Recorder(stack=stack, commit=deployed.commit if deployed else "none", redactor=redactor)
+    traces: dict[str, str] = {}
+
+    def on_event(event: Event) -> None:
+        recorder.event(event)
+        # What a refresh has found is known after it.
+        if metadata := event.get("resOutputsEvent", {}).get("metadata"):
+            recorder.event({"resourcePreEvent": {"metadata": metadata}})
+            if metadata["op"] in ("update", "delete"):
+                name = metadata["urn"].rpartition("::")[2]
+                traces[redactor.text(name)] = redactor.text(_trace(metadata, deployed))
+
+    code = engine.run(
+        ["refresh", "--preview-only", "--stack", stack],
+        redactor=redactor,
+        on_event=on_event,
+        on_text=recorder.text,
+        environ=environ,
+    )
+    return Drift(recorder.preview(code), deployed, traces)
 
 
-def render(found: Preview, deployed: str, advisories: Sequence[Advisory], site: Site, *, has_drifted: bool) -> str:
-    """The issue's text, within the site's length limit: the changes that would undo the drift, and the advisories."""
+def _trace(metadata: Mapping[str, Any], deployed: Update | None) -> str:
+    """Who has written to a resource, or the command that asks for it."""
+    state = metadata.get("new") or metadata.get("old") or {}
+    package, _, rest = metadata["type"].partition(":")
+    since = f"{deployed.started:%Y-%m-%dT%H:%M:%SZ}" if deployed else "2000-01-01T00:00:00Z"
+    if package == "kubernetes":
+        written = (state.get("outputs") or {}).get("metadata", {})
+        others = [
+            f"{each.get('manager')} at {each.get('time')}"
+            for each in written.get("managedFields") or []
+            if not str(each.get("manager")).startswith(_OWN)
+        ]
+        if metadata["op"] == "update" and others:
+            return f"written by {', '.join(others)}"
+        kind, name = rest.rpartition(":")[2], written.get("name", "")
+        namespace = f" --namespace {written['namespace']}" if written.get("namespace") else ""
+        return f"kubectl get {kind.lower()} {name}{namespace} --show-managed-fields --output yaml"
+    if package == "gcp":
+        name = (state.get("inputs") or {}).get("name") or metadata["urn"].rpartition("::")[2]
+        return f"""gcloud logging read 'protoPayload.resourceName:"{name}" AND timestamp>="{since}"'"""
+    return f"the audit log of {package}, since {since}"
+
+
+def render(drift: Drift, advisories: Sequence[Advisory], site: Site) -> str:
+    """The issue's text, within the site's length limit."""
     run = site.this_run()
     seen = link(run.name, run.url) if run.url else run.name
-    parts = [*(_drift(found, deployed, seen) if has_drifted else ()), _vulnerabilities(advisories, seen)]
+    parts = [*(_drift(drift, seen) if drift.found.changes else ()), _vulnerabilities(advisories, seen)]
     return fit_note(parts, site.note_limit, rest="See the job's log.")
 
 
-def _drift(found: Preview, deployed: str, seen: str) -> Iterator[Block | Fixed]:
-    lines = [
-        f"The resources no longer match {code(found.commit[:SHORT])}. Detected by {seen}.",
-        "",
-        "They were changed outside this repository. The next update would make the changes below.",
-        "",
-        f"- If the change was a mistake, undo it: `python -m model_serving deploy --stack {found.stack} --refresh`.",
-        "- If it was on purpose, add it to the program or the stack file; the issue then closes itself.",
-    ]
-    if deployed != found.commit:
-        lines.append(
-            f"- {code(deployed[:SHORT])} was deployed last: changes of later commits are listed too, and are not drift."
-        )
-    if not found.changes:
-        lines += ["", "Only values reported by the cloud have changed: an update would only change the state."]
+def _drift(drift: Drift, seen: str) -> Iterator[Block | Fixed]:
+    stack, deployed = drift.found.stack, drift.deployed
+    lines = [f"The resources of {code(stack)} are no longer what was deployed. Detected by {seen}.", ""]
+    if deployed:
+        where = link("a pipeline", deployed.where) if "://" in deployed.where else deployed.where
+        when = f"{deployed.started:%Y-%m-%d %H:%M} UTC"
+        lines.append(f"Last deployment: {code(deployed.commit[:SHORT])} at {when} by {where} ({deployed.result}).")
     yield Fixed(text="\n".join(lines) + "\n")
-    yield from parts_of(found)
+    diff = [*_diff(drift.found.changes)]
+    mark = fence(diff)
+    head = f"\n### What changed\n\nFrom what was deployed (`-`) to what is there now (`+`).\n\n{mark}diff\n"
+    items = [f"{line}\n" for line in diff]
+    yield Block(what="lines of the changes", importance=0, head=head, items=items, foot=f"{mark}\n")
+    traces = [f"- {code(name)}: {code(trace)}\n" for name, trace in drift.traces.items()]
+    head = "\n### Who could have\n\nAnyone who may write to the resource without the pipeline. To find out who did:\n\n"
+    yield Block(what="resources", importance=1, head=head, items=traces)
+    yield Fixed(text=_remedy(stack, deployed))
+
+
+def _remedy(stack: str, deployed: Update | None) -> str:
+    lines = [
+        "",
+        "### What to do",
+        "",
+        "If it was a mistake, undo it. This deploys the live commit and nothing else:",
+        "",
+    ]
+    checkout = f"git fetch origin {deployed.commit} && git checkout {deployed.commit}\n" if deployed else ""
+    lines += ["```sh", f"{checkout}python -m model_serving deploy --stack {stack} --refresh", "```", ""]
+    lines.append("If it was on purpose, add it to the program or the stack file. The issue closes itself then.")
+    return "\n".join(lines) + "\n"
+
+
+def _diff(changes: Iterable[Change]) -> Iterator[str]:
+    for change in changes:
+        if change.operation == "update":
+            yield visible(f"! {change.kind} {change.name} was changed")
+            yield from (visible(line) for line in change.lines())
+        else:
+            yield visible(f"- {change.kind} {change.name} was deleted")
 
 
 def _vulnerabilities(advisories: Sequence[Advisory], seen: str) -> Block:
@@ -106,7 +190,7 @@ def _vulnerabilities(advisories: Sequence[Advisory], seen: str) -> Block:
         f"| {', '.join(map(cell, each.concerns))} |\n"
         for each in advisories
     ]
-    return Block(what="known vulnerabilities", importance=MOST_IMPORTANT, head=head + columns, items=rows)
+    return Block(what="known vulnerabilities", importance=2, head=head + columns, items=rows)
 
 
 def _advisories(stack: str) -> Sequence[Advisory]:
@@ -118,12 +202,13 @@ def _advisories(stack: str) -> Sequence[Advisory]:
         return ()
 
 
-def _tell(site: Site, found: Preview, deployed: str, advisories: Sequence[Advisory], *, has_drifted: bool) -> None:
-    marker = f"<!-- model-serving: drift {found.stack} -->"
-    title = f"{found.stack} has drifted" if has_drifted else f"{found.stack} has packages with known vulnerabilities"
+def _tell(site: Site, drift: Drift, advisories: Sequence[Advisory]) -> None:
+    stack, has_drifted = drift.found.stack, bool(drift.found.changes)
+    marker = f"<!-- model-serving: drift {stack} -->"
+    title = f"{stack} has drifted" if has_drifted else f"{stack} has packages with known vulnerabilities"
     try:
         if has_drifted or advisories:
-            site.upsert_issue(marker, title, render(found, deployed, advisories, site, has_drifted=has_drifted))
+            site.upsert_issue(marker, title, render(drift, advisories, site))
             print(f"{site.name}: updated the issue about {'the drift' if has_drifted else 'known vulnerabilities'}")
         elif site.close_issue(marker, f"{site.this_run().name} found no drift."):
             print(f"{site.name}: closed the issue about the drift")

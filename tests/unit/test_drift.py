@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from model_serving.hosts import SiteError
 from model_serving.hosts.site import Run
 from model_serving.pipelines import audit, drift
 from model_serving.pipelines.audit import Advisory
+from model_serving.pipelines.backend import Update
 from model_serving.pipelines.changes import Change, Preview
 from model_serving.pipelines.values import Difference
 from model_serving.problems import Failure
 
-COMMIT, DEPLOYED = "a" * 40, "b" * 40
+COMMIT = "a" * 40
+DEPLOYED = Update(COMMIT, datetime(2026, 11, 23, 12, tzinfo=UTC), "succeeded", "https://gitlab.example.com/pipelines/7")
 CHANGED = Preview(
     stack="dev",
     commit=COMMIT,
@@ -72,9 +75,9 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Site:
 def finds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Says what a look finds."""
 
-    def find(found: Preview, *, has_drifted: bool, deployed: str = COMMIT) -> None:
-        def look(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
-            return found, has_drifted, deployed
+    def find(found: Preview, deployed: Update | None = DEPLOYED) -> None:
+        def look(stack: str, environ: Mapping[str, str]) -> drift.Drift:
+            return drift.Drift(found, deployed, {each.name: "gcloud logging read" for each in found.changes})
 
         monkeypatch.setattr(drift, "look", look)
 
@@ -95,16 +98,17 @@ def run() -> int:
 
 
 def test_drift_opens_one_issue_and_its_end_closes_it(site: Site, finds: Callable[..., None]) -> None:
-    finds(CHANGED, has_drifted=True)
+    finds(CHANGED)
     assert run() == drift.DRIFTED
     assert run() == drift.DRIFTED
     ((marker, (title, body)),) = site.issues.items()
     assert marker == "<!-- model-serving: drift dev -->"
     assert title == "dev has drifted"
     assert "immutableTags" in body
-    assert "python -m model_serving deploy --stack dev --refresh" in body
-    assert "was deployed last" not in body
-    finds(SAME, has_drifted=False)
+    assert f"git checkout {COMMIT}\npython -m model_serving deploy --stack dev --refresh" in body
+    assert "`aaaaaaaaaa` at 2026-11-23 12:00 UTC by [`a pipeline`](https://gitlab.example.com/pipelines/7)" in body
+    assert "- `images`: `gcloud logging read`" in body
+    finds(SAME)
     assert run() == 0
     assert site.issues == {}
 
@@ -118,7 +122,7 @@ def test_the_issue_about_drift_has_known_vulnerabilities_too(
     site: Site, finds: Callable[..., None], advisories: list[Advisory]
 ) -> None:
     advisories.append(VULNERABLE)
-    finds(CHANGED, has_drifted=True)
+    finds(CHANGED)
     assert run() == drift.DRIFTED
     ((title, body),) = site.issues.values()
     assert title == "dev has drifted"
@@ -130,12 +134,12 @@ def test_known_vulnerabilities_without_drift_are_an_issue_and_no_drift(
     site: Site, finds: Callable[..., None], advisories: list[Advisory]
 ) -> None:
     advisories.append(VULNERABLE)
-    finds(SAME, has_drifted=False)
+    finds(SAME)
     assert run() == 0
     ((title, body),) = site.issues.values()
     assert title == "dev has packages with known vulnerabilities"
     assert "`CVE-2025-54121`" in body
-    assert "no longer match" not in body
+    assert "no longer what was deployed" not in body
     advisories.clear()
     assert run() == 0
     assert site.issues == {}
@@ -148,7 +152,7 @@ def test_advisories_that_are_not_known_are_said_and_change_nothing(
         raise Failure("the advisories about the locked packages are not known: no answer")
 
     monkeypatch.setattr(audit, "advisories", fail)
-    finds(CHANGED, has_drifted=True)
+    finds(CHANGED)
     assert run() == drift.DRIFTED
     assert "are not known: no answer" in capsys.readouterr().err
     ((title, body),) = site.issues.values()
@@ -156,20 +160,60 @@ def test_advisories_that_are_not_known_are_said_and_change_nothing(
     assert "vulnerabilities" not in body
 
 
-def test_changes_that_wait_to_be_deployed_are_said_to_be_no_drift(site: Site, finds: Callable[..., None]) -> None:
-    finds(CHANGED, has_drifted=True, deployed=DEPLOYED)
-    run()
+def metadata(token: str, operation: str, **state: object) -> dict[str, object]:
+    return {"type": token, "op": operation, "urn": f"urn:pulumi:dev::p::{token}::iris", "new": state, "old": state}
+
+
+@pytest.mark.parametrize(
+    ("of", "trace"),
+    [
+        (
+            metadata(
+                "kubernetes:apps/v1:Deployment",
+                "update",
+                outputs={
+                    "metadata": {
+                        "managedFields": [
+                            {"manager": "pulumi-kubernetes-1", "time": "2026-11-23T12:00:00Z"},
+                            {"manager": "kubectl-edit", "time": "2026-11-24T12:00:00Z"},
+                        ]
+                    }
+                },
+            ),
+            "written by kubectl-edit at 2026-11-24T12:00:00Z",
+        ),
+        (
+            metadata(
+                "kubernetes:core/v1:Service", "delete", outputs={"metadata": {"name": "iris", "namespace": "models"}}
+            ),
+            "kubectl get service iris --namespace models --show-managed-fields --output yaml",
+        ),
+        (
+            metadata("gcp:storage/bucket:Bucket", "update", inputs={"name": "acme-data"}),
+            """gcloud logging read 'protoPayload.resourceName:"acme-data" AND timestamp>="2026-11-23T12:00:00Z"'""",
+        ),
+        (metadata("gitlab:index:Project", "update"), "the audit log of gitlab, since 2026-11-23T12:00:00Z"),
+    ],
+)
+def test_each_change_says_who_made_it_or_how_to_find_out(of: dict[str, object], trace: str) -> None:
+    assert drift._trace(of, DEPLOYED) == trace
+
+
+def test_what_is_gone_is_said_to_be_deleted(site: Site, finds: Callable[..., None]) -> None:
+    gone = CHANGED.changes[0].model_copy(update={"operation": "delete", "differences": ()})
+    finds(CHANGED.model_copy(update={"changes": (gone,)}))
+    assert run() == drift.DRIFTED
     ((_, body),) = site.issues.values()
-    assert f"`{DEPLOYED[:10]}` was deployed last" in body
+    assert "- Repository images was deleted" in body
 
 
 def test_a_site_that_refuses_changes_no_exit_code(
     site: Site, finds: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.refuses = True
-    finds(CHANGED, has_drifted=True)
+    finds(CHANGED)
     assert run() == drift.DRIFTED
-    finds(SAME, has_drifted=False)
+    finds(SAME)
     assert run() == 0
     assert "Give the token the scope api." in capsys.readouterr().err
 
@@ -177,9 +221,9 @@ def test_a_site_that_refuses_changes_no_exit_code(
 def test_a_preview_that_failed_leaves_the_issue_alone(
     site: Site, finds: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finds(CHANGED, has_drifted=True)
+    finds(CHANGED)
     run()
-    finds(SAME.model_copy(update={"outcome": "failed", "why": "The program failed."}), has_drifted=False)
+    finds(SAME.model_copy(update={"outcome": "failed", "why": "The program failed."}))
     assert run() == 1
     assert len(site.issues) == 1
     assert "is not known: The program failed." in capsys.readouterr().err
@@ -188,7 +232,7 @@ def test_a_preview_that_failed_leaves_the_issue_alone(
 def test_who_cannot_look_says_why(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(stack: str, environ: Mapping[str, str]) -> tuple[Preview, bool, str]:
+    def refuse(stack: str, environ: Mapping[str, str]) -> drift.Drift:
         raise Failure("no key.\n  …\n  Ask for it.")
 
     monkeypatch.setattr(drift, "look", refuse)
@@ -199,7 +243,7 @@ def test_who_cannot_look_says_why(
 def test_a_long_issue_says_what_it_leaves_out(site: Site, finds: Callable[..., None]) -> None:
     site.note_limit = 4_000
     many = tuple(CHANGED.changes[0].model_copy(update={"name": f"images-{number}"}) for number in range(200))
-    finds(CHANGED.model_copy(update={"changes": many}), has_drifted=True)
+    finds(CHANGED.model_copy(update={"changes": many}))
     run()
     ((_, body),) = site.issues.values()
     assert len(body) <= site.note_limit
