@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .binary import HEADER
+
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -30,11 +32,14 @@ memory than their text: numbers of five characters eight times, nothing but empt
 VALUE_BYTES: Final = 40
 """A float and its places in two lists, as of CPython 3.11."""
 LIST_BYTES: Final = 100
+BINARY_GROWTH: Final = 8
+"""So many times its size does binary data take at most, which are text of two characters each."""
 SMALL_BYTES: Final = 64 * 1024
 """A smaller request is not refused, and does not wait, because of large ones."""
 RETRY_SECONDS: Final = 1
-_GZIP: Final = 31
-"""https://docs.python.org/3/library/zlib.html#zlib.decompress"""
+_PACKED: Final = {b"gzip": "gzip", b"deflate": "deflate"}
+_EITHER: Final = 47
+"""Either of them, https://docs.python.org/3/library/zlib.html#zlib.decompress"""
 
 
 class InvalidLimit(Exception):
@@ -176,7 +181,7 @@ class Limits:
 
     async def _timed(self, content: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         seconds, begun = self._bounds.answer_seconds, False
-        size = parsed_bytes(content)
+        size = parsed_bytes(content, dict(scope["headers"]).get(HEADER.encode()))
         loop = asyncio.get_running_loop()
 
         async def sent(message: Message) -> None:
@@ -196,7 +201,7 @@ class Limits:
 
 
 class _Body:
-    """The body of one request: read up to the limit, and unpacked if it is gzip's, as MLServer would do without one."""
+    """The body of one request: read up to the limit, and unpacked if it is compressed."""
 
     def __init__(self, limits: Limits, scope: Scope, receive: Receive) -> None:
         self.held = 0
@@ -204,7 +209,7 @@ class _Body:
         self._scope = scope
         self._receive = receive
         headers = dict(scope["headers"])
-        self._is_packed = headers.get(b"content-encoding", b"").lower() == b"gzip"
+        self._packed = _PACKED.get(headers.get(b"content-encoding", b"").lower())
         self._declared = int(headers.get(b"content-length", b"0"))
 
     async def read(self) -> bytes:
@@ -222,9 +227,9 @@ class _Body:
             parts.append(part)
             more = message.get("more_body", False)
         content = b"".join(parts)
-        if not self._is_packed:
+        if not self._packed:
             return content
-        unpacked = _unpacked(content, largest)
+        unpacked = _unpacked(content, self._packed, largest)
         self._hold(len(unpacked))
         return unpacked
 
@@ -244,33 +249,43 @@ class _Body:
         self._limits.hold(count, of=self.held)
 
     def unpacked_scope(self) -> Scope:
-        if not self._is_packed:
+        if not self._packed:
             return self._scope
         dropped = (b"content-encoding", b"content-length")
         return {**self._scope, "headers": [pair for pair in self._scope["headers"] if pair[0] not in dropped]}
 
 
-def parsed_bytes(content: bytes) -> int:
-    """About how much memory a body of JSON takes when it is parsed; what it is made of is only counted."""
-    return len(content) + VALUE_BYTES * content.count(b",") + LIST_BYTES * (content.count(b"[") + content.count(b"{"))
+def parsed_bytes(content: bytes, text: bytes | None = None) -> int:
+    """About how much memory a body takes when it is parsed; what its JSON is made of is only counted.
+
+    Args:
+        content: of the body.
+        text: how many bytes at the beginning are JSON, as the client says it; all of them without it.
+    """
+    end = int(text) if text and text.isdigit() and len(text) <= len(str(len(content))) else len(content)
+    lists = content.count(b"[", 0, end) + content.count(b"{", 0, end)
+    values = content.count(b",", 0, end)
+    return (
+        min(end, len(content)) + VALUE_BYTES * values + LIST_BYTES * lists + BINARY_GROWTH * max(len(content) - end, 0)
+    )
 
 
 def _too_large(largest: int) -> Refusal:
     return Refusal(413, f"the request is larger than {largest} bytes")
 
 
-def _unpacked(content: bytes, largest: int) -> bytes:
+def _unpacked(content: bytes, form: str, largest: int) -> bytes:
     unpacked = b""
     while content:
-        member = zlib.decompressobj(_GZIP)
+        member = zlib.decompressobj(_EITHER)
         try:
             unpacked += member.decompress(content, largest + 1 - len(unpacked))
         except zlib.error as error:
-            raise Refusal(400, f"the body is not gzip's: {error}") from None
+            raise Refusal(400, f"the body is not {form}'s: {error}") from None
         if len(unpacked) > largest:
             raise _too_large(largest)
         if not member.eof:
-            raise Refusal(400, "the body is not gzip's: it ends too early")
+            raise Refusal(400, f"the body is not {form}'s: it ends too early")
         content = member.unused_data
     return unpacked
 

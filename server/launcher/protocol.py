@@ -1,6 +1,7 @@
 """A request of the V2 protocol, compared with itself and with the inputs that a model's metadata tells.
 
-Plain Python over MLServer's types: they have the same attributes whether a request came as JSON or through gRPC.
+Plain Python over MLServer's types: they have the same attributes whether a request came as JSON, as binary data or
+through gRPC.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from types import NoneType
 from typing import Any, Final, Protocol
+
+from .binary import Values
 
 MOST_DIMENSIONS: Final = 32
 """As NumPy 1 has them. MLServer pickles a request for its workers, which fails beyond some hundreds."""
@@ -101,12 +104,18 @@ def _of_tensor(tensor: Input, *, may_lack_text: bool) -> list[str]:
         return [f"the shape of {name} is not one: up to {MOST_DIMENSIONS} sizes, each from 1 to {LARGEST_SIZE}"]
     if 0 in shape:
         return [f"{name} has the shape {shape}, which has no values: send one row or more"]
-    values = _flat(getattr(tensor.data, "root", tensor.data))
+    data = getattr(tensor.data, "root", tensor.data)
+    values = data if isinstance(data, Values) else _flat(data)
     if values is None:
         return [f"the data of {name} has lists beside values, or is nested more than {MOST_DIMENSIONS} deep"]
     if len(values) != math.prod(shape):
         return [f"{name} has {len(values)} values; its shape {shape} needs {math.prod(shape)}"]
-    wrong = _first_unfit(values, str(tensor.datatype), may_lack_text=may_lack_text)
+    # Binary data has the right types by itself.
+    wrong = (
+        values.first_infinite()
+        if isinstance(values, Values)
+        else _first_unfit(values, str(tensor.datatype), may_lack_text=may_lack_text)
+    )
     if wrong is None:
         return []
     return [f"{name}[{wrong}] is {_shown(values[wrong])}, which is not {tensor.datatype}"]

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -24,16 +25,17 @@ from mlserver.repository import ModelRepository
 from mlserver.rest.app import create_app
 from mlserver.rest.logging import disable_health_access_logs
 from mlserver.rest.responses import Response, ServerSentEvent
-from mlserver.types import InferenceRequest, InferenceResponse
+from mlserver.types import InferenceRequest, InferenceResponse, TensorData
 from mlserver.utils import extract_headers, insert_headers
 from prometheus_client import Counter
 from pydantic import ValidationError
 from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from . import errors
-from .errors import Refused
+from . import binary, errors
+from .errors import EncodingFailed, Refused
 from .limits import RETRY_SECONDS, Bounds, Limits, Receive, Scope, Send
 from .model import Checked
 from .protocol import mistakes, optional_inputs
@@ -77,9 +79,14 @@ class Plane(DataPlane):  # type: ignore[misc]
         self._registry = registry
         self._known: dict[MLModel, Any] = {}
         self._has_workers = bool(settings.parallel_workers)
+        self._has_cache = bool(settings.cache_enabled)
 
     async def infer(self, payload: InferenceRequest, name: str, version: str | None = None) -> InferenceResponse:
         await self._check(payload, name, version)
+        if self._has_cache:
+            # Its key is the request as JSON.
+            for tensor in payload.inputs:
+                tensor.data = TensorData.model_construct([*tensor.data])
         answer = super().infer(payload, name, version)
         # MLServer loses the answers of all workers if one comes that nobody waits for any more.
         return await (asyncio.shield(answer) if self._has_workers else answer)
@@ -128,33 +135,86 @@ class Inference:
             for ending, endpoint in (("", self.infer), ("_stream", self.stream))
         ]
 
-    async def infer(self, request: Request) -> Response:
-        payload, name, version = await _asked(request)
-        response = await self._plane.infer(payload, name, version)
-        headers = extract_headers(response)
-        return Response(response.model_dump(), headers=headers)
+    async def infer(self, request: Request) -> HttpResponse:
+        asked = await _asked(request)
+        response = await self._plane.infer(asked.payload, *_model_of(request))
+        return _answer(response, asked.wanted)
 
     async def stream(self, request: Request) -> StreamingResponse:
-        payload, name, version = await _asked(request)
+        asked = await _asked(request)
 
         async def payloads() -> AsyncIterator[InferenceRequest]:
-            yield payload
+            yield asked.payload
 
-        answers = self._plane.infer_stream(payloads(), name, version)
+        answers = self._plane.infer_stream(payloads(), *_model_of(request))
         # An error before the first answer still has a status of its own.
         first = await anext(answers, None)
         return _Stream(_events(first, answers, request), media_type="text/event-stream")
 
 
-async def _asked(request: Request) -> tuple[InferenceRequest, str, str | None]:
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A request, and the outputs that it wants as binary data."""
+
+    payload: InferenceRequest
+    wanted: binary.Wanted
+
+
+async def _asked(request: Request) -> _Asked:
+    # Said twice, it is not a number.
+    length = ", ".join(request.headers.getlist(binary.HEADER)) or None
     try:
-        payload = InferenceRequest.model_validate(orjson.loads(await request.body()))
+        text, rest = binary.split(await request.body(), length)
+        document = orjson.loads(text)
+        sizes, wanted = binary.sizes(document), binary.Wanted(document)
+        contents = binary.parts(rest, sizes.values())
+        payload = InferenceRequest.model_validate(document)
+        for position, content in zip(sizes, contents, strict=True):
+            tensor = payload.inputs[position]
+            tensor.data = TensorData.model_construct(binary.unpacked(tensor.name, str(tensor.datatype), content))
+    except binary.Malformed as error:
+        raise Refused(str(error)) from None
     except orjson.JSONDecodeError as error:
         raise Refused(f"the body is not JSON: {error}") from None
     except ValidationError as error:
         raise Refused(errors.of_validation(error.errors(include_url=False, include_input=False))) from None
     insert_headers(payload, dict(request.headers))
-    return payload, request.path_params["model_name"], request.path_params.get("model_version")
+    return _Asked(payload=payload, wanted=wanted)
+
+
+def _model_of(request: Request) -> tuple[str, str | None]:
+    return request.path_params["model_name"], request.path_params.get("model_version")
+
+
+def _answer(response: InferenceResponse, wanted: binary.Wanted) -> HttpResponse:
+    headers = extract_headers(response)
+    contents = _packed(response, wanted) if wanted else {}
+    if not contents:
+        return Response(response.model_dump(), headers=headers)
+    document = response.model_dump(exclude={"outputs": {position: {"data"} for position in contents}})
+    for position, content in contents.items():
+        document["outputs"][position].setdefault("parameters", {})[binary.SIZE] = len(content)
+    text = Response(document).body
+    return HttpResponse(
+        b"".join([text, *contents.values()]),
+        media_type="application/octet-stream",
+        headers={**(headers or {}), binary.HEADER: str(len(text))},
+    )
+
+
+def _packed(response: InferenceResponse, wanted: binary.Wanted) -> dict[int, bytes]:
+    """Position -> content of each output that is wanted as binary data and has such a form."""
+    contents = {}
+    for position, output in enumerate(response.outputs):
+        if output.name not in wanted:
+            continue
+        try:
+            content = binary.packed(str(output.datatype), output.shape, getattr(output.data, "root", output.data))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise EncodingFailed(f"{output.name} is not {output.datatype}: {error}") from error
+        if content is not None:
+            contents[position] = content
+    return contents
 
 
 class _Stream(StreamingResponse):  # type: ignore[misc]
@@ -202,6 +262,7 @@ class Serving:
     def __init__(self, settings: Settings, release: ModelSettings, bounds: Bounds, socket: int | None = None) -> None:
         if settings.grpc_max_message_length is None:
             settings.grpc_max_message_length = bounds.request_bytes
+        settings.extensions = [*settings.extensions, binary.EXTENSION]
         self._release = release
         self._metrics = MetricsServer(settings) if settings.metrics_endpoint else None
         self._pool = self._started_pool(settings)

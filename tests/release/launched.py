@@ -25,7 +25,7 @@ ANSWER_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back; ``body`` is what the JSON says."""
+    """What came back; ``body`` is what the JSON says, else text, or bytes of binary data."""
 
     status: int
     body: Any
@@ -81,12 +81,11 @@ class Launched:
         finally:
             if connection is None:
                 chosen.close()
-        is_json = response.headers["Content-Type"] == "application/json" and content
-        return Answer(
-            status=response.status,
-            body=json.loads(content) if is_json else content.decode(),
-            headers=response.headers,
-        )
+        form = response.headers["Content-Type"]
+        said: Any = content if form == "application/octet-stream" else content.decode()
+        if form == "application/json" and content:
+            said = json.loads(said)
+        return Answer(status=response.status, body=said, headers=response.headers)
 
     def is_ready(self) -> bool:
         try:
@@ -106,6 +105,12 @@ class Launched:
         """Bytes of memory that the process has."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def processor_seconds(self) -> float:
+        """Seconds for which the process has computed."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_ports(count: int) -> list[int]:
