@@ -41,6 +41,7 @@ def main() -> None:
     serving = Serving(place, images)
     pulumi.export("endpoint", gateway.endpoint)
     pulumi.export("models", {model.name: serving.serve(model) for model in stack.models})
+    serving.open_portal()
     built_images.remember(plan.declared.values())
     for name, value in (platform.outputs if platform else {}).items():
         pulumi.export(name, value)

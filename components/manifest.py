@@ -22,6 +22,7 @@ class Manifest(pulumi.CustomResource):
     """
 
     metadata: Output[dict[str, Any]]
+    spec: Output[dict[str, Any]]
     status: Output[dict[str, Any]]
     """Only with ``status=None`` among the inputs, because each output costs time."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pulumi import ComponentResource, Input, ResourceOptions
@@ -19,15 +19,17 @@ class ServerAccessArgs:
     Attributes:
         client_ranges: CIDR ranges of the gateway's proxies, the only sources of requests.
         scraper_namespaces: namespaces whose pods may read the metrics.
+        asking: labels of pods in the namespace that may ask whether a server is ready.
     """
 
     namespace: Input[str]
     client_ranges: Sequence[str] = ()
     scraper_namespaces: Sequence[str] = ()
+    asking: Mapping[str, str] = field(default_factory=dict)
 
 
 class ServerAccess(ComponentResource):
-    """One NetworkPolicy for all model servers: in from the proxies and the scraper, and nothing out.
+    """One NetworkPolicy for all model servers: in from the proxies, the portal and the scraper, and nothing out.
 
     A policy per server would have the same content: with 50 versions those were an eighth of all resources.
     """
@@ -51,8 +53,10 @@ class ServerAccess(ComponentResource):
 
 def _rules(args: ServerAccessArgs) -> Iterator[dict[str, Any]]:
     """One rule per kind of source; a rule without sources would allow every source."""
-    if args.client_ranges:
-        sources = [{"ipBlock": {"cidr": cidr}} for cidr in args.client_ranges]
+    sources: list[dict[str, Any]] = [{"ipBlock": {"cidr": cidr}} for cidr in args.client_ranges]
+    if args.asking:
+        sources.append({"podSelector": {"matchLabels": args.asking}})
+    if sources:
         yield {"from": sources, "ports": [{"port": HTTP_PORT}]}
     if args.scraper_namespaces:
         names = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [*args.scraper_namespaces]}

@@ -37,10 +37,12 @@ def plan(stack: Inputs) -> Plan:
     """
     releases, images, known = stack.releases, stack.settings.images, names()
     try:
-        found = builds.look_up(releases, images, known=known, registry=stack.settings.image_registry)
+        found = builds.look_up(
+            releases, images, known=known, registry=stack.settings.image_registry, has_portal=stack.settings.has_portal
+        )
     except Failure as error:
         raise pulumi.RunError(f"nothing was changed.\n\n{error}\n") from None
-    planned = builds.plan(releases, images, known=known, found=found)
+    planned = builds.plan(releases, images, known=known, found=found, has_portal=stack.settings.has_portal)
     if planned.refused:
         raise pulumi.RunError("\n\n".join(["nothing was changed.", *map(str, planned.refused)]) + "\n")
     return planned

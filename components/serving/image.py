@@ -28,9 +28,10 @@ class BuildArgs:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeImageArgs:
-    """A runtime image.
+    """An image of locked packages.
 
     Attributes:
+        repository: name in the registry.
         tag: hash of everything that decides the image.
         base: image with Python and its venv module.
         dockerfile: path of the Dockerfile.
@@ -40,6 +41,7 @@ class RuntimeImageArgs:
     """
 
     build: BuildArgs
+    repository: str
     tag: str
     base: str
     dockerfile: str
@@ -49,7 +51,7 @@ class RuntimeImageArgs:
 
 
 class RuntimeImage(ComponentResource):
-    """MLServer with the packages of one lock.
+    """The packages of one lock with what they run: MLServer, or the portal.
 
     It leaves the base image alone: who sets ``base`` answers for its updates.
     """
@@ -57,7 +59,7 @@ class RuntimeImage(ComponentResource):
     def __init__(self, name: str, args: RuntimeImageArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:RuntimeImage", name, None, opts)
         if args.digest:
-            self.reference: Output[str] = _reference(args.build, "runtime", args.tag, args.digest)
+            self.reference: Output[str] = _reference(args.build, args.repository, args.tag, args.digest)
             self.register_outputs({"reference": self.reference})
             return
         named = {"wheels": docker_build.ContextArgs(location=args.wheels)} if args.wheels else {}
@@ -65,7 +67,7 @@ class RuntimeImage(ComponentResource):
             self,
             name,
             args.build,
-            repository="runtime",
+            repository=args.repository,
             tag=args.tag,
             dockerfile=args.dockerfile,
             context=docker_build.BuildContextArgs(location=args.context, named=named),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pulumi import Output
 
 from components.serving import hooks
 from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
 from model_serving.catalog import Release
-from model_serving.images import artefacts, builds, runtimes
+from model_serving.images import artefacts, builds, portal, runtimes
 from model_serving.images.builds import Plan
+from model_serving.images.runtimes import Runtime
 from model_serving.stack.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +47,16 @@ class ModelImages:
     def of(self, release: Release) -> ModelImage:
         return self._images[release.label]
 
+    def portal(self) -> Output[str]:
+        """Declares the portal's image; returns its reference by digest."""
+        return self._of_packages(
+            portal.REPOSITORY,
+            portal.recipe_of(self._settings),
+            repository=portal.REPOSITORY,
+            dockerfile=portal.DOCKERFILE,
+            digest=self._plan.reused.get(portal.image_name(self._settings)),
+        ).reference
+
     def _declare(self, release: Release) -> ModelImage:
         digest = self._plan.reused.get(builds.image_of(release))
         large = bool(release.pointers)
@@ -66,16 +80,28 @@ class ModelImages:
     def _runtime(self, release: Release) -> RuntimeImage:
         runtime = runtimes.runtime_of(release, self._settings)
         if runtime.tag not in self._runtimes:
-            self._runtimes[runtime.tag] = RuntimeImage(
+            self._runtimes[runtime.tag] = self._of_packages(
                 builds.runtime_resource(runtime.tag),
-                RuntimeImageArgs(
-                    build=self._build,
-                    tag=runtime.tag,
-                    base=self._settings.base,
-                    dockerfile=str(runtimes.DOCKERFILE),
-                    context=str(runtime.context),
-                    wheels=str(runtime.wheels) if runtime.wheels else None,
-                    digest=self._plan.reused.get(builds.runtime_image(runtime.tag)),
-                ),
+                runtime,
+                repository=builds.RUNTIME,
+                dockerfile=runtimes.DOCKERFILE,
+                digest=self._plan.reused.get(builds.runtime_image(runtime.tag)),
             )
         return self._runtimes[runtime.tag]
+
+    def _of_packages(
+        self, name: str, recipe: Runtime, *, repository: str, dockerfile: Path, digest: str | None
+    ) -> RuntimeImage:
+        return RuntimeImage(
+            name,
+            RuntimeImageArgs(
+                build=self._build,
+                repository=repository,
+                tag=recipe.tag,
+                base=self._settings.base,
+                dockerfile=str(dockerfile),
+                context=str(recipe.context),
+                wheels=str(recipe.wheels) if recipe.wheels else None,
+                digest=digest,
+            ),
+        )

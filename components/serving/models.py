@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 import pulumi
 
 from components.providers import Reach
-from components.serving import hooks
+from components.serving import hooks, portal
 from components.serving.access import ServerAccess, ServerAccessArgs
 from components.serving.contract import Check, CheckArgs, ContractChecks, ContractChecksArgs
 from components.serving.gateway import Gateway
 from components.serving.image import ModelImage
 from components.serving.images import ModelImages
+from components.serving.portal import Portal, PortalArgs, ServedVersion
 from components.serving.rollouts import Rollouts, Version
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
 from components.serving.server import ModelServer, ModelServerArgs
 from model_serving.catalog import Release
 from model_serving.images import runtimes
 from model_serving.stack.live import LiveModel, LiveVersion
+from model_serving.stack.models import ANSWER_SECONDS
 from model_serving.stack.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,6 +89,22 @@ class Place:
         of_platform = self.platform.scraper_namespaces if self.platform else ()
         return [*self.settings.scraper_namespaces, *of_platform]
 
+    def equip_service(
+        self, name: str, *, ready_path: str, drain_seconds: int, answer_seconds: int
+    ) -> list[pulumi.Resource]:
+        """The platform's load balancer needs its policies before a route leads to a Service."""
+        if self.platform is None:
+            return []
+        policies = self.platform.equip_service(
+            name,
+            namespace=self.namespace,
+            ready_path=ready_path,
+            drain_seconds=drain_seconds,
+            answer_seconds=answer_seconds,
+            opts=self.opts,
+        )
+        return [policies]
+
 
 class Serving:
     """Declares the models of a stack."""
@@ -98,9 +116,12 @@ class Serving:
             namespace=place.namespace,
             client_ranges=place.client_ranges,
             scraper_namespaces=place.scraper_namespaces,
+            asking=portal.LABELS if place.settings.has_portal else {},
         )
         ServerAccess("model-servers", access, place.opts)
         self._rollouts = Rollouts(place.reach, place.namespace)
+        self._served: list[ServedVersion] = []
+        self._moved: list[pulumi.Output[str]] = []
         self._settled = hooks.traffic_moves_before_servers_go(place.pace.settle)
 
     def serve(self, model: LiveModel) -> dict[str, Any]:
@@ -125,13 +146,45 @@ class Serving:
             ),
             place.opts,
         )
+        self._moved.append(route.path)
         return {
             "url": pulumi.Output.concat(place.gateway.endpoint, route.path),
             "versions": route.path.apply(lambda _: versions),
         }
 
+    def open_portal(self) -> None:
+        """Declares the portal of what was served; without models there is none."""
+        place = self._place
+        if not place.settings.has_portal:
+            return
+        ready = place.equip_service(
+            portal.NAME, ready_path=portal.LIVE_PATH, drain_seconds=place.pace.drain, answer_seconds=ANSWER_SECONDS
+        )
+        args = PortalArgs(
+            namespace=place.namespace,
+            image=self._images.portal(),
+            gateway=place.gateway.name,
+            replicas=2 if place.settings.has_several_pods else 1,
+            served=self._served,
+            client_ranges=place.client_ranges,
+            allowed_origins=place.settings.gateway.allowed_origins,
+            drain_seconds=place.pace.drain,
+            after=self._moved,
+            ready=ready,
+        )
+        Portal(portal.NAME, args, place.opts)
+
     def _backend(self, model: LiveModel, version: LiveVersion, image: ModelImage) -> Backend:
         server = self._server(model, version, image)
+        self._served.append(
+            ServedVersion(
+                model=model.name,
+                version=version.release.version,
+                address=server.address,
+                ready_path=server.ready_path,
+                weight=version.weight,
+            )
+        )
         known = self._policies(model, version.release, server)
         awaited = Version(
             title=f"{model.name} {version.release.version}",
@@ -158,23 +211,18 @@ class Serving:
             settings=model.settings,
             resources=version.resources,
             drain_seconds=self._place.drain_seconds(model),
+            allowed_origins=self._place.settings.gateway.allowed_origins,
             changes=self._rollouts.changes,
         )
         return ModelServer(version.release.label, args, self._place.opts)
 
     def _policies(self, model: LiveModel, release: Release, server: ModelServer) -> list[pulumi.Resource]:
-        """The platform's load balancer needs its policies before a route leads to the Service."""
-        if self._place.platform is None:
-            return []
-        service = self._place.platform.equip_service(
+        return self._place.equip_service(
             release.label,
-            namespace=self._place.namespace,
             ready_path=server.ready_path,
             drain_seconds=self._place.drain_seconds(model),
             answer_seconds=_gateway_seconds(model),
-            opts=self._place.opts,
         )
-        return [service]
 
     def _contract(
         self, model: LiveModel, release: Release, image: ModelImage, after: list[pulumi.Resource]

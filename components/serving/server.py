@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ class ModelServerArgs:
         settings: the stack's section of the model.
         resources: of each pod; cores are reserved, but not limited, because throttling costs latency.
         drain_seconds: for which a pod that shuts down keeps serving, until every proxy has removed it.
+        allowed_origins: of web pages whose scripts may ask it.
         changes: called before the Deployment is created or updated.
     """
 
@@ -40,6 +42,7 @@ class ModelServerArgs:
     settings: ModelSettings
     resources: PodResources
     drain_seconds: int
+    allowed_origins: Sequence[str] = ()
     changes: ResourceHook | None = None
 
     @property
@@ -50,8 +53,7 @@ class ModelServerArgs:
     @property
     def several(self) -> bool:
         """Whether there can be more than one pod."""
-        autoscaling = self.settings.autoscaling
-        return (autoscaling.maximum if autoscaling else self.settings.replicas) > 1
+        return self.settings.most_pods > 1
 
     @property
     def labels(self) -> dict[str, str]:
@@ -76,6 +78,8 @@ class ModelServer(ComponentResource):
             self._autoscaler(name, args.settings.autoscaling)
         self.service: Output[str] = service.metadata["name"]
         """Name of the Service, which may exist before any pod is ready."""
+        self.address: Output[str | None] = service.spec.apply(lambda spec: spec.get("clusterIP"))
+        """Address of the Service; None is not known in a preview."""
         self.ready_path = args.ready_path
         self.register_outputs({"service": self.service})
 
@@ -164,7 +168,7 @@ def _pod(args: ModelServerArgs) -> dict[str, Any]:
         # Requests in progress finish after the drain.
         "terminationGracePeriodSeconds": args.drain_seconds + settings.answer_seconds,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "topologySpreadConstraints": _spread(args) if args.several else [],
+        "topologySpreadConstraints": spread(args.labels) if args.several else [],
         "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
     }
 
@@ -217,8 +221,14 @@ def _environment(args: ModelServerArgs) -> dict[str, str]:
         "MODEL_SERVING_REQUEST_BYTES": str(request_bytes(settings, args.resources.memory)),
         "MODEL_SERVING_ANSWER_SECONDS": str(settings.answer_seconds),
         "MODEL_SERVING_WAITING": str(settings.waiting),
+        **origins(args.allowed_origins),
         **settings.environment,
     }
+
+
+def origins(allowed: Sequence[str]) -> dict[str, str]:
+    """The environment variable that lets browsers on pages of these origins in."""
+    return {"MODEL_SERVING_ALLOWED_ORIGINS": " ".join(allowed)} if allowed else {}
 
 
 def _resources(args: ModelServerArgs) -> dict[str, Any]:
@@ -228,14 +238,14 @@ def _resources(args: ModelServerArgs) -> dict[str, Any]:
     return {"requests": {"cpu": args.resources.cpu, "memory": memory}, "limits": {"memory": memory, **accelerators}}
 
 
-def _spread(args: ModelServerArgs) -> list[dict[str, Any]]:
+def spread(labels: Mapping[str, str]) -> list[dict[str, Any]]:
     """Prefers different zones, then different nodes; pods share a node rather than not run."""
     return [
         {
             "maxSkew": 1,
             "topologyKey": key,
             "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": args.labels},
+            "labelSelector": {"matchLabels": labels},
         }
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]

@@ -1,4 +1,4 @@
-"""The wheels of every model's locked requirements, downloaded once, so that image builds need no network."""
+"""The wheels of the models' and the portal's locked requirements, downloaded once: image builds need no network."""
 
 import hashlib
 import re
@@ -23,12 +23,13 @@ PLATFORMS = (
     *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
 )
 PROGRESS_SECONDS = 5
+PORTAL = "server/portal/requirements.lock"
 
 
 def ensure(layout: Layout) -> None:
     """Download missing wheels and link the folder of each lock into the state folder."""
     layout.wheels.mkdir(parents=True, exist_ok=True)
-    for lock in sorted((PROJECT / "models").rglob("requirements.lock")):
+    for lock in sorted([*(PROJECT / "models").rglob("requirements.lock"), PROJECT / PORTAL]):
         name = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
         folder = cache_folder() / "wheels" / name
         locks.ensure_folder(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from model_serving.catalog import Release
-from model_serving.images import artefacts, runtimes
+from model_serving.images import artefacts, portal, runtimes
 from model_serving.images.settings import ImageSettings
 from model_serving.problems import Failure
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from model_serving.images.registry import Image
 
 DOCKERFILE: Final = Path("server/model.Dockerfile")
+RUNTIME: Final = "runtime"
+"""Repository of the images of runtimes."""
 CONTENT_LABEL: Final = "model-serving.content-hash"
 """Label of a model image: the hash of the release folder that it was built from."""
 AT_ONCE: Final = 8
@@ -54,9 +56,14 @@ class Plan:
 
 
 def plan(
-    releases: Sequence[Release], images: ImageSettings, *, known: Collection[str], found: Mapping[str, Image]
+    releases: Sequence[Release],
+    images: ImageSettings,
+    *,
+    known: Collection[str],
+    found: Mapping[str, Image],
+    has_portal: bool = False,
 ) -> Plan:
-    """Plans the images of releases, and of the runtimes under those that are declared.
+    """Plans the images of releases, of the runtimes under those that are declared, and of the portal.
 
     An image that the stack remembers stays declared, or the state would let go of it. One whose base, runtime or
     Dockerfile is another one today is not remembered, and run as it was published: declared, it would be built again,
@@ -67,8 +74,9 @@ def plan(
         images: how images are built; decides their runtimes.
         known: names that the stack remembers, of the images that it has built itself.
         found: name in the registry -> image, of those that are in it.
+        has_portal: whether the stack has a portal.
     """
-    names, made = _remembered(releases, images), Plan()
+    names, made = _remembered(releases, images, has_portal=has_portal), Plan()
 
     def place(name: str, published: Image | None) -> None:
         if published and names[name] not in known:
@@ -87,11 +95,19 @@ def plan(
         place(name, published if content else None)
         if name in made.declared:
             place(runtime, found.get(runtime))
+    if has_portal:
+        name = portal.image_name(images)
+        place(name, found.get(name))
     return made
 
 
 def look_up(
-    releases: Sequence[Release], images: ImageSettings, *, known: Collection[str], registry: str
+    releases: Sequence[Release],
+    images: ImageSettings,
+    *,
+    known: Collection[str],
+    registry: str,
+    has_portal: bool = False,
 ) -> dict[str, Image]:
     """The images that are in a registry, of those that the stack does not remember: name in the registry -> image.
 
@@ -100,7 +116,8 @@ def look_up(
     Raises:
         Unusable: if what answers is no registry, or the account for it has run out.
     """
-    names = [name for name, remembered in _remembered(releases, images).items() if remembered not in known]
+    wanted = _remembered(releases, images, has_portal=has_portal)
+    names = [name for name, remembered in wanted.items() if remembered not in known]
     if not names:
         return {}
     # Imported here: an update of a stack that has built all of its images does not wait for requests.
@@ -155,12 +172,12 @@ def image_of(release: Release) -> str:
 
 def runtime_image(tag: str) -> str:
     """Name in the registry of the image of a runtime."""
-    return f"runtime:{tag}"
+    return f"{RUNTIME}:{tag}"
 
 
 def runtime_resource(tag: str) -> str:
     """Name of the resource that builds a runtime."""
-    return f"runtime-{tag}"
+    return f"{RUNTIME}-{tag}"
 
 
 def dockerfile_of(release: Release) -> Path:
@@ -168,13 +185,16 @@ def dockerfile_of(release: Release) -> Path:
     return artefacts.DOCKERFILE if release.pointers else DOCKERFILE
 
 
-def _remembered(releases: Sequence[Release], images: ImageSettings) -> dict[str, str]:
+def _remembered(releases: Sequence[Release], images: ImageSettings, *, has_portal: bool) -> dict[str, str]:
     """Name in the registry -> name that the stack remembers, with what the image is built by and on."""
     names = {}
     for release in releases:
         tag = runtimes.tag_of(release, images)
         names[image_of(release)] = f"{release.label}@{_recipe(dockerfile_of(release), tag)}"
         names[runtime_image(tag)] = f"{runtime_resource(tag)}@{_recipe(runtimes.DOCKERFILE, tag)}"
+    if has_portal:
+        tag = portal.tag_of(images)
+        names[portal.image_name(images)] = f"{portal.REPOSITORY}@{_recipe(portal.DOCKERFILE, tag)}"
     return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,27 +39,37 @@ class Runtime:
 def runtime_of(release: Release, images: ImageSettings) -> Runtime:
     """The runtime of a release; makes its build context if it is not there yet."""
     lock, tag = release.lock.read_bytes(), tag_of(release, images)
-    context = CONTEXTS / tag
     files = {"requirements.lock": lock, **{f"{LAUNCHER.name}/{path.name}": path.read_bytes() for path in _launcher()}}
+    return Runtime(tag=tag, context=written_context(tag, files), wheels=wheels_of(lock, images))
+
+
+def written_context(tag: str, files: Mapping[str, bytes]) -> Path:
+    """The build context with a tag: a folder with these files, which are written unless they are there."""
+    context = CONTEXTS / tag
     for name, content in files.items():
         path = context / name
         # Compared: a run that was killed, or a machine that lost its power, may have left a part of it.
         if not path.is_file() or path.read_bytes() != content:
             with replacing(path, scratch=CONTEXTS) as file:
                 file.write(content)
-    wheels = Path(images.wheels) / _digest(lock) if images.wheels else None
-    return Runtime(tag=tag, context=context, wheels=wheels if wheels and wheels.is_dir() else None)
+    return context
+
+
+def wheels_of(lock: bytes, images: ImageSettings) -> Path | None:
+    """The folder with every wheel of a lock; None if there is none."""
+    wheels = Path(images.wheels) / digest(lock) if images.wheels else None
+    return wheels if wheels and wheels.is_dir() else None
 
 
 def fingerprint(release: Release, images: ImageSettings) -> str:
     """What decides how a release answers: itself and its runtime, in 12 hexadecimal digits."""
-    return _digest((release.content_hash + tag_of(release, images)).encode())
+    return digest((release.content_hash + tag_of(release, images)).encode())
 
 
 def tag_of(release: Release, images: ImageSettings) -> str:
     """Tag of the runtime image of a release."""
     files = (DOCKERFILE, *_launcher(), release.lock)
-    return _digest(images.base.encode() + b"".join(path.read_bytes() for path in files))
+    return digest(images.base.encode() + b"".join(path.read_bytes() for path in files))
 
 
 def _launcher() -> list[Path]:
@@ -66,5 +77,6 @@ def _launcher() -> list[Path]:
 
 
 @lru_cache  # the versions of a model mostly have the same lock
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """Hash in 12 hexadecimal digits, as in tags."""
     return hashlib.sha256(content).hexdigest()[:12]

@@ -34,7 +34,7 @@ Exit code: 0 if there are none, 1 if there are some or if the advisories are not
 REMEDY: Final = (
     "Lock a fixed version as docs/runtimes.md describes. Releases never change: publish the next version with it."
 )
-OWN: Final = ("requirements*.txt", "templates/**/*.lock", "templates/**/*.txt")
+OWN: Final = ("requirements*.txt", "server/portal/requirements.lock", "templates/**/*.lock", "templates/**/*.txt")
 """Locks of the program and of the templates."""
 NOT_FIXED: Final = "none yet"
 SECONDS: Final = 1800

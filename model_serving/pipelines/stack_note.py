@@ -42,7 +42,15 @@ _LOST_WITH: Final[Mapping[str, str]] = {
     "kubernetes:core/v1:Namespace": _NOTHING_SERVED,
 }
 """Type of a resource -> consequence of its deletion."""
-_OF_MODELS: Final = ("ContractChecks", "ModelServer", "ModelRoute", "ModelImage", "ServicePolicies", "RuntimeImage")
+_OF_MODELS: Final = (
+    "ContractChecks",
+    "ModelServer",
+    "ModelRoute",
+    "ModelImage",
+    "ServicePolicies",
+    "RuntimeImage",
+    "Portal",
+)
 """Components that lose resources with every release: those deletions share one line."""
 
 

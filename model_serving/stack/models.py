@@ -21,6 +21,7 @@ ANSWER_SECONDS: Final = 30
 _BY_THE_PROGRAM: Final[Mapping[str, str]] = {
     "MODEL_SERVING_": "Write requestSize, answerSeconds or waiting beside environment instead.",
     "MLSERVER_PARALLEL_WORKERS": "Write workers beside environment instead.",
+    "MLSERVER_CORS_SETTINGS": "Write allowedOrigins under model-serving:gateway instead.",
     "MLSERVER_MODEL_": "Write it into the release's model-settings.json instead, and release a new version.",
 } | dict.fromkeys(
     (
@@ -229,6 +230,11 @@ class ModelSettings(Section):
         description="How long a terminating pod keeps serving, in seconds, until every proxy has removed it. Defaults "
         "to 5, or to 60 behind Google's load balancer.",
     )
+
+    @property
+    def most_pods(self) -> int:
+        """Pods that a version may have."""
+        return self.autoscaling.maximum if self.autoscaling else self.replicas
 
 
 def minimum_is_not_above_maximum(autoscaling: Autoscaling) -> Iterator[Violation]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -35,6 +36,7 @@ from model_serving.stack.google import GcpSettings
 from model_serving.stack.models import ModelSettings
 from model_serving.stack.pipelines import CiSettings
 
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 NAMESPACE: Final = "model-serving"
 """Prefix of this program's keys in a stack file: the project's name in Pulumi.yaml."""
 
@@ -48,6 +50,19 @@ class ArtefactSettings(Section):
         "optional path, or a folder (file:///). It must be the remote that the models' repositories set "
         "in release.yaml.",
     )
+
+
+def _as_browsers_write_it(origin: str) -> str:
+    parts = urlsplit(origin)
+    is_default = parts.port is not None and parts.port == _DEFAULT_PORTS[parts.scheme]
+    right = f"{parts.scheme}://{parts.hostname}" + ("" if parts.port is None or is_default else f":{parts.port}")
+    if origin != right:
+        raise ValueError(f"which browsers write {right}")
+    return origin
+
+
+Origin = Annotated[HttpUrl, AfterValidator(_as_browsers_write_it)]
+"""The origin of a page, as in the header of a browser's request."""
 
 
 class GatewaySettings(Section):
@@ -83,6 +98,16 @@ class GatewaySettings(Section):
             "remedy": "Write ranges such as 10.0.0.0/24.",
         },
         description="Addresses from which the gateway's proxies connect to pods; only these are allowed.",
+    )
+    allowed_origins: list[Origin] = Field(
+        default_factory=list,
+        examples=["https://app.example.com"],
+        json_schema_extra={
+            "consequence": "Browsers would not let that page ask the models.",
+            "remedy": "Write scheme and host, and the port if it is not the default, e.g. https://app.example.com.",
+        },
+        description="Origins of web pages whose scripts may ask the models (CORS). Defaults to none. Clients other "
+        "than browsers need no permission.",
     )
 
 
@@ -125,6 +150,11 @@ class Settings(Section):
         "DVC bucket.",
     )
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="How clients reach the models.")
+    portal: bool = Field(
+        True,
+        description="Run the portal: a small deployment that answers what concerns all models, such as "
+        "`/mlapi/v2/health/ready` and the index of the repository.",
+    )
     scraper_namespaces: list[DnsLabel] = Field(
         default_factory=list, description="Namespaces whose pods may read the servers' metrics."
     )
@@ -146,6 +176,16 @@ class Settings(Section):
     def has_googles_gateway(self) -> bool:
         """Whether Google's load balancer is the gateway, and not a GatewayClass that the stack sets."""
         return self.gcp is not None and not self.gateway.class_name
+
+    @property
+    def has_portal(self) -> bool:
+        """Whether there is a portal: without models it would have nothing to say."""
+        return self.portal and bool(self.models)
+
+    @property
+    def has_several_pods(self) -> bool:
+        """Whether a model has more than one pod, or may have."""
+        return any(model.most_pods > 1 for model in self.models.values())
 
     @property
     def image_registry(self) -> str:

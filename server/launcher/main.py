@@ -26,6 +26,8 @@ from .limits import Bounds, InvalidLimit
 from .loading import EXIT_CODE, Unloadable, report, settings_file, unloadable
 from .serving import Serving
 
+ORIGINS: Final = "MODEL_SERVING_ALLOWED_ORIGINS"
+"""Variable of the environment: origins of web pages whose scripts may ask, with spaces between them."""
 TERMINATION_LOG: Final = "/dev/termination-log"
 
 
@@ -95,7 +97,8 @@ async def serve(root: Path, socket: int | None = None) -> None:
     parameters = release.parameters
     artefact = (folder / parameters.uri).resolve() if parameters.uri else folder
     try:
-        await Serving(settings, wrap(release), bounds, socket).run()
+        origins = os.environ.get(ORIGINS, "").split()
+        await Serving(settings, wrap(release), bounds, socket, origins=origins).run()
     except Exception as error:
         label = f"{release.name} {parameters.version or ''}".strip()
         raise unloadable(label, error, implementation=implementation, artefact=artefact, folder=folder) from error

@@ -29,6 +29,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, TensorData
 from mlserver.utils import extract_headers, insert_headers
 from prometheus_client import Counter
 from pydantic import ValidationError
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 from starlette.responses import StreamingResponse
@@ -36,7 +37,7 @@ from starlette.routing import Route
 
 from . import binary, errors
 from .errors import EncodingFailed, Refused
-from .limits import RETRY_SECONDS, Bounds, Limits, Receive, Scope, Send
+from .limits import RETRY_SECONDS, Application, Bounds, Limits, Receive, Scope, Send
 from .model import Checked
 from .protocol import mistakes, optional_inputs
 
@@ -257,12 +258,22 @@ class Serving:
         release: of the model.
         bounds: of requests.
         socket: number of a bound socket that REST answers on, instead of the port of the settings.
+        origins: of web pages whose scripts may ask.
     """
 
-    def __init__(self, settings: Settings, release: ModelSettings, bounds: Bounds, socket: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        release: ModelSettings,
+        bounds: Bounds,
+        socket: int | None = None,
+        *,
+        origins: Sequence[str] = (),
+    ) -> None:
         if settings.grpc_max_message_length is None:
             settings.grpc_max_message_length = bounds.request_bytes
         settings.extensions = [*settings.extensions, binary.EXTENSION]
+        self._origins = origins
         self._release = release
         self._metrics = MetricsServer(settings) if settings.metrics_endpoint else None
         self._pool = self._started_pool(settings)
@@ -301,7 +312,7 @@ class Serving:
         if not settings.debug:
             disable_health_access_logs()
         return uvicorn.Config(
-            Limits(app, bounds, lambda status: refused.labels(status).inc()),
+            self._allowing(Limits(app, bounds, lambda status: refused.labels(status).inc())),
             host=settings.host,
             port=settings.http_port,
             fd=socket,
@@ -310,6 +321,16 @@ class Serving:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             **options,
         )
+
+    def _allowing(self, app: Application) -> Application:
+        """Lets browsers on pages of the allowed origins in, and read errors as well."""
+        if not self._origins:
+            return app
+        methods, shown = ["GET", "POST"], [binary.HEADER, "Retry-After"]
+        allowing: Application = CORSMiddleware(
+            app, allow_origins=self._origins, allow_methods=methods, allow_headers=["*"], expose_headers=shown
+        )
+        return allowing
 
     async def run(self) -> None:
         """Serves until a signal comes, and then until what has begun is answered.

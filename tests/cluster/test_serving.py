@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ IRIS = {"inputs": [{"name": "predict", "shape": [1, 4], "datatype": "FP32", "dat
 PRODUCTS = {
     "inputs": [{"name": "predict", "shape": [3], "datatype": "BYTES", "data": ["boneca", "carrinho", "minecraft"]}]
 }
+PORTAL_SECONDS = 10
+"""Until the gateway knows the portal's pods."""
 
 
 @pytest.mark.parametrize("version", ["/versions/1.0", ""])
@@ -53,15 +56,35 @@ def test_each_release_answers_its_contract(project: Project, folder: Any) -> Non
         )
 
 
-def test_a_client_of_the_ecosystem_gets_a_prediction(project: Project) -> None:
+def test_a_client_of_the_ecosystem_works_as_it_comes(project: Project) -> None:
     client = tritonclient.InferenceServerClient("127.0.0.1:8080/mlapi")
     assert client.is_model_ready("iris-dtc", "1.0")
     tensor = tritonclient.InferInput("predict", [1, 4], "FP32")
-    tensor.set_data_from_numpy(np.array([[5, 3.4, 1.5, 0.2]], dtype=np.float32), binary_data=False)
-    wanted = tritonclient.InferRequestedOutput("predict", binary_data=False)
-    for version in ("", "1.0"):
-        result = client.infer("iris-dtc", [tensor], model_version=version, outputs=[wanted])
-        assert result.as_numpy("predict").tolist() == [[0]]
+    for is_binary in (True, False):
+        tensor.set_data_from_numpy(np.array([[5, 3.4, 1.5, 0.2]], dtype=np.float32), binary_data=is_binary)
+        wanted = None if is_binary else [tritonclient.InferRequestedOutput("predict", binary_data=False)]
+        for version in ("", "1.0"):
+            result = client.infer("iris-dtc", [tensor], model_version=version, outputs=wanted)
+            assert result.as_numpy("predict").tolist() == [[0]]
+    words = tritonclient.InferInput("predict", [2], "BYTES")
+    words.set_data_from_numpy(np.array(["boneca", "minecraft"], dtype=object))
+    found = client.infer("classificador-produtos", [words]).as_numpy("predict").ravel().tolist()
+    assert found == [b"brinquedos", b"jogos"]
+    client.close()
+
+
+def test_the_portal_answers_for_the_whole_stack(project: Project) -> None:
+    # No update waits for it.
+    project.kubectl("rollout", "status", "deployment/portal", "--namespace", "models", "--timeout", "60s")
+    client = tritonclient.InferenceServerClient("127.0.0.1:8080/mlapi")
+    deadline = time.monotonic() + PORTAL_SECONDS
+    while not client.is_server_ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert client.is_server_live()
+    assert client.get_server_metadata()["name"] == "model-serving"
+    served = {(each["name"], each["state"]) for each in client.get_model_repository_index()}
+    assert served == {(name, "READY") for name in ("iris-dtc", "classificador-produtos", "wine-lgbm")}
     client.close()
 
 
@@ -70,16 +93,16 @@ def test_a_client_of_the_ecosystem_gets_a_prediction(project: Project) -> None:
     [
         "/",
         "/mlapi",
-        "/mlapi/v2",
         "/mlapi/v2/models",
-        "/mlapi/v2/health/ready",
-        "/mlapi/v2/repository/index",
         "/mlapi/v2/models/iris-dtc/../../repository/index",
         "/mlapi/v2/models/iris-dtc/%2e%2e/%2e%2e/repository/index",
         "/mlapi/v2/models/iris-dtc/..%2f..%2frepository/index",
         "/mlapi/v2/models/iris",
         "/v2/models/iris-dtc",
         "/v2/repository/index",
+        "/mlapi/v2/health",
+        "/mlapi/v2/repository",
+        "/mlapi/v2/repository/models/iris-dtc/unload",
         "/metrics",
     ],
 )

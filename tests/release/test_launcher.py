@@ -435,6 +435,25 @@ def test_limits_are_those_of_the_environment(tmp_path: Path) -> None:
         assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
 
 
+def test_browsers_may_ask_from_allowed_origins_only_and_read_errors_too(tmp_path: Path) -> None:
+    origin = "https://app.example.com"
+    folder = release(tmp_path / "release", {"own.py": ODD})
+    environment = LIMITS | {"MODEL_SERVING_ALLOWED_ORIGINS": f"https://other.example.com {origin}"}
+    with launched(folder, tmp_path / "server", name="odd", **environment) as server:
+        server.await_ready()
+        asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "content-type"}
+        path = "/v2/models/odd/infer"
+        assert server.ask("OPTIONS", path, Origin=origin, **asked).status == 200
+        assert server.ask("OPTIONS", path, Origin="https://evil.example.com", **asked).status == 400
+        for body, status in ((told("right"), 200), (told("raise"), 500), (told("a" * 1000), 413), ({}, 400)):
+            answer = server.infer(body, Origin=origin)
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (status, origin)
+        assert (
+            server.infer(told("right"), Origin="https://evil.example.com").headers["Access-Control-Allow-Origin"]
+            is None
+        )
+
+
 def test_what_nobody_waits_for_any_more_is_not_computed(tmp_path: Path) -> None:
     folder = release(tmp_path / "release", {"own.py": ODD})
     limits = LIMITS | {"MODEL_SERVING_WAITING": "30"}

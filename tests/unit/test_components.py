@@ -448,6 +448,7 @@ def test_runtime_image_asks_the_package_index_only_without_wheels(
     declare: Declare, wheels: str | None, no_index: str
 ) -> None:
     args = RuntimeImageArgs(
+        repository="runtime",
         build=BuildArgs(registry="localhost:5000"),
         tag="abc",
         base="python:3.11-slim-bookworm",

@@ -128,6 +128,24 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
             "models checks versions of a through a public gateway",
             "Write nat: true, or contract: {check: false}",
         ),
+        *(
+            (
+                {"gateway": {"className": "contour", "allowedOrigins": [origin]}},
+                f'gateway.allowedOrigins.0 is "{origin}"',
+                "Write scheme and host, and the port if it is not the default, e.g. https://app.example.com.",
+            )
+            for origin in ("*", "app.example.com", "https://app.example.com/", "https://App.example.com")
+        ),
+        (
+            {"gateway": {"className": "contour", "allowedOrigins": ["https://app.example.com:443"]}},
+            "which browsers write https://app.example.com",
+            "Write scheme and host",
+        ),
+        (
+            {"models": {"a": {"environment": {"MLSERVER_CORS_SETTINGS": "{}"}}}},
+            "environment.MLSERVER_CORS_SETTINGS is not for a stack to set",
+            "Write allowedOrigins under model-serving:gateway",
+        ),
         ({"models": ["a"]}, 'models is ["a"]', "valid dictionary"),
         ({"models": "{a: b"}, 'models is "{a: b"', "valid dictionary"),
         ({"namespace": "Models"}, 'namespace is "Models"', "Write for example models"),
