@@ -10,10 +10,16 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.google.network import Network
 from components.manifest import Manifest
-from model_serving.stack.google import EdgeSettings, GcpSettings
+from model_serving.stack.google import EdgeSettings, GcpSettings, IapSettings
 
 GOOGLE_RANGES: Final = ("35.191.0.0/16", "130.211.0.0/22")
 """Sources of health checks and Google's front ends, https://cloud.google.com/load-balancing/docs/firewall-rules."""
+WHO_MAY_ASK: Final = {
+    "iap": "people and service accounts that sign in with Google and have the role IAP-secured Web App User",
+    "ranges": "everyone at the addresses in allowedRanges",
+    "open": "everyone on the internet",
+}
+"""Value of ``access`` -> what it means; the note of a merge request shows it."""
 
 
 class Edge(ComponentResource):
@@ -111,7 +117,7 @@ class Edge(ComponentResource):
             name,
             name=settings.name,
             project=settings.project,
-            description="Who may ask the models, and how often",
+            description=f"Who may ask the models: {WHO_MAY_ASK[settings.gateway.access or 'open']}",
             rules=_rules(settings.gateway),
             opts=ResourceOptions(parent=self),
         ).name
@@ -185,6 +191,7 @@ class ServicePolicies(ComponentResource):
         drain_seconds: for which a pod that shuts down keeps serving.
         answer_seconds: for which a request may take.
         security_policy: name of a Cloud Armor policy; None for an internal gateway.
+        iap: the OAuth client of Identity-Aware Proxy; None lets in requests that nobody has signed in for.
     """
 
     def __init__(
@@ -197,6 +204,7 @@ class ServicePolicies(ComponentResource):
         drain_seconds: int,
         answer_seconds: int,
         security_policy: Input[str] | None = None,
+        iap: IapSettings | None = None,
     ) -> None:
         super().__init__("model-serving:index:ServicePolicies", name, None, opts)
         target = {"group": "", "kind": "Service", "name": name}
@@ -207,6 +215,12 @@ class ServicePolicies(ComponentResource):
         }
         if security_policy is not None:
             backend["securityPolicy"] = security_policy
+        if iap is not None:
+            backend["iap"] = {
+                "enabled": True,
+                "clientID": iap.client_id,
+                "oauth2ClientSecret": {"name": iap.secret_name},
+            }
         _policy(self, name, "HealthCheckPolicy", namespace, target=target, default=_health_check(ready_path))
         _policy(self, name, "GCPBackendPolicy", namespace, target=target, default=backend)
         self.register_outputs({})

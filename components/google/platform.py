@@ -108,6 +108,7 @@ class Platform(ComponentResource):
             drain_seconds=drain_seconds,
             answer_seconds=answer_seconds,
             security_policy=self.edge.security_policy,
+            iap=self._settings.gateway.iap,
         )
 
 

@@ -103,5 +103,6 @@ def _apis(settings: GcpSettings) -> list[str]:
         "certificatemanager": settings.gateway.domain is not None,
         "containerscanning": settings.registry.scanning and settings.registry.existing is None,
         "gkehub": settings.cluster.fleet,
+        "iap": settings.gateway.access == "iap",
     }
     return sorted([*ALWAYS, *(api for api, wanted in optional.items() if wanted)])

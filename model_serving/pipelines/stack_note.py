@@ -28,6 +28,7 @@ _IMPORTANCE: Final = (
     "models",
     "lines of errors",
     "mandatory policy violations",
+    "rules of access",
     "replacements and deletions",
 )
 """Blocks of a stack; the first ones are left out first."""
@@ -42,6 +43,8 @@ _LOST_WITH: Final[Mapping[str, str]] = {
     "kubernetes:core/v1:Namespace": _NOTHING_SERVED,
 }
 """Type of a resource -> consequence of its deletion."""
+_ACCESS: Final = "gcp:compute/securityPolicy:SecurityPolicy"
+"""Its description says who may ask the models, see components/google/edge.py."""
 _OF_MODELS: Final = (
     "ContractChecks",
     "ModelServer",
@@ -67,6 +70,7 @@ def parts_of(preview: Preview) -> Iterator[Block | Fixed]:
     yield _errors(preview)
     yield _violations(preview, "mandatory")
     yield _destructive(preview)
+    yield _access(preview)
     yield from _models(preview)
     yield _components(preview)
     yield _costs(preview)
@@ -116,6 +120,18 @@ def _destroyed(change: Change) -> str:
         why = f", {forced if change.forced_by else 'because a resource that it depends on is replaced'}"
     lost = f" {_LOST_WITH[change.token]}" if change.token in _LOST_WITH else ""
     return f"- **{change.operation}** {code(change.kind)} {code(change.name)}{why}.{lost}\n"
+
+
+def _access(preview: Preview) -> Block:
+    """Who may ask the models, where that is new or changes."""
+    items = [
+        f"- {prose(each.new)}.\n"
+        for change in preview.changes
+        if change.token == _ACCESS
+        for each in change.differences
+        if each.path == "description" and each.new
+    ]
+    return _block(preview, "rules of access", items, head="\n**Access from the internet**\n\n")
 
 
 def _models(preview: Preview) -> Iterator[Block | Fixed]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Final
+from ipaddress import ip_network
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from model_serving.sections import Branch, Cidr, Identifier, Section, Violation, reachable, wrong
+from model_serving.sections import Branch, Cidr, DnsName, Identifier, Section, Violation, reachable, wrong
 from model_serving.stack.google_cluster import Adoptable, ClusterSettings, NetworkSettings
 from model_serving.stack.google_names import (
     BucketName,
@@ -162,11 +163,35 @@ class IdentitySettings(Section):
     )
 
 
+class IapSettings(Section):
+    """The OAuth client with which Identity-Aware Proxy asks people to sign in."""
+
+    client_id: str = Field(
+        pattern=r"^[\w-]+\.apps\.googleusercontent\.com$",
+        examples=["123456789-abc.apps.googleusercontent.com"],
+        description="ID of the OAuth client.",
+    )
+    secret_name: DnsName = Field(
+        examples=["iap-client"],
+        description="Name of an existing Kubernetes Secret in the models' namespace that contains the client's secret.",
+    )
+
+
 class EdgeSettings(Section):
     """Access to the models from outside the cluster."""
 
     public: bool = Field(
         False, description="Allow access from the internet, instead of only from the cluster's network."
+    )
+    access: Literal["iap", "ranges", "open"] | None = Field(
+        None,
+        examples=["ranges"],
+        description="Who may ask a public gateway: `iap`, people and service accounts that sign in with Google and "
+        "have the role IAP-secured Web App User; `ranges`, everyone at the addresses in allowedRanges; `open`, "
+        "everyone on the internet. The page and the models follow the same rule.",
+    )
+    iap: IapSettings | None = Field(
+        None, description="The OAuth client of Identity-Aware Proxy. Needed for access: iap, and only there."
     )
     domain: Domain | None = Field(
         None,
@@ -183,7 +208,8 @@ class EdgeSettings(Section):
         default_factory=list,
         max_length=10,
         examples=["203.0.113.0/24"],
-        description="Client addresses that may access a public gateway, at most 10 ranges. Defaults to all.",
+        description="Client addresses that may access a public gateway, at most 10 ranges. Needed for access: ranges, "
+        "and an additional limit for access: iap.",
     )
 
 
@@ -317,13 +343,50 @@ def public_gateway_has_a_domain(edge: EdgeSettings) -> Iterator[Violation]:
         )
 
 
+def public_gateway_says_who_may_ask(edge: EdgeSettings) -> Iterator[Violation]:
+    if edge.public and edge.access is None:
+        yield (
+            "access is missing, and public is true",
+            "Everyone on the internet could ask the models, without anyone having decided that.",
+            "Write access: iap for people who sign in, access: ranges for addresses in allowedRanges, or access: open "
+            "for everyone.",
+        )
+    if edge.access == "ranges" and (not edge.allowed_ranges or not all(map(_is_a_part, edge.allowed_ranges))):
+        yield (
+            f"access is ranges, and allowedRanges is {', '.join(edge.allowed_ranges) or 'empty'}",
+            "Everyone on the internet could ask the models.",
+            "Write the addresses of your clients under allowedRanges, or access: open.",
+        )
+    if edge.access == "open" and edge.allowed_ranges:
+        yield (
+            "access is open, and allowedRanges is set",
+            "The two contradict each other.",
+            "Write access: ranges, or remove allowedRanges.",
+        )
+    if (edge.access == "iap") != (edge.iap is not None):
+        is_set = edge.iap is not None
+        yield (
+            f"iap is {'set' if is_set else 'missing'}, and access is {edge.access or 'missing'}",
+            "It would have no effect." if is_set else "GKE turns Identity-Aware Proxy on only with an OAuth client.",
+            "Remove it, or write access: iap." if is_set else "Write clientId and secretName under iap.",
+        )
+
+
+def _is_a_part(cidr: str) -> bool:
+    return ip_network(cidr).prefixlen > 0
+
+
 def internal_gateway_has_no_limits(edge: EdgeSettings) -> Iterator[Violation]:
-    limits = {"requestsPerMinute": "requests_per_minute" in edge.model_fields_set, "allowedRanges": edge.allowed_ranges}
+    limits = {
+        "requestsPerMinute": "requests_per_minute" in edge.model_fields_set,
+        "allowedRanges": edge.allowed_ranges,
+        "access": edge.access,
+    }
     for key, is_set in limits.items():
         if is_set and not edge.public:
             yield (
                 f"{key} is set, and public is false",
-                "An internal gateway is not behind Cloud Armor, so the setting would have no effect.",
+                "An internal gateway has neither Cloud Armor nor Identity-Aware Proxy, so it would have no effect.",
                 "Remove it, or write public: true.",
             )
 
@@ -368,6 +431,7 @@ RULES: Final = (
     gitlab_projects_have_one_duty,
     github_repositories_have_one_duty,
     public_gateway_has_a_domain,
+    public_gateway_says_who_may_ask,
     internal_gateway_has_no_limits,
     zone_fits_the_cluster,
     encryption_key_is_in_the_region,

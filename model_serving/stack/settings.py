@@ -240,6 +240,12 @@ def checks_reach_the_gateway(settings: Settings) -> Iterator[Violation]:
             "No pod could reach the gateway, so no version would ever get traffic.",
             "Write nat: true, or contract: {check: false} under each of these models.",
         )
+    if gcp.gateway.access == "iap":
+        yield (
+            f"models checks versions of {', '.join(checked)} through a gateway with access: iap",
+            "The check does not sign in, so no version would ever get traffic.",
+            "Write contract: {check: false} under each of these models, or gateway.clusterEndpoint.",
+        )
 
 
 def agent_has_one_token(settings: Settings) -> Iterator[Violation]:

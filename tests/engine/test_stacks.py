@@ -14,7 +14,7 @@ from tests.engine.harness import STANDINS, Cloud, plain_secrets
 
 STAGING = pytest.param("staging", marks=pytest.mark.thorough("dev, which is Autopilot too, and production"))
 STACKS = ("dev", STAGING, "production")
-PUBLIC_GATEWAY = "    gateway: {public: true, domain: models.example.com}\n"
+PUBLIC_GATEWAY = "    gateway: {public: true, access: open, domain: models.example.com}\n"
 PIPELINES = """\
     state:
       bucket: my-models-production-pulumi-state

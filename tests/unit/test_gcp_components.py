@@ -38,7 +38,12 @@ EVERYTHING: dict[str, Any] = {
         "encryptionKey": CLUSTER_KEY,
         "fleet": True,
     },
-    "gateway": {"public": True, "domain": "models.example.com", "allowedRanges": ["203.0.113.0/24"]},
+    "gateway": {
+        "public": True,
+        "access": "ranges",
+        "domain": "models.example.com",
+        "allowedRanges": ["203.0.113.0/24"],
+    },
     "identity": {
         "gitlab": {"projectId": 11, "modelProjectIds": [12, 13]},
         "github": {"repositoryId": 21, "ownerId": 22, "modelRepositoryIds": [23]},
@@ -412,11 +417,25 @@ def test_a_public_gateway_speaks_https_behind_cloud_armor(platform: Run) -> None
     (armor,) = recorder.of_kind("SecurityPolicy").values()
     assert [rule["action"] for rule in armor["rules"]] == ["throttle", "deny(403)"]
     assert armor["rules"][0]["match"]["config"]["srcIpRanges"] == ["203.0.113.0/24"]
+    assert armor["description"] == "Who may ask the models: everyone at the addresses in allowedRanges"
     (backend,) = recorder.of_kind("GCPBackendPolicy").values()
     assert backend["spec"]["default"]["securityPolicy"] == "model-serving"
+    assert "iap" not in backend["spec"]["default"]
     (tls,) = recorder.of_kind("GCPGatewayPolicy").values()
     assert tls["spec"]["default"] == {"sslPolicy": "model-serving"}
     assert [record["type"] for record in told["dnsRecords"][0]] == ["A", "CNAME"]
+
+
+def test_identity_aware_proxy_has_the_oauth_client_of_the_stack(platform: Run) -> None:
+    iap = {"clientId": "1-a.apps.googleusercontent.com", "secretName": "iap-client"}
+    recorder, _ = platform(gateway={"public": True, "access": "iap", "iap": iap, "domain": "models.example.com"})
+    (backend,) = recorder.of_kind("GCPBackendPolicy").values()
+    assert backend["spec"]["default"]["iap"] == {
+        "enabled": True,
+        "clientID": "1-a.apps.googleusercontent.com",
+        "oauth2ClientSecret": {"name": "iap-client"},
+    }
+    assert "iap.googleapis.com" in {each["service"] for each in recorder.of_kind("Service").values()}
 
 
 def test_an_internal_gateway_with_a_domain_has_a_regional_certificate(platform: Run) -> None:

@@ -21,6 +21,8 @@ from model_serving.stack.google import GcpSettings
 from model_serving.stack.google_names import LONGEST_NAME
 
 STACKS = ("dev", "staging", "production")
+PUBLIC = {"public": True, "domain": "models.example.com"}
+IAP = {"clientId": "1-a.apps.googleusercontent.com", "secretName": "iap-client"}
 STATE = {"bucket": "acme-state", "key": "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"}
 
 
@@ -98,7 +100,30 @@ def test_a_stack_needs_no_more_than_project_and_region() -> None:
         ("network.nodes", "Write for example 10.0.0.0/22", {"network": {"nodes": "10.0.0.1/22"}}),
         ("network.pods", "Write a range of /21 or larger", {"network": {"pods": "10.16.0.0/24"}}),
         ("network.proxies", "Write a range of /26 or larger", {"network": {"proxies": "10.0.8.0/28"}}),
-        ("gateway.domain", "Write a domain that you own, or public: false", {"gateway": {"public": True}}),
+        (
+            "gateway.domain",
+            "Write a domain that you own, or public: false",
+            {"gateway": {"public": True, "access": "open"}},
+        ),
+        (
+            "gateway.access",
+            "Write access: iap for people who sign in, access: ranges for addresses in allowedRanges, or access: open",
+            {"gateway": {**PUBLIC}},
+        ),
+        ("gateway.access", "Write the addresses of your clients", {"gateway": {**PUBLIC, "access": "ranges"}}),
+        (
+            "gateway.access",
+            "or access: open",
+            {"gateway": {**PUBLIC, "access": "ranges", "allowedRanges": ["203.0.113.0/24", "0.0.0.0/0"]}},
+        ),
+        (
+            "gateway.access",
+            "Write access: ranges, or remove allowedRanges",
+            {"gateway": {**PUBLIC, "access": "open", "allowedRanges": ["203.0.113.0/24"]}},
+        ),
+        ("gateway.access", "or write public: true", {"gateway": {"access": "open"}}),
+        ("gateway.iap", "Write clientId and secretName under iap", {"gateway": {**PUBLIC, "access": "iap"}}),
+        ("gateway.iap", "or write access: iap", {"gateway": {**PUBLIC, "access": "open", "iap": IAP}}),
         ("gateway.allowedRanges", "or write public: true", {"gateway": {"allowedRanges": ["203.0.113.0/24"]}}),
         ("state", "`make init-gcp` prints", {"identity": {"gitlab": {"projectId": 1}}}),
         (
@@ -161,7 +186,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         gateway={"public": True},
         identity={"gitlab": {"projectId": 1}},
     )
-    assert list(mistakes) == ["network.services", "zone", "state", "network.pods", "cluster.nodePool", "gateway.domain"]
+    assert list(mistakes) == [
+        *("network.services", "zone", "state", "network.pods", "cluster.nodePool", "gateway.domain", "gateway.access")
+    ]
 
 
 def test_a_network_that_exists_may_say_its_proxies() -> None:
@@ -189,7 +216,7 @@ def sections_below(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def test_every_key_says_what_it_is_for() -> None:
     sections = [*sections_below(GcpSettings)]
-    assert len(sections) == 16
+    assert len(sections) == 17
     for section in sections:
         assert issubclass(section, Section)
         for name, info in section.model_fields.items():

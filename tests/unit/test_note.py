@@ -14,6 +14,7 @@ from model_serving.hosts.site import Run
 from model_serving.pipelines import note
 from model_serving.pipelines.changes import Change, ModelChange, Preview, Share, Violation
 from model_serving.pipelines.preview import FORK
+from model_serving.pipelines.values import Difference
 from model_serving.problems import Failure
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -188,3 +189,13 @@ def test_what_happens_to_a_model_is_said_in_a_few_words() -> None:
     assert happening({"1.0": 100}, {"1.0": 90, "1.1": 10}) == "canary: `1.1` added"
     assert happening({"1.0": 90, "1.1": 10}, {"1.0": 50, "1.1": 50}) == "traffic shifts"
     assert happening({"1.0": 50, "1.1": 50}, {"1.1": 100}) == "`1.0` removed"
+
+
+def test_a_note_says_who_may_ask_the_models_where_that_changes() -> None:
+    what = Difference(path="description", old=None, new="Who may ask the models: everyone on the internet")
+    policy = "gcp:compute/securityPolicy:SecurityPolicy"
+    change = Change(
+        operation="create", kind="SecurityPolicy", token=policy, name="edge", component="Edge", differences=(what,)
+    )
+    text = note.render([Preview(stack="dev", commit=COMMIT, outcome="ok", changes=(change,))], run=RUN, limit=GITHUB)
+    assert "**Access from the internet**\n\n- Who may ask the models: everyone on the internet.\n" in text

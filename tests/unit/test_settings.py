@@ -122,11 +122,28 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
                     "project": "my-project",
                     "region": "europe-west1",
                     "network": {"nat": False},
-                    "gateway": {"public": True, "domain": "models.example.com"},
+                    "gateway": {"public": True, "access": "open", "domain": "models.example.com"},
                 },
             },
             "models checks versions of a through a public gateway",
             "Write nat: true, or contract: {check: false}",
+        ),
+        (
+            {
+                "models": {"a": {}},
+                "gcp": {
+                    "project": "my-project",
+                    "region": "europe-west1",
+                    "gateway": {
+                        "public": True,
+                        "access": "iap",
+                        "iap": {"clientId": "1-a.apps.googleusercontent.com", "secretName": "iap"},
+                        "domain": "models.example.com",
+                    },
+                },
+            },
+            "models checks versions of a through a gateway with access: iap",
+            "or gateway.clusterEndpoint",
         ),
         *(
             (
@@ -202,6 +219,7 @@ def test_an_invalid_setting_hides_no_rule_that_does_not_read_it() -> None:
         "agent.namespace is models, which is also the models' namespace",
         "gcp.cluster.nodePool is set in an Autopilot cluster",
         "gcp.gateway.domain is missing, and public is true",
+        "gcp.gateway.access is missing, and public is true",
         "models.a.shadow is 1, which has a weight in versions as well",
         "models.b.autoscaling.maximum is 2, and minimum is 3",
     ]

@@ -46,7 +46,7 @@ def stack_with(key: str, value: Any) -> dict[str, Any]:
     """A stack in which one setting has a value, and a list that value alone."""
     stack: dict[str, Any] = json.loads(json.dumps(STACK))
     if key.startswith("gcp.gateway."):
-        stack["gcp"]["gateway"] = {"public": True, "domain": "models.example.com"}
+        stack["gcp"]["gateway"] = {"public": True, "access": "ranges", "domain": "models.example.com"}
     if key.startswith("gcp.identity."):
         stack["gcp"] |= {"identity": {"gitlab": {"projectId": 1}}, "state": {"bucket": "state", "key": KEY}}
     *sections, name = key.removesuffix(".0").split(".")
