@@ -28,7 +28,7 @@ def read(folder: Path, stack: str) -> Preview:
     """
     path = folder / f"{stack}.json"
     try:
-        preview = Preview.model_validate_json(path.read_text())
+        preview = Preview.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Failure(
             f"{path} is not a preview: {str(error).partition(chr(10))[0]}\n"
