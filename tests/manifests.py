@@ -17,7 +17,7 @@ from tests.unit.conftest import mocked
 from tests.unit.test_gcp_components import ADOPTED, CLUSTER_KEY, EVERYTHING, STATE, CloudRecorder
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
-PUBLIC: Final = {"gateway": {"public": True, "domain": "models.example.com"}}
+PUBLIC: Final = {"gateway": {"public": True, "access": "open", "domain": "models.example.com"}}
 AGENT: Final = {
     "name": "dev",
     "project": "group/models",

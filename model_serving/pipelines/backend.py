@@ -101,7 +101,7 @@ class Backend:
         content = {"nameTable": {"parent": parent, "provider": provider}, "resources": resources}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "import.json"
-            file.write_text(json.dumps(content))
+            file.write_text(json.dumps(content), encoding="utf-8")
             options = ("--protect=false", "--generate-code=false", "--skip-preview", "--yes")
             self._run("import", "--file", str(file), *options)
 

@@ -200,7 +200,7 @@ deploy-{each.name}:
   needs: [{needs}]
   if: github.ref == 'refs/heads/main' && (github.event_name == 'push' || github.event_name == 'workflow_dispatch')
   permissions:
-    actions: read # who has to approve; whether the run that holds a lock is alive
+    actions: read # who has to approve
     contents: read
     id-token: write # Google's identity
     packages: write # the tool image

@@ -125,7 +125,7 @@ def judge(lock: Lock, *, job: Job | None = None, is_only_job: bool = False, is_i
 def _runs_pulumi(process: int) -> bool:
     try:
         # proc_pid_stat(5): ID, name in brackets, state.
-        name, _, rest = (_PROC / str(process) / "stat").read_text().partition("(")[2].rpartition(")")
+        name, _, rest = (_PROC / str(process) / "stat").read_text(encoding="utf-8").partition("(")[2].rpartition(")")
     except OSError:
         return False
     return name == "pulumi" and rest.split()[0] not in "ZX"

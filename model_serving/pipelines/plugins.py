@@ -55,4 +55,4 @@ def install(plugin: str, version: str, *, stack: str) -> None:
 
 def _pulumi(*arguments: str) -> subprocess.CompletedProcess[str]:
     command: Sequence[str] = ("pulumi", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)

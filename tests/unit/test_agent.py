@@ -202,7 +202,7 @@ def test_nobody_gets_more_than_the_models_namespace(declare: Declare, access_as:
 def serve_with_everything() -> None:
     """One of each kind that a stack may have in the models' namespace."""
     ModelServer("a", server_args(autoscaling={"maximum": 2}, gpu={"type": "nvidia-l4"}))
-    checks = ContractChecks("contract", ContractChecksArgs(namespace="models", script="", url="http://10.0.0.5"))
+    checks = ContractChecks("contract", ContractChecksArgs(namespace="models", scripts={}, url="http://10.0.0.5"))
     checks.check(
         CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", seconds=1, answer_seconds=1)
     )

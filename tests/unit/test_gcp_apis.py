@@ -13,7 +13,7 @@ from components.google.services import APIS_OF
 from model_serving.stack.google import GcpSettings
 from tests.engine.gcp_standin import APIS
 from tests.unit.conftest import Recorder, mocked
-from tests.unit.test_gcp_components import ADOPTED, EVERYTHING, CloudRecorder
+from tests.unit.test_gcp_components import ADOPTED, DEPLOYMENT, EVERYTHING, CloudRecorder
 
 Declare = Callable[[Callable[[], object]], Recorder]
 
@@ -76,7 +76,11 @@ def test_each_resource_waits_for_the_apis_that_it_needs(declare: Declare, varian
         services = [each.pulumi_resource_name for each in kinds if each.pulumi_resource_type.endswith(":Service")]
         waits[args.type_, args.name] = {name.removeprefix("services-") for name in services}
 
-    declare(lambda: Platform("platform", stack, "models", pulumi.ResourceOptions(transformations=[note])) and None)
+    declare(
+        lambda: (
+            Platform("platform", stack, "models", DEPLOYMENT, pulumi.ResourceOptions(transformations=[note])) and None
+        )
+    )
     made = {
         (typ.removeprefix("gcp:").partition(":")[0], name): apis
         for (typ, name), apis in waits.items()
@@ -90,6 +94,6 @@ def test_each_resource_waits_for_the_apis_that_it_needs(declare: Declare, varian
 
 def test_each_kind_in_the_table_is_declared_by_some_stack(declare: Declare) -> None:
     stack = GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | EVERYTHING)
-    made = declare(lambda: Platform("platform", stack, "models") and None).made
+    made = declare(lambda: Platform("platform", stack, "models", DEPLOYMENT) and None).made
     kinds = {typ.removeprefix("gcp:").partition(":")[0] for typ, _ in made if typ.startswith("gcp:")}
     assert APIS_OF.keys() - kinds == {"compute/address"}, "only an internal gateway has it"

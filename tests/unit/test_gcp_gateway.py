@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pulumi
 import pytest
 
 from components.google.platform import Platform
 from components.serving.gateway import Gateway, GatewayArgs
 from model_serving.stack import settings
 from tests.unit.conftest import Recorder, mocked
-from tests.unit.test_gcp_components import CloudRecorder
+from tests.unit.test_gcp_components import DEPLOYMENT, CloudRecorder
 
 Declare = Callable[[Callable[[], object]], Recorder]
 
@@ -38,7 +37,7 @@ def recorder() -> Iterator[CloudRecorder]:
         pytest.param({}, "gke-l7-rilb", HTTP, {}, id="internal"),
         pytest.param({"domain": "m.acme.example"}, "gke-l7-rilb", HTTPS | {"tls": REGIONAL}, {}, id="internal-domain"),
         pytest.param(
-            {"domain": "m.acme.example", "public": True},
+            {"domain": "m.acme.example", "public": True, "access": "open"},
             "gke-l7-global-external-managed",
             HTTPS,  # and no tls, see _listener
             CERTIFICATE_MAP,
@@ -55,7 +54,7 @@ def test_each_class_gets_its_certificate_in_its_own_way(
 
     def program() -> None:
         assert chosen.gcp is not None
-        platform = Platform("platform", chosen.gcp, "models", pulumi.ResourceOptions())
+        platform = Platform("platform", chosen.gcp, "models", DEPLOYMENT)
         Gateway("gateway", GatewayArgs.of(chosen, "models", platform))
 
     (made,) = (i for kind, i in declare(program).of_kind("Gateway").items() if "spec" in i)

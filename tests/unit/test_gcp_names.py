@@ -9,7 +9,7 @@ import pytest
 from model_serving.stack.google_names import MACHINE_FAMILIES, MULTI_REGIONS, ZONES
 from tests.unit.test_gcp_settings import STATE, read, refused
 
-PUBLIC = {"public": True, "domain": "models.acme.example"}
+PUBLIC = {"public": True, "access": "ranges", "domain": "models.acme.example"}
 STANDARD = {"mode": "standard"}
 BINARY = {"binaryAuthorization": True}
 
@@ -101,7 +101,7 @@ def test_what_google_refuses_is_refused_with_what_to_write(place: str, remedy: s
             | {"allowedImages": ["europe-docker.pkg.dev/acme/*", "gcr.io/acme/**", "docker.io/acme/a:1"]}
         },
         {"network": {"nodes": "100.64.0.0/22"}},
-        {"gateway": PUBLIC | {"allowedRanges": ["1.2.3.4/32", "2001:db8::/32", "0.0.0.0/0"]}},
+        {"gateway": PUBLIC | {"allowedRanges": ["1.2.3.4/32", "2001:db8::/32"]}},
         {"gateway": {"domain": "models.xn--bcher-kva.xn--p1ai"}},
         {"observability": {"emails": ["first.last+alerts@mail.acme.example"]}},
         gitlab(keys='{"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]}'),

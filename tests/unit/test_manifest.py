@@ -25,7 +25,7 @@ def test_every_key_of_a_manifest_is_one_that_kubernetes_has(declare: Declare) ->
         ServingNamespace("models", "models")
         server = server_args(autoscaling={"maximum": 2}, gpu={"type": "nvidia-l4"}, priority="high")
         ModelServer("iris-dtc-1-0", server)
-        checks = ContractChecks("contract", ContractChecksArgs(namespace="models", script="", url="http://10.0.0.5"))
+        checks = ContractChecks("contract", ContractChecksArgs(namespace="models", scripts={}, url="http://10.0.0.5"))
         checks.check(
             CheckArgs(label="a", model="a", version="1", image="a", fingerprint="f00d", seconds=1, answer_seconds=1)
         )
