@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.serving.rollouts import UNWATCHED
+from tests.engine.provider import is_secret
 from tests.unit.conftest import mocked
 from tests.unit.test_gcp_components import ADOPTED, CLUSTER_KEY, EVERYTHING, STATE, CloudRecorder
 
@@ -93,7 +94,7 @@ def manifests(variant: str, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         program = pulumi.runtime.test(lambda: runpy.run_path("__main__.py") and None)
         program()  # type: ignore[no-untyped-call]  # the SDK's decorator has no types
     return [
-        _named(name, inputs)
+        _named(name, _plain(inputs))
         for (token, name), inputs in recorder.made.items()
         if token.startswith("kubernetes:") and not token.startswith("kubernetes:helm.sh/")
     ]
@@ -105,7 +106,16 @@ def _merged(base: Any, patch: Any) -> Any:
     return base | {key: _merged(base.get(key), value) for key, value in patch.items()}
 
 
+def _plain(value: Any) -> Any:
+    """Inputs without the marks of secrets, and without what is not set."""
+    if is_secret(value):
+        return _plain(value["value"])
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items() if each is not None}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
 def _named(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with a name: the provider makes one up where the program has none."""
     metadata = {"name": f"{name}-1a2b3c4d", **inputs.get("metadata", {})}
-    return {**{key: value for key, value in inputs.items() if value is not None}, "metadata": metadata}
+    return {**inputs, "metadata": metadata}
