@@ -13,7 +13,7 @@ PYTHON ?= python3
 ifneq ($(filter-out 0,$(SUDO_UID)),)
 ifeq ($(shell id -u):$(shell stat -c %u .),0:$(SUDO_UID))
 export HOME := $(shell getent passwd $(SUDO_UID) | cut -d: -f6)
-SHELL := /usr/bin/setpriv
+SHELL := setpriv
 .SHELLFLAGS := --reuid=$(SUDO_UID) --regid=$(SUDO_GID) --init-groups -- /bin/bash -c
 endif
 endif
