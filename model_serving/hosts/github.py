@@ -64,6 +64,15 @@ class GitHub(Site):
         source = (self._pull_request.get("head") or {}).get("repo") or {}
         return bool(source.get("full_name") != self._environ.get("GITHUB_REPOSITORY"))
 
+    @property
+    def target(self) -> str:
+        return self._environ.get("GITHUB_BASE_REF", "")
+
+    @property
+    def start(self) -> str:
+        """The target's commit when the run was started, which GITHUB_SHA of a pull request is merged with."""
+        return str((self._pull_request.get("base") or {}).get("sha") or "")
+
     def this_run(self) -> Run:
         """The job itself if the workflow says which it is, else the run."""
         number = self._environ.get("GITHUB_RUN_ID", "")

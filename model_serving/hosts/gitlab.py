@@ -53,6 +53,14 @@ class GitLab(Site):
         source = self._environ.get("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "")
         return bool(source) and source != self._environ.get("CI_MERGE_REQUEST_PROJECT_ID", source)
 
+    @property
+    def target(self) -> str:
+        return self._environ.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "")
+
+    @property
+    def start(self) -> str:
+        return self._environ.get("CI_MERGE_REQUEST_DIFF_BASE_SHA", "")
+
     def this_run(self) -> Run:
         job = self._environ.get("CI_JOB_NAME", "unknown")
         pipeline = self._environ.get("CI_PIPELINE_ID", "unknown")

@@ -54,6 +54,16 @@ class Site(ABC):
     def is_fork(self) -> bool:
         """Whether this is a merge request from a fork, whose code gets no identity."""
 
+    @property
+    @abstractmethod
+    def target(self) -> str:
+        """Name of the branch that this merge request goes to; empty if this is not a merge request."""
+
+    @property
+    @abstractmethod
+    def start(self) -> str:
+        """Commit of the target where the merge request's branch begins; empty if this is not a merge request."""
+
     @abstractmethod
     def this_run(self) -> Run:
         """The job in which this runs."""

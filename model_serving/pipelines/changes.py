@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
+from model_serving.pipelines.base import Base
 from model_serving.pipelines.costs import Cost
 from model_serving.pipelines.values import UNKNOWN, Difference, Part
 
-Outcome = Literal["ok", "failed", "no-identity"]
+Outcome = Literal["ok", "failed", "no-identity", "removed"]
+"""Of a preview; removed: the previewed commit takes the stack out of the pipelines."""
 Operation = Literal["create", "update", "replace", "delete", "import", "forget"]
 """Change of a resource; ``forget`` only removes it from the state."""
 
@@ -123,6 +125,7 @@ class Preview(Part):
     Attributes:
         commit: the full hash of the previewed commit.
         order: position in the order of deployments.
+        base: what it is compared with; None if that is not known.
         why: reason of any outcome but ok.
         changes: in the engine's order; without components, providers and the stack itself.
         models: only those that change.
@@ -133,6 +136,7 @@ class Preview(Part):
     stack: str
     commit: str
     order: int = 0
+    base: Base | None = None
     outcome: Outcome
     why: str = ""
     changes: tuple[Change, ...] = ()

@@ -21,6 +21,7 @@ example:
 
 Exit code: 0, or on GitLab {WARNING} if the note could not be posted.
 """
+    note.add_expected(parser)
     parser.add_argument(
         "path",
         type=Path,
@@ -33,7 +34,7 @@ Exit code: 0, or on GitLab {WARNING} if the note could not be posted.
 def run(options: argparse.Namespace) -> int:
     path, site = options.path, here(os.environ)
     text = path.read_text(encoding="utf-8") if path.is_file() else None
-    previews = note.read(path) if text is None else []
+    previews = note.read(path, options.expect, site) if text is None else []
     if site is None:
         print(
             "Not a job of GitLab or GitHub: nothing was posted.\n"

@@ -5,18 +5,22 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from model_serving import hosts
-from model_serving.git import Git
 from model_serving.hosts.markdown import visible
 from model_serving.images.remotes import replacing
 from model_serving.pipelines import engine, stacks
-from model_serving.pipelines.backend import Backend
+from model_serving.pipelines.backend import URL, Backend
+from model_serving.pipelines.base import Base
+from model_serving.pipelines.branch import Branch
 from model_serving.pipelines.changes import SIGNS, Preview, terraform_report
 from model_serving.pipelines.events import Recorder
 from model_serving.pipelines.note import REPORT
+from model_serving.pipelines.redact import Redactor
 from model_serving.problems import Failure, InvalidInput
 
 HELP: Final = "show what an update of a stack would change, and keep the result for the note"
@@ -39,11 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     site = hosts.here(os.environ)
-    commit = options.commit or (site.commit if site else _head())
+    branch = Branch(target=site.target, start=site.start, is_of_site=True) if site else Branch.of_laptop()
+    commit = options.commit or (site.commit if site else branch.head() or "none")
     if site and site.is_fork:
         found = Preview(stack=options.stack, commit=commit, order=order(options.stack), outcome="no-identity", why=FORK)
     else:
-        found = preview(options.stack, commit=commit, refresh=options.refresh, policy_packs=options.policy_pack)
+        found = preview(
+            options.stack, commit=commit, branch=branch, refresh=options.refresh, policy_packs=options.policy_pack
+        )
     print("\n".join(listing(found)))
     if options.out:
         write(found, options.out)
@@ -54,25 +61,59 @@ def preview(
     stack: str,
     *,
     commit: str,
+    branch: Branch | None = None,
     refresh: bool = False,
     policy_packs: Sequence[Path] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Preview:
-    """Runs the engine and prints its progress; failures are part of the result, so that the note shows them."""
-    place = order(stack)
+    """Runs the engine and prints its progress; failures are part of the result, so that the note shows them.
+
+    A branch that lacks live commits is previewed merged with them, if that is possible.
+    """
+    place, environ = order(stack), _absolute(environ)
+    options = ["--refresh"] if refresh else []
+    options += [part for pack in policy_packs for part in ("--policy-pack", str(pack.resolve()))]
     try:
-        options = ["--refresh"] if refresh else []
-        options += [part for pack in policy_packs for part in ("--policy-pack", str(pack))]
-        return recorded(stack, *options, commit=commit, order=place, environ=environ)[0]
+        with _compared(stack, branch or Branch(environ=environ), environ) as (base, redactor):
+            found, _ = recorded(stack, *options, commit=commit, order=place, environ=environ, redactor=redactor)
+        return found.model_copy(update={"base": base})
     except Failure as error:
         print(error, file=sys.stderr)
         why = "It could not start."
         return Preview(stack=stack, commit=commit, order=place, outcome="failed", why=why, errors=(str(error),))
 
 
-def recorded(stack: str, *options: str, commit: str, environ: Mapping[str, str], order: int = 0) -> tuple[Preview, int]:
+@contextmanager
+def _compared(stack: str, branch: Branch, environ: Mapping[str, str]) -> Iterator[tuple[Base | None, Redactor | None]]:
+    """A block in the folder to preview; hands out what it is compared with, and the redactor if it is known."""
+    backend = Backend(stack=stack, environ=environ)
+    # In parallel: each takes half a second.
+    with ThreadPoolExecutor() as pool:
+        redactor = pool.submit(backend.redactor)
+        update = pool.submit(backend.last_update) if branch.head() else None
+        try:
+            live = update.result() if update else None
+        except Failure:
+            # Without the backend, the preview fails as well, and says so.
+            live = None
+    if live is None:
+        yield None, redactor.result()
+        return
+    with branch.merged(branch.base(stack, live)) as base:
+        # What is merged may have other secrets.
+        yield base, None if base.is_merged else redactor.result()
+
+
+def recorded(
+    stack: str,
+    *options: str,
+    commit: str,
+    environ: Mapping[str, str],
+    order: int = 0,
+    redactor: Redactor | None = None,
+) -> tuple[Preview, int]:
     """Runs the engine's preview with these options; returns the result, and the exit code."""
-    redactor = Backend(stack=stack, environ=environ).redactor()
+    redactor = redactor or Backend(stack=stack, environ=environ).redactor()
     recorder = Recorder(stack=stack, commit=commit, redactor=redactor, order=order)
     code = engine.run(
         ["preview", "--stack", stack, *options],
@@ -86,6 +127,9 @@ def recorded(stack: str, *options: str, commit: str, environ: Mapping[str, str],
 
 def listing(found: Preview) -> Iterator[str]:
     """The preview for a terminal; without new resources, which the engine's progress has named."""
+    if found.base:
+        yield ""
+        yield from found.base.sentences(visible)
     for change in found.sorted_changes:
         if change.operation != "create":
             yield ""
@@ -94,9 +138,12 @@ def listing(found: Preview) -> Iterator[str]:
     for violation in found.violations:
         yield ""
         yield visible(f"policy {violation.policy} ({violation.level}) {violation.resource}: {violation.message}")
-    told = [f"{count} to {name}" for name in SIGNS if (count := found.count(name))] or ["no changes"]
     yield ""
-    yield f"{found.stack}: {', '.join(told)}, {found.unchanged} unchanged{f'. {found.why}' if found.why else ''}"
+    if found.outcome == "ok":
+        told = [f"{count} to {name}" for name in SIGNS if (count := found.count(name))] or ["no changes"]
+        yield f"{found.stack}: {', '.join(told)}, {found.unchanged} unchanged"
+    else:
+        yield f"{found.stack}: {'the preview failed' if found.outcome == 'failed' else 'not previewed'}. {found.why}"
 
 
 def write(found: Preview, folder: Path) -> None:
@@ -120,6 +167,9 @@ def order(stack: str) -> int:
     return section.order if section else 0
 
 
-def _head() -> str:
-    """The checked-out commit; "none" outside of a repository."""
-    return Git(folder=Path.cwd()).run("rev-parse", "--verify", "--quiet", "HEAD").text or "none"
+def _absolute(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment for another working directory: the address of a folder with states may be a relative one."""
+    url = environ.get(URL, "")
+    if not url.startswith("file://."):
+        return environ
+    return {**environ, URL: f"file://{Path.cwd()}/{url.removeprefix('file://')}"}

@@ -6,6 +6,7 @@ from typing import Final
 
 from model_serving.hosts.blocks import Block, Fixed
 from model_serving.hosts.markdown import cell, code, fence, label, prose, visible
+from model_serving.pipelines.base import Base
 from model_serving.pipelines.changes import COLUMNS, Change, ModelChange, Preview, Share
 from model_serving.pipelines.costs import HOURS, REGION, Cost
 from model_serving.pipelines.traffic import older_first
@@ -60,6 +61,11 @@ _OF_MODELS: Final = (
 def parts_of(preview: Preview) -> Iterator[Block | Fixed]:
     """Everything about one stack, in reading order."""
     yield Fixed(text=f"\n### {code(preview.stack)}\n")
+    if preview.base:
+        yield Fixed(text=f"\n{_compared(preview.base)}\n")
+    if preview.outcome == "removed":
+        yield Fixed(text=f"\n**No longer deployed by pipelines.** {prose(preview.why)}\n")
+        return
     if preview.outcome == "no-identity":
         yield Fixed(text=f"\nNot previewed. {prose(preview.why)}\n")
         return
@@ -76,6 +82,12 @@ def parts_of(preview: Preview) -> Iterator[Block | Fixed]:
     yield _costs(preview)
     yield _violations(preview, "advisory")
     yield _full_diff(preview)
+
+
+def _compared(base: Base) -> str:
+    text = " ".join(base.sentences(code))
+    # What looks like a rollback and is none must not be overlooked.
+    return f"> **Attention:** {text}" if base.behind != 0 and not base.is_merged else text
 
 
 def _block(
@@ -141,8 +153,11 @@ def _models(preview: Preview) -> Iterator[Block | Fixed]:
     yield Fixed(text=f"\n#### Models\n\n{others}")
     if drawn := _flowchart(preview.models):
         yield _block(preview, "flowcharts", [f"```mermaid\n{drawn}\n```\n\n"])
+    undone = preview.base.undone if preview.base else ()
+    whose = dict.fromkeys(undone, ", not by this branch")
     rows = [
-        f"| {cell(model.name)} | {_happening(model)} | {_traffic(model.before)} | {_traffic(model.after)} |\n"
+        f"| {cell(model.name)} | {_happening(model)}{whose.get(model.name, '')} | {_traffic(model.before)} "
+        f"| {_traffic(model.after)} |\n"
         for model in preview.models
     ]
     yield _block(preview, "models", rows, head="| model | | traffic before | traffic after |\n|---|---|---|---|\n")

@@ -16,6 +16,7 @@ from model_serving.pipelines.changes import ModelChange, Preview, Share, terrafo
 from model_serving.pipelines.note import render
 from model_serving.pipelines.preview import listing, preview, write
 from tests.engine import policy_standin
+from tests.engine.checkout import commit, git, run
 from tests.engine.conftest import Standing, Whole
 from tests.engine.harness import ROOT, Project, plain_secrets
 
@@ -247,6 +248,7 @@ def test_a_preview_that_fails_says_why_and_tells_no_secret(small: Small, look: C
     assert found.outcome == "failed"
     assert any("Not_A_Name!" in error for error in found.errors), found
     assert any("</details> @team `[secret]`" in error for error in found.errors), found
+    assert [*listing(found)][-1].startswith("test: the preview failed. Pulumi exited with code"), "not: no changes"
 
 
 BUCKETS = """\
@@ -268,6 +270,32 @@ def test_policies_that_are_violated_are_in_the_preview(
         ("buckets-in-europe", "advisory", "Bucket ours", "`US` is far </details>"),
         ("owned-buckets", "mandatory", "Bucket whose", "@all: nobody owns [secret]"),
     ]
+
+
+RELEASED = """\
+import pulumi_gcp as gcp
+
+gcp.storage.Bucket("data", name="acme-data", location="EU", labels={{"version": "{version}"}})
+"""
+
+
+def test_what_main_has_released_since_is_no_change_of_an_older_branch(small: Small) -> None:
+    project = small("")
+    first = commit(project, RELEASED.format(version="1.0"))
+    commit(project, RELEASED.format(version="1.1"))
+    assert run(project, "deploy", "--stack", project.stack).code == 0
+    git(project, "switch", "--quiet", "--create", "words", first)
+    (project.folder / "README.md").write_text("another word\n")
+    commit(project)
+    shown = run(project, "preview", "--stack", project.stack, "--out", "previews")
+    assert shown.code == 0, shown
+    assert "This branch is 1 commit behind what is live. It was previewed merged with what is live." in shown.text
+    assert shown.text.splitlines()[-1].startswith("test: no changes, "), shown
+    conflicting = RELEASED.format(version="2.0")
+    commit(project, conflicting)
+    shown = run(project, "preview", "--stack", project.stack, "--out", "previews")
+    assert "1 commit behind what is live, and merging conflicts in __main__.py" in shown.text, shown
+    assert "+   labels.version: 2.0" in shown.text, shown
 
 
 DRIFTING = """\

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_serving.__main__ import main
@@ -67,6 +67,8 @@ def test_what_only_yaml_has_is_a_mistake_like_any_other(content: str, what: str)
         stacks.parse("dev", content)
 
 
+# How long an example takes depends on the machine.
+@settings(deadline=None)
 @given(st.text(alphabet="abc:{}[]&*!-\n \"'#?|>1.0%@,", max_size=60))
 def test_no_text_of_a_stack_file_ends_in_a_traceback(text: str) -> None:
     with pytest.raises(InvalidInput):

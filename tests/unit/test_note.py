@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from model_serving.hosts.blocks import LIMIT
+from model_serving.hosts.gitlab import GitLab
 from model_serving.hosts.site import Run
-from model_serving.pipelines import note
+from model_serving.pipelines import note, stacks
+from model_serving.pipelines.base import Base
 from model_serving.pipelines.changes import Change, ModelChange, Preview, Share, Violation
 from model_serving.pipelines.preview import FORK
 from model_serving.pipelines.values import Difference
@@ -159,9 +162,120 @@ def test_a_stale_note_says_so_and_a_fresh_one_does_not() -> None:
 def test_a_folder_without_previews_is_refused_with_the_next_command(tmp_path: Path) -> None:
     with pytest.raises(Failure, match=r"python -m model_serving preview --stack STACK"):
         note.read(tmp_path)
+
+
+def test_a_preview_that_cannot_be_read_is_one_that_failed(tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text('{"stack": "dev"}')
-    with pytest.raises(Failure, match=r"Remove it, and run"):
-        note.read(tmp_path)
+    (tmp_path / "staging.json").write_bytes(b"\xff")
+    dev, staging = note.read(tmp_path)
+    assert (dev.stack, dev.outcome, dev.errors) == ("dev", "failed", ("dev.json: Field required",))
+    assert (staging.stack, staging.outcome) == ("staging", "failed")
+
+
+IN_A_JOB = {
+    "CI_API_V4_URL": "https://gitlab.example.com/api/v4",
+    "CI_COMMIT_SHA": COMMIT,
+    "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main",
+}
+OWN_CLUSTER = "  model-serving:registry: r\n  model-serving:gateway: {className: contour}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with three stacks in its pipelines, of which dev has a preview, and one that is no part of them."""
+    monkeypatch.setattr(stacks, "FOLDER", tmp_path / "stacks")
+    monkeypatch.setattr(stacks, "PROJECT", tmp_path)
+    for order, stack in enumerate(("dev", "staging", "production", "local")):
+        section = f"  model-serving:ci: {{order: {order + 1}, backend: 'gs://states'}}\n" if stack != "local" else ""
+        (tmp_path / "stacks").mkdir(exist_ok=True)
+        (tmp_path / "stacks" / f"Pulumi.{stack}.yaml").write_text(f"config:\n{OWN_CLUSTER}{section}")
+    (tmp_path / "previews").mkdir()
+    found = Preview(stack="dev", commit=COMMIT, order=1, outcome="ok", unchanged=7)
+    (tmp_path / "previews" / "dev.json").write_text(found.model_dump_json())
+    return tmp_path
+
+
+def in_a_job(folder: Path, **environ: str) -> str:
+    """The note of a job of a merge request."""
+    site = GitLab(IN_A_JOB | environ)
+    return note.render(note.read(folder / "previews", site=site), run=RUN)
+
+
+def test_a_preview_that_is_not_there_has_failed_with_what_its_stack_file_says(folder: Path) -> None:
+    file = folder / "stacks" / "Pulumi.staging.yaml"
+    file.write_text(f"{file.read_text()}  model-serving:models: {{iris: {{replicaz: 2}}}}\n")
+    text = in_a_job(folder)
+    assert re.findall(r"^\| `(\w+)` \| ([\w* ]+?) \|", text, re.MULTILINE) == [
+        ("staging", "**preview failed**"),
+        ("dev", "none"),
+        ("production", "**preview failed**"),
+    ]
+    assert "model-serving:models.iris.replicaz" in text
+    assert "Did you mean replicas?" in text
+    assert "Its job ended before it wrote a result" in text.partition("### `production`")[2]
+    assert "local" not in text
+
+
+@pytest.mark.parametrize("content", ["config: [\n  model-serving:ci: {}\n", "config: {model-serving:ci: {order: 0}}\n"])
+def test_a_stack_file_with_mistakes_does_not_leave_the_note(folder: Path, content: str) -> None:
+    (folder / "stacks" / "Pulumi.production.yaml").write_text(content)
+    text = in_a_job(folder)
+    assert "| `production` | **preview failed** |" in text
+    assert "stacks/Pulumi.production.yaml: " in text.partition("### `production`")[2]
+
+
+def test_if_no_preview_has_ended_there_is_a_note_that_says_so(folder: Path) -> None:
+    (folder / "previews" / "dev.json").unlink()
+    text = in_a_job(folder)
+    assert "**No preview has succeeded**, so what this would change is not known." in text
+    assert text.count("**preview failed**") == 3
+    assert f"`{COMMIT[:12]}`" in text
+
+
+def test_outside_of_a_job_the_stacks_to_expect_are_named(folder: Path) -> None:
+    assert [each.stack for each in note.read(folder / "previews")] == ["dev"]
+    assert [each.stack for each in note.read(folder / "previews", ["dev", "staging"])] == ["dev", "staging"]
+
+
+def test_an_environment_that_the_commit_takes_away_is_told_to_stay_behind(folder: Path) -> None:
+    git = ("git", "-C", str(folder), "-c", "user.name=Somebody", "-c", "user.email=somebody@example.com")
+    for words in (["init", "--quiet"], ["add", "stacks"], ["commit", "--quiet", "--message", "a start"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (folder / "stacks" / "Pulumi.staging.yaml").unlink()
+    production = folder / "stacks" / "Pulumi.production.yaml"
+    production.write_text("config: {}\n")
+    (folder / "stacks" / "Pulumi.local.yaml").unlink()
+    text = in_a_job(folder, CI_MERGE_REQUEST_DIFF_BASE_SHA=head)
+    assert "| `staging` | no longer deployed |" in text
+    assert "Its stack file is deleted. What is deployed stays" in text
+    assert "Its stack file has no section ci any more." in text.partition("### `production`")[2]
+    assert "local" not in text
+    assert "no longer" not in in_a_job(folder, CI_MERGE_REQUEST_DIFF_BASE_SHA="0" * 40)
+
+
+def behind(**base: object) -> str:
+    model = ModelChange(
+        name="iris", before=(Share(version="1.1", percent=100),), after=(Share(version="1.0", percent=100),)
+    )
+    known = {"commit": "b" * 40, "deployed": "2026-11-28 10:00 UTC", "target": "main", **base}
+    found = Preview(stack="dev", commit=COMMIT, outcome="ok", models=(model,), base=Base.model_validate(known))
+    return note.render([found])
+
+
+def test_what_a_branch_lacks_is_not_told_as_its_own_change() -> None:
+    text = behind(behind=3, why="merging conflicts in stacks/Pulumi.dev.yaml", undone=("iris",))
+    assert "> **Attention:** Compared with `bbbbbbbbbbbb`, deployed at 2026-11-28 10:00 UTC." in text
+    assert "This branch is 3 commits behind what is live, and merging conflicts in stacks/Pulumi.dev.yaml" in text
+    assert "| `iris` | rollback: `1.1` → `1.0`, not by this branch |" in text
+    assert "Merge `main` into the branch" in text
+    merged = behind(behind=1, is_merged=True)
+    assert "This branch is 1 commit behind what is live. It was previewed merged with what is live." in merged
+    assert "Attention" not in merged
+    assert "not by this branch" not in merged
+    assert "2 commits of `main` are not live yet" in behind(waiting=2)
+    assert "cannot be fetched" in behind(behind=None)
+    assert "This commit is 2 commits behind" in behind(behind=2, target="")
 
 
 def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +283,7 @@ def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "empty.json").write_text((GOLDEN / "empty.json").read_text())
     out = tmp_path / "notes" / "note.md"
-    assert note.run(argparse.Namespace(folder=tmp_path, out=out, limit=None)) == 0
+    assert note.run(argparse.Namespace(folder=tmp_path, out=out, limit=None, expect=[])) == 0
     assert "No changes" in out.read_text()
 
 
