@@ -111,6 +111,8 @@ class Branch:
 
     def _merge(self, live: str, scratch: Path) -> str:
         """Merges into a worktree; returns why that is not possible."""
+        # What a killed job has left.
+        self._git.run("worktree", "prune")
         added = self._git.run("worktree", "add", "--quiet", "--detach", str(scratch), "HEAD")
         if added.code:
             return f"git could not make a worktree ({added.last_words})"

@@ -50,7 +50,7 @@ def add_expected(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STACK",
-        help="a stack that the note has to be about; repeatable (default: in a job, each with a ci section)",
+        help="a stack that the note is about; repeatable (default in a merge request: each with a ci section)",
     )
 
 
@@ -72,13 +72,15 @@ def read(folder: Path, expected: Sequence[str] = (), site: Site | None = None) -
 
     Args:
         folder: that of `preview --out`.
-        expected: the stacks to expect; in a job of ``site``, by default those that its pipelines deploy.
+        expected: the stacks to expect; in a job of ``site``, by default those that its pipelines deploy, if it is
+            about a merge request.
         site: the site in whose job this runs.
     """
     paths = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(REPORT)]
     previews = [_read(path) for path in paths]
     commit = previews[0].commit if previews else site.commit if site else ""
-    missing = expected or (stacks.in_pipelines() if site else [])
+    # On main, a deployment's note is about its own stack alone.
+    missing = expected or (stacks.in_pipelines() if site and site.target else [])
     previews += [unfinished.of(stack, commit) for stack in missing if stack not in {each.stack for each in previews}]
     previews += unfinished.removed(site.start, commit) if site else []
     if not previews:

@@ -88,7 +88,7 @@ def test_a_fork_is_told_that_it_has_no_identity(clone: Clone) -> None:
     assert "fork" in log
 
 
-def test_a_note_that_cannot_be_posted_fails_no_job(clone: Clone) -> None:
+def test_a_note_that_cannot_be_posted_is_a_warning(clone: Clone) -> None:
     clone.site.fail("GET", "/notes", 403)
     clone.run_for_request("preview local")
     assert "scope" in clone.run_for_request("note")

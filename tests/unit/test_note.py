@@ -232,7 +232,8 @@ def test_if_no_preview_has_ended_there_is_a_note_that_says_so(folder: Path) -> N
     assert f"`{COMMIT[:12]}`" in text
 
 
-def test_outside_of_a_job_the_stacks_to_expect_are_named(folder: Path) -> None:
+def test_outside_of_a_merge_request_the_stacks_to_expect_are_named(folder: Path) -> None:
+    assert "production" not in in_a_job(folder, CI_MERGE_REQUEST_TARGET_BRANCH_NAME=""), "a deployment's own preview"
     assert [each.stack for each in note.read(folder / "previews")] == ["dev"]
     assert [each.stack for each in note.read(folder / "previews", ["dev", "staging"])] == ["dev", "staging"]
 
