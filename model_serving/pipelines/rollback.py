@@ -115,8 +115,8 @@ def _models_of(entry: Mapping[str, Any]) -> Mapping[str, ModelSettings]:
         models = json.loads(entry.get("config", {}).get(f"{NAMESPACE}:models", {}).get("value") or "{}")
     except ValueError:
         return {}
-    found = {}
-    for name, content in models.items() if isinstance(models, Mapping) else ():
+    found: dict[str, ModelSettings] = {}
+    for name, content in (models if isinstance(models, Mapping) else {}).items():
         with suppress(ValidationError):
             found[name] = ModelSettings.model_validate(content or {})
     return found

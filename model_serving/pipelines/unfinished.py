@@ -17,7 +17,8 @@ ENDED_EARLY: Final = (
 
 def of(stack: str, commit: str) -> Preview:
     """A preview that was expected and has written nothing: failed, with the mistakes of the stack file."""
-    order, why, errors = 0, ENDED_EARLY, ()
+    order, why = 0, ENDED_EARLY
+    errors: tuple[str, ...] = ()
     try:
         section = stacks.read(stack).ci
         order = section.order if section else 0

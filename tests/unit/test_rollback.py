@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_serving import catalog
 from model_serving.catalog import Catalog, Release
 from model_serving.pipelines import rollback, stacks
 from model_serving.pipelines.backend import Backend
@@ -120,14 +121,14 @@ def test_what_is_refused_nevertheless_is_not_left_in_the_file(folder: Path, monk
     path.write_text(SHADOWED.partition("    flow:")[0])
     monkeypatch.setattr(Backend, "history", lambda _: [])
     monkeypatch.setattr(stacks, "PROJECT", folder)
-    monkeypatch.setattr(rollback.catalog, "read", lambda _: WITH_1_4)
+    monkeypatch.setattr(catalog, "read", lambda _: WITH_1_4)
 
     def refused(*_: object, **__: object) -> None:
         raise InvalidInput.of("stacks/Pulumi.test.yaml", "model-serving:models is wrong", "It would fail.", "Mend it.")
 
     before = path.read_text()
     with monkeypatch.context() as patched:
-        patched.setattr(rollback.live, "resolve", refused)
+        patched.setattr(live, "resolve", refused)
         with pytest.raises(InvalidInput, match="Mend it"):
             rollback.run(argparse.Namespace(stack="test", model="iris"))
     assert path.read_text() == before
