@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,12 +86,15 @@ def test_every_command_explains_itself(name: str) -> None:
 
 def test_a_model_is_converted(tmp_path: Path) -> None:
     (tmp_path / "tree").write_bytes(b"\x80\x04.")
-    (tmp_path / "requirements.lock").write_text("# größer\nscikit-learn==1.9.1\nnumpy==2.4.1\n", encoding="utf-8")
+    lock = (PROJECT / "models" / "iris-dtc" / "1.0" / "requirements.lock").read_text(encoding="utf-8")
+    (tmp_path / "requirements.lock").write_text(f"# größer\n{lock}", encoding="utf-8")
+    version = re.search(r"^scikit-learn==(\S+)", lock, re.MULTILINE)
+    assert version
     metadata = {
         "artifacts": {"data": {"uri": "tree", "size": 3, "hash": hashlib.md5(b"\x80\x04.").hexdigest()}},  # noqa: S324
         "object_type": "model",
         "processors": {"model": {"type": "sklearn", "methods": {}}},
-        "requirements": [{"module": "sklearn", "package_name": "scikit-learn", "version": "1.9.1"}],
+        "requirements": [{"module": "sklearn", "package_name": "scikit-learn", "version": version[1]}],
     }
     (tmp_path / "tree.mlem").write_text(yaml.safe_dump(metadata), encoding="utf-8")
     named = ["--name", "iris", "--version", "v1.0.0", "--lock", "requirements.lock", "--out", "out"]
