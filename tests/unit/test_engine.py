@@ -229,3 +229,31 @@ def test_nothing_that_pulumi_says_is_a_command_to_the_runner() -> None:
     assert all(line.startswith("  | ") for line in told.lines)
     assert "##[" not in "".join(told.lines)
     assert not {"\x1b", "\r"} & {*"".join(told.lines)}
+
+
+def test_pulumi_starts_once_its_process_id_is_taken_down(pulumi: Callable[[str], None], tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    pulumi(f"open({str(started)!r}, 'w').close(); print(os.getpid(), sys.stdin.read() == '')")
+    taken: list[int] = []
+
+    def take_down(process: int) -> None:
+        taken.append(process)
+        assert not started.exists()
+
+    texts: list[str] = []
+    engine.run(["up"], redactor=Redactor([]), on_start=take_down, on_text=texts.append, out=io.StringIO())
+    assert texts == [f"{taken[0]} True"]
+
+
+def test_pulumi_never_starts_if_its_process_id_cannot_be_taken_down(
+    pulumi: Callable[[str], None], tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    pulumi(f"open({str(started)!r}, 'w').close()")
+
+    def fail(_: int) -> None:
+        raise OSError("no disk")
+
+    with pytest.raises(OSError, match="no disk"):
+        engine.run(["up"], redactor=Redactor([]), on_start=fail, out=io.StringIO())
+    assert not started.exists()
