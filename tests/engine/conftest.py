@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from local.cluster.locks import held
 from tests.engine.api_standin import ApiStandin
 from tests.engine.harness import AUTHORITY, ENDPOINT, Cloud, Project, pulumi_home, small_project, twin, whole_project
+from tests.engine.residents import Residents
 
 SmallProject = Callable[..., Project]
 Whole = Callable[[str], Project]
@@ -21,15 +22,19 @@ Standing = Callable[..., Project]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Starts the one API server of a run, which pytest-xdist's workers inherit."""
+    """Starts the one API server of a run, which pytest-xdist's workers inherit, as they do what the SDK says."""
     if AUTHORITY in os.environ:
         return
     folder = Path(tempfile.mkdtemp(prefix="api-standin-"))
     server = ApiStandin(folder)
-    os.environ |= {ENDPOINT: server.endpoint, AUTHORITY: str(server.authority)}
+    os.environ |= {
+        ENDPOINT: server.endpoint,
+        AUTHORITY: str(server.authority),
+        "STANDIN_TYPES": str(folder / "types"),
+    }
 
     def end() -> None:
-        del os.environ[ENDPOINT], os.environ[AUTHORITY]
+        del os.environ[ENDPOINT], os.environ[AUTHORITY], os.environ["STANDIN_TYPES"]
         server.close()
         shutil.rmtree(folder)
 
@@ -37,9 +42,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def residents() -> Iterator[Residents]:
+    """The stand-ins of a worker's tests."""
+    # The path of a socket has to be short.
+    with tempfile.TemporaryDirectory(prefix="standins-") as folder:
+        residents = Residents(Path(folder) / "socket")
+        yield residents
+        residents.close()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, residents: Residents) -> Path:
     """A PULUMI_HOME in which every provider is a stand-in."""
-    return pulumi_home(tmp_path_factory.mktemp("home"))
+    return pulumi_home(tmp_path_factory.mktemp("home"), socket=residents.socket)
 
 
 @pytest.fixture

@@ -8,26 +8,16 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import os
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 import grpc  # type: ignore[import-untyped]
 
-from tests.engine import sdk_types
-from tests.engine.provider import (
-    UNKNOWN,
-    Path_,
-    Properties,
-    Provider,
-    Refused,
-    Request,
-    is_secret,
-    merged,
-    number_of,
-    secret,
-)
+from tests.engine import google_answers, google_outputs, google_requests, sdk_types
+from tests.engine.provider import UNKNOWN, Path_, Provider, is_secret, merged, number_of, secret
+from tests.engine.store import Properties, Refused, Request
 
 # Names as the API gives them, from the resource's inputs, the provider's project and region. {x.last} is the part of x
 # behind the last slash: an argument may be a name or a whole path.
@@ -105,7 +95,7 @@ _PATTERNS: Final[Mapping[tuple[str, str], str]] = {
     ): r"(serviceAccount|user|group|domain|principal|principalSet):.+|all(Authenticated)?Users",
     ("*[Ii][Aa][Mm]Member", "role"): r"(roles|projects/[^/]+/roles|organizations/[^/]+/roles)/[A-Za-z0-9_.]+",
     ("serviceaccount/account", "accountId"): r"[a-z]([a-z0-9-]{4,28})[a-z0-9]",
-    ("storage/bucket", "name"): r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]",
+    ("storage/bucket", "name"): r"(?!goog)[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]",
 }
 """Formats that the API insists on."""
 
@@ -130,12 +120,19 @@ APIS: Final[Mapping[str, str]] = {
     "serviceaccount": "iam.googleapis.com",
     "storage": "storage.googleapis.com",
 }
+ATTRIBUTION: Final = {"goog-pulumi-provisioned": "true"}
+"""The label that the provider adds to every resource that has labels."""
 _UNKNOWN_WITHIN: Final[Mapping[str, Properties]] = {
     "container/cluster": {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": UNKNOWN}}}
 }
 """What a preview does not know inside of what was asked for."""
 
-_NEVER_FORGOTTEN: Final = {"iam/workloadIdentityPool", "kms/keyRing", "kms/cryptoKey"}
+_NEVER_FORGOTTEN: Final = {
+    "iam/workloadIdentityPool",
+    "iam/workloadIdentityPoolProvider",
+    "kms/keyRing",
+    "kms/cryptoKey",
+}
 """Deleted, the name stays taken: for 30 days or for ever."""
 
 _HOLDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -179,10 +176,13 @@ class Google(Provider):
     def identify(self, request: Request) -> str:
         kind = _kind(request.token)
         fallback = f"projects/{{project}}/{kind}/" + ("{name}" if "name" in request.inputs else request.name)
+        return self._filled(request, IDENTIFIERS.get(kind, fallback))
+
+    def _filled(self, request: Request, template: str) -> str:
         return re.sub(
             r"\{(\w+)(\.last)?\}",
             lambda found: self._part(request, found[1]).rpartition("/" if found[2] else "\0")[2],
-            IDENTIFIERS.get(kind, fallback),
+            template,
         )
 
     def _part(self, request: Request, key: str) -> str:
@@ -211,15 +211,51 @@ class Google(Provider):
             f"{request.identifier}",
             "etag": hashlib.sha256(repr(request.inputs).encode()).hexdigest()[:12],
             "createTime": "2026-01-01T00:00:00Z",
-            "effectiveLabels": secret(request.inputs.get("labels", {})),
-            "pulumiLabels": secret(request.inputs.get("labels", {})),
+            "effectiveLabels": secret(self._labels(request) | ATTRIBUTION),
+            "pulumiLabels": secret(self._labels(request)),
         }
         general = {key: value for key, value in common.items() if key in names and value is not None}
-        special = OUTPUTS.get(_kind(request.token))
+        special = google_outputs.OUTPUTS.get(_kind(request.token))
         outputs = {**general, **(special(request, project) if special else {})}
+        host = self.environ.get("STANDIN_CLUSTER_DNS_ENDPOINT")
+        if host and _kind(request.token) == "container/cluster":
+            outputs["controlPlaneEndpointsConfig"] = {"dnsEndpointConfig": {"endpoint": host}}
         if unknown := outputs.keys() - names:
             raise Refused(grpc.StatusCode.INTERNAL, f"the stand-in invents outputs of {request.token}: {unknown}")
         return outputs
+
+    def answer(self, request: Request) -> Properties:
+        """Asks Google, whose descriptions decide whether it takes the request, and reads what it has then."""
+        token, asked = request.token, request.inputs
+        if "effectiveLabels" in sdk_types.output_names(token):
+            asked = asked | {_labels_of(token): self._labels(request) | ATTRIBUTION}
+        try:
+            kind = google_requests.kind(_kind(token))
+            problems = list(kind.problems(asked, lambda template: self._filled(request, template)))
+            state = google_answers.state_of(kind, sdk_types.inputs_of(token), asked)
+        except google_requests.Incomplete as error:
+            raise Refused(grpc.StatusCode.INTERNAL, str(error)) from None
+        if problems:
+            told = "; ".join(f"{place} {reason}" for place, reason in problems)
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"Error 400: {request.name}: {told}")
+        # The provider shows a program the labels that it gave, and none of the others.
+        given = request.inputs.get(_labels_of(token))
+        state = {**state, _labels_of(token): given} if given else _without(state, _labels_of(token))
+        outputs: Properties = merged(state, self.computed(request))
+        return outputs
+
+    def _labels(self, request: Request) -> Properties:
+        defaults = self.config.get("defaultLabels", {})
+        defaults = json.loads(defaults) if isinstance(defaults, str) else defaults
+        return {**defaults, **request.inputs.get(_labels_of(request.token), {})}
+
+    def changes(self, token: str, state: Properties, old: Properties, new: Properties) -> Iterator[Path_]:
+        kind, shape = google_requests.kind(_kind(token)), sdk_types.inputs_of(token)
+        return google_answers.changes(kind, kept=sdk_types.kept(token), shape=shape, state=state, old=old, new=new)
+
+    def inputs_now(self, request: Request, found: Mapping[str, Any]) -> Properties:
+        inputs: Properties = google_answers.limited(found["outputs"], request.inputs)
+        return inputs
 
     def planned(self, token: str, inputs: Properties) -> Properties:
         known = {**dict.fromkeys(sdk_types.output_names(token) - inputs.keys(), UNKNOWN), **inputs}
@@ -303,6 +339,14 @@ def _kind(token: str) -> str:
     return token.split(":")[1]
 
 
+def _labels_of(token: str) -> str:
+    return "resourceLabels" if _kind(token) == "container/cluster" else "labels"
+
+
+def _without(properties: Properties, key: str) -> Properties:
+    return {each: value for each, value in properties.items() if each != key}
+
+
 def _names(identifier: str, reference: Any) -> bool:
     """Whether an argument means this resource: by its id, by an address that ends with it, or by its bare name."""
     return isinstance(reference, str) and (reference.endswith(identifier) or reference == identifier.rpartition("/")[2])
@@ -330,120 +374,3 @@ def _refuse_unknown_member(member: str, content: dict[str, Any]) -> None:
         found := re.match(r"principal(?:Set)?://iam\.googleapis\.com/(.+/workloadIdentityPools/[^/]+)/", member)
     ) and (found[1] not in [each.get("name") for each in outputs]):
         raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"Error 400: Identity Pool does not exist ({found[1]})")
-
-
-# What Google decides. Each takes the resource and the project.
-
-
-def _account(request: Request, project: str) -> Properties:
-    email = request.identifier.rpartition("/")[2]
-    return {
-        "email": email,
-        "member": f"serviceAccount:{email}",
-        "name": request.identifier,
-        "uniqueId": number_of(email) * 2,
-    }
-
-
-def _account_key(request: Request, project: str) -> Properties:
-    # Whatever looks like this in a state file or an output is a leak: tests search for it.
-    return {
-        "name": request.identifier,
-        "privateKey": secret(f"{PRIVATE_KEY}-{request.identifier[-8:]}"),
-        "publicKey": "public",
-        "validAfter": "2026-01-01T00:00:00Z",
-        "validBefore": "9999-12-31T23:59:59Z",
-    }
-
-
-PRIVATE_KEY: Final = "stand-in-private-key"
-"""How every secret begins that the stand-in makes up."""
-
-
-def _cluster(request: Request, project: str) -> Properties:
-    location = request.inputs.get("location", "")
-    host = f"gke-{number_of(request.identifier)}-{number_of(project)}.{location}.gke.goog"
-    dns = {"endpoint": os.environ.get("STANDIN_CLUSTER_DNS_ENDPOINT", host)}
-    return {
-        "endpoint": os.environ.get("STANDIN_CLUSTER_ENDPOINT", "10.0.0.2"),
-        "controlPlaneEndpointsConfig": {"dnsEndpointConfig": dns},
-        "masterAuth": {
-            "clusterCaCertificate": os.environ.get("STANDIN_CLUSTER_CA", "Y2VydGlmaWNhdGU="),
-            "clientCertificate": "",
-            "clientKey": secret(""),
-        },
-        "masterVersion": "1.34.4-gke.1",
-        "nodeVersion": "1.34.4-gke.1",
-        "servicesIpv4Cidr": "10.30.0.0/20",
-    }
-
-
-def _pool(request: Request, project: str) -> Properties:
-    return {"name": _numbered(request, project), "state": "ACTIVE"}
-
-
-def _numbered(request: Request, project: str) -> str:
-    return request.identifier.replace(f"projects/{project}/", f"projects/{number_of(project)}/", 1)
-
-
-def _repository(request: Request, project: str) -> Properties:
-    location, name = request.identifier.split("/")[3], request.identifier.rpartition("/")[2]
-    return {"name": name, "registryUri": f"{location}-docker.pkg.dev/{project}/{name}"}
-
-
-def _address(request: Request, project: str) -> Properties:
-    internal = request.inputs.get("addressType") == "INTERNAL"
-    last = int(number_of(request.identifier)) % 250 + 2
-    # 203.0.113.0/24 is reserved for documentation.
-    return {"address": request.inputs.get("address") or (f"10.10.0.{last}" if internal else f"203.0.113.{last}")}
-
-
-def _service_identity(request: Request, project: str) -> Properties:
-    service = str(request.inputs["service"]).partition(".")[0]
-    agent = "container-engine-robot" if service == "container" else f"gcp-sa-{service}"
-    email = f"service-{number_of(project)}@{agent}.iam.gserviceaccount.com"
-    return {"email": email, "member": f"serviceAccount:{email}"}
-
-
-def _dns_authorization(request: Request, project: str) -> Properties:
-    record = {
-        "name": f"_acme-challenge.{request.inputs['domain']}.",
-        "type": "CNAME",
-        "data": f"{number_of(request.identifier)}.authorize.certificatemanager.goog.",
-    }
-    return {"dnsResourceRecords": [record]}
-
-
-def _certificate(request: Request, project: str) -> Properties:
-    managed = request.inputs.get("managed", {})
-    domains = managed.get("domains", [])
-    return {"sanDnsnames": domains, **({"managed": {**managed, "state": "ACTIVE"}} if managed else {})}
-
-
-def _named(request: Request, project: str) -> Properties:
-    return {"name": f"{request.identifier}-{number_of(request.identifier)}"}
-
-
-def _bucket(request: Request, project: str) -> Properties:
-    return {"url": f"gs://{request.identifier}", "projectNumber": int(number_of(project))}
-
-
-OUTPUTS: Final[Mapping[str, Callable[[Request, str], Properties]]] = {
-    "artifactregistry/repository": _repository,
-    "certificatemanager/certificate": _certificate,
-    "certificatemanager/dnsAuthorization": _dns_authorization,
-    "compute/address": _address,
-    "compute/globalAddress": _address,
-    "compute/network": lambda request, _: {"networkId": number_of(request.identifier), "gatewayIpv4": ""},
-    "compute/subnetwork": lambda request, _: {"gatewayAddress": "10.10.0.1"},
-    "container/cluster": _cluster,
-    "iam/workloadIdentityPool": _pool,
-    "iam/workloadIdentityPoolProvider": _pool,
-    "monitoring/alertPolicy": _named,
-    "monitoring/notificationChannel": _named,
-    "projects/iAMCustomRole": lambda request, _: {"name": request.identifier, "deleted": False},
-    "projects/serviceIdentity": _service_identity,
-    "serviceaccount/account": _account,
-    "serviceaccount/key": _account_key,
-    "storage/bucket": _bucket,
-}

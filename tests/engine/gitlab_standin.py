@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 import grpc  # type: ignore[import-untyped]
 
-from tests.engine.provider import UNKNOWN, Path_, Properties, Provider, Refused, Request, number_of
+from tests.engine.provider import UNKNOWN, Path_, Provider, number_of
+from tests.engine.store import Properties, Refused, Request
 
 AGENT: Final = "gitlab:index/clusterAgent:ClusterAgent"
 TOKEN: Final = "gitlab:index/clusterAgentToken:ClusterAgentToken"  # noqa: S105 - a type of resource
@@ -75,7 +75,7 @@ class GitLab(Provider):
         return True
 
     def _authorized(self) -> None:
-        if not os.environ.get("GITLAB_TOKEN"):
+        if not self.environ.get("GITLAB_TOKEN"):
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "401 Unauthorized")
 
 

@@ -6,6 +6,7 @@ import base64
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from tests.engine.api_standin import LOGIN
+from tests.engine.provider import merged
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 120
@@ -25,6 +29,8 @@ ENDPOINT: Final = "STANDIN_CLUSTER_DNS_ENDPOINT"
 AUTHORITY: Final = "STANDIN_CLUSTER_AUTHORITY"
 """Environment variables with the address of the run's API server, and the file of its certificate."""
 _TAIL_LINES: Final = 60
+_BEGUN: dict[tuple[str, str], tuple[str, dict[str, bytes]]] = {}
+"""Project and stack to the salt of its secrets, and the files of its backend before its first update."""
 _NOT_PASSED_ON: Final = ("PULUMI_", "GOOGLE_", "PYTHON")
 
 
@@ -131,6 +137,7 @@ class Project:
             "PULUMI_HOME": str(home),
             "PULUMI_CONFIG_PASSPHRASE": "stand-in",
             "PULUMI_DEBUG_COMMANDS": "true",  # for --event-log
+            "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "STANDIN_STATE": str(cloud.folder),
@@ -143,12 +150,14 @@ class Project:
         if AUTHORITY in os.environ:
             # The kubeconfig has none, because Google's front door has a public certificate.
             self.environment["SSL_CERT_FILE"] = os.environ[AUTHORITY]
+        self._backend = backend
         if is_new:
-            self.run("stack", "init", stack, "--secrets-provider", "passphrase")
+            self._begin()
 
     @property
     def settings_file(self) -> Path:
-        return self.folder / "stacks" / f"Pulumi.{self.stack}.yaml"
+        folder = self.folder / "stacks"
+        return (folder if folder.is_dir() else self.folder) / f"Pulumi.{self.stack}.yaml"
 
     def settings(self) -> str:
         return self.settings_file.read_text()
@@ -156,6 +165,13 @@ class Project:
     def edit_settings(self, old: str, new: str) -> None:
         assert old in self.settings(), old
         self.settings_file.write_text(self.settings().replace(old, new))
+
+    def set_settings(self, section: str, content: Mapping[str, Any], *, over: bool = False) -> None:
+        """Writes a section of the stack file; ``over``: into what is there."""
+        file = yaml.safe_load(self.settings())
+        before = file["config"][f"model-serving:{section}"]
+        file["config"][f"model-serving:{section}"] = merged(before, content) if over else content
+        self.settings_file.write_text(yaml.safe_dump(file))
 
     def preview(self, *, fails: bool = False) -> Outcome:
         return self.run("preview", fails=fails)
@@ -172,16 +188,45 @@ class Project:
         return self.run("destroy", "--yes", "--skip-preview", fails=fails)
 
     def export(self) -> str:
-        """The state as ``pulumi stack export`` gives it to whoever may read the backend."""
-        return self.run("stack", "export").text
+        """The state as whoever may read the backend finds it."""
+        (path,) = (self._backend / ".pulumi" / "stacks").glob(f"*/{self.stack}.json")
+        return path.read_text()
+
+    def all_resources(self) -> list[dict[str, Any]]:
+        """What the state holds."""
+        found: list[dict[str, Any]] = json.loads(self.export())["checkpoint"]["latest"].get("resources", [])
+        return found
 
     def outputs(self) -> str:
-        return self.run("stack", "output", "--json").text
+        """The stack's outputs as JSON; secret ones are encrypted."""
+        (stack,) = (each for each in self.all_resources() if each["type"] == "pulumi:pulumi:Stack")
+        return json.dumps(stack["outputs"])
 
     def resources(self) -> list[dict[str, Any]]:
-        """What the state holds, the stack and the providers left out."""
-        listed: list[dict[str, Any]] = json.loads(self.export())["deployment"].get("resources", [])
+        """What the state holds, the stack, components and providers left out."""
+        listed = self.all_resources()
         return [each for each in listed if each.get("custom") and not each["type"].startswith("pulumi:providers:")]
+
+    def _begin(self) -> None:
+        """``pulumi stack init``, which takes a second, once for each name of a stack; then what it wrote."""
+        project = yaml.safe_load((self.folder / "Pulumi.yaml").read_text())["name"]
+        if (project, self.stack) not in _BEGUN:
+            before = self.settings() if self.settings_file.exists() else ""
+            self.run("stack", "init", self.stack, "--secrets-provider", "passphrase")
+            (salt,) = re.findall(r"^encryptionsalt: .*$", self.settings(), re.MULTILINE)
+            self.settings_file.write_text(before)
+            files = (path for path in self._backend.rglob("*") if path.is_file())
+            _BEGUN[project, self.stack] = (
+                salt,
+                {str(path.relative_to(self._backend)): path.read_bytes() for path in files},
+            )
+        salt, files_of_stack = _BEGUN[project, self.stack]
+        for name, content in files_of_stack.items():
+            path = self._backend / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        with self.settings_file.open("a") as file:
+            file.write(f"{salt}\n")
 
     def run(self, *arguments: str, fails: bool | None = False) -> Outcome:
         """One command of the CLI.
@@ -272,16 +317,22 @@ def small_project(target: Path, program: str, config: Mapping[str, str]) -> Path
     return target
 
 
-def pulumi_home(target: Path, standins: Iterable[str] = STANDINS) -> Path:
-    """A PULUMI_HOME whose plugins are stand-ins, and for the packages left out those that were built."""
+def pulumi_home(target: Path, standins: Iterable[str] = STANDINS, socket: Path | None = None) -> Path:
+    """A PULUMI_HOME whose plugins are stand-ins, and for the packages left out those that were built.
+
+    ``socket``: of the process that serves the stand-ins, see tests/engine/residents.py; without it each is one.
+    """
     standins = tuple(standins)
     for package in standins:
         version = importlib.metadata.version(f"pulumi-{package}")
         folder = target / "plugins" / f"resource-{package}-v{version}"
         folder.mkdir(parents=True)
         plugin = folder / f"pulumi-resource-{package}"
-        start = f'exec "{sys.executable}" -m tests.engine.standin {package}'
-        plugin.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" STANDIN_VERSION="{version}" {start}\n')
+        start = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.engine.standin {package}'
+        if socket:
+            client = Path(__file__).with_name("plugin.py")
+            start = f'STANDIN_SOCKET="{socket}" exec "{sys.executable}" -I -S "{client}" {package}'
+        plugin.write_text(f'#!/bin/sh\nSTANDIN_VERSION="{version}" {start}\n')
         plugin.chmod(0o755)
     for built in (ROOT / ".state" / "pulumi" / "plugins").iterdir():
         if built.is_dir() and built.name.partition("-")[2].rpartition("-v")[0] not in standins:

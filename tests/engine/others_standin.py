@@ -9,7 +9,8 @@ import hashlib
 import json
 from typing import Any, ClassVar, Final
 
-from tests.engine.provider import Path_, Properties, Provider, Request
+from tests.engine.provider import Path_, Provider
+from tests.engine.store import Properties, Request
 
 _REPLACED_BY: Final = (("metadata", "name"), ("metadata", "namespace"), ("spec", "selector"), ("spec", "clusterIP"))
 

@@ -6,35 +6,29 @@ cloud behind it is a JSON file that a test may read and edit. Subclasses say wha
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import fnmatch
 import functools
 import hashlib
 import json
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from google.protobuf import any_pb2, empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from tests.engine.store import Faults, Properties, Refused, Request, Store
+
 UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """What the protocol writes for a value that a preview cannot know."""
-POLL_SECONDS: Final = 0.05
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a marker, the protocol's own
 
-Properties = dict[str, Any]
 Path_ = tuple[str | int, ...]
 """Where a property is, from the resource down: ``("ipAllocationPolicy", "stackType")``."""
 
@@ -45,120 +39,6 @@ def secret(value: Any) -> Properties:
 
 def is_secret(value: Any) -> bool:
     return isinstance(value, dict) and _SIGNATURE in value
-
-
-class Refused(Exception):
-    """What the cloud answers when it does not do what it is asked."""
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        self.code = code
-        super().__init__(message)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One resource as a call names it.
-
-    Attributes:
-        token: type, e.g. ``gcp:storage/bucket:Bucket``.
-        name: name in the program, the last part of the URN.
-        inputs: what the program asks for, defaults included.
-        identifier: what the cloud calls the resource; empty before it exists.
-    """
-
-    token: str
-    name: str
-    inputs: Properties
-    identifier: str = ""
-
-    @property
-    def key(self) -> str:
-        """Where the resource is in the file. Some clouds give one id to resources of different types."""
-        return f"{self.token}::{self.identifier}"
-
-
-class Store:
-    """The cloud's memory: a JSON file, shared by every process of one package, replaced as a whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = path.with_suffix(".lock")
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[dict[str, Any]]:
-        """The content, to read and change; written when the block ends well and anything differs."""
-        with self._lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            text = self._path.read_text() if self._path.exists() else "{}"
-            content: dict[str, Any] = {"resources": {}, "deleted": [], "calls": {}, **json.loads(text)}
-            yield content
-            if (changed := json.dumps(content, indent=1, sort_keys=True)) != text:
-                scratch = self._path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-                scratch.write_text(changed)
-                scratch.replace(self._path)
-
-
-FAULTS: Final = {
-    "permission-denied": (grpc.StatusCode.PERMISSION_DENIED, "Error 403: Permission denied on resource {name}."),
-    "quota-exceeded": (grpc.StatusCode.RESOURCE_EXHAUSTED, "Error 403: Quota exceeded for {token}, quotaExceeded"),
-    "api-not-enabled": (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "Error 403: API has not been used in project before or it is disabled, accessNotConfigured ({token})",
-    ),
-    "timeout": (grpc.StatusCode.DEADLINE_EXCEEDED, "timeout while waiting for {name} to become ready"),
-}
-"""What can go wrong on request. Also: ``slow`` only waits; ``half-made`` leaves the resource there, not ready."""
-
-
-class Faults:
-    """Failures that a test asks for, in a JSON file: a list of mappings with
-
-    ``fault`` (a key of FAULTS, ``slow`` or ``half-made``), and optionally ``token`` and ``name`` (patterns),
-    ``operation`` (default create), ``nth`` (first matching call that fails, from 1), ``times``, ``seconds`` to wait at
-    most: the wait ends with the fault.
-    """
-
-    def __init__(self, path: Path | None, store: Store) -> None:
-        self._path, self._store = path, store
-
-    def meet(self, operation: str, request: Request) -> bool:
-        """Waits and fails as asked; true if the resource is to be left half made."""
-        half_made = False
-        for fault in self._due(operation, request):
-            self._wait(fault)
-            if fault["fault"] in FAULTS:
-                code, message = FAULTS[fault["fault"]]
-                raise Refused(code, message.format(token=request.token, name=request.name))
-            half_made |= fault["fault"] == "half-made"
-        return half_made
-
-    def _wait(self, fault: Properties) -> None:
-        """For its seconds, or until the test takes it back."""
-        until = time.monotonic() + fault.get("seconds", 0)
-        while time.monotonic() < until and fault in self._all():
-            time.sleep(POLL_SECONDS)
-
-    def _all(self) -> list[Properties]:
-        faults: list[Properties] = json.loads(self._path.read_text()) if self._path and self._path.exists() else []
-        return faults
-
-    def _due(self, operation: str, request: Request) -> list[Properties]:
-        due = []
-        for fault in self._all():
-            if fault["fault"] not in {*FAULTS, "slow", "half-made"}:
-                raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"the stand-in knows no fault {fault['fault']}")
-            if (
-                fault.get("operation", "create") == operation
-                and fnmatch.fnmatchcase(request.token, fault.get("token", "*"))
-                and fnmatch.fnmatchcase(request.name, fault.get("name", "*"))
-            ):
-                key = json.dumps(fault, sort_keys=True)
-                with self._store.open() as content:
-                    content["calls"][key] = call = content["calls"].get(key, 0) + 1
-                first = fault.get("nth", 1)
-                if first <= call < first + fault.get("times", 1):
-                    due.append(fault)
-        return due
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -187,10 +67,17 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     package: ClassVar[str]
     can_make_again: ClassVar[bool] = False
 
-    def __init__(self, state: Path, faults: Path | None) -> None:
+    def __init__(self, state: Path, faults: Path | None, environ: Mapping[str, str] | None = None) -> None:
         self.store = Store(state / f"{self.package}.json")
         self.faults = Faults(faults, self.store)
+        self.environ: Mapping[str, str] = environ or {}
         self.config: Properties = {}
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Self:
+        """The stand-in that a plugin's environment asks for, see tests/engine/standin.py."""
+        faults = environ.get("STANDIN_FAULTS")
+        return cls(Path(environ["STANDIN_STATE"]), Path(faults) if faults else None, environ)
 
     # What subclasses know.
 
@@ -209,6 +96,26 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def computed(self, request: Request) -> Properties:
         """The outputs that the cloud decides."""
         return {}
+
+    def answer(self, request: Request) -> Properties:
+        """The state of a resource after it was made or changed.
+
+        Raises:
+            Refused: if the cloud does not take what it is asked for.
+        """
+        outputs: Properties = merged(request.inputs, self.computed(request))
+        return outputs
+
+    def changes(self, token: str, state: Properties, old: Properties, new: Properties) -> Iterator[Path_]:
+        """Where what the program asks for differs: from the state, or from what it asked for before (``old``)."""
+        yield from differences(old, new)
+
+    def inputs_now(self, request: Request, found: Mapping[str, Any]) -> Properties:
+        """What would have to be asked for to get what the cloud has now, ``found``."""
+        decided = self.computed(dataclasses.replace(request, inputs=found["inputs"]))
+        now = {key: value for key, value in found["outputs"].items() if key in request.inputs}
+        inputs: Properties = _asked_for(now, request.inputs, decided)
+        return inputs
 
     def planned(self, token: str, inputs: Properties) -> Properties:
         """The outputs that a preview of a new resource knows, with UNKNOWN for those that it cannot know."""
@@ -239,7 +146,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.ProviderHandshakeResponse()
 
     def GetPluginInfo(self, request: Any, context: Any) -> plugin_pb2.PluginInfo:  # noqa: N802
-        return plugin_pb2.PluginInfo(version=os.environ.get("STANDIN_VERSION", "0.0.1"))
+        return plugin_pb2.PluginInfo(version=self.environ.get("STANDIN_VERSION", "0.0.1"))
 
     def GetSchema(self, request: Any, context: Any) -> provider_pb2.GetSchemaResponse:  # noqa: N802
         return provider_pb2.GetSchemaResponse(schema=json.dumps({"name": self.package}))
@@ -276,8 +183,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     @_answered
     def Diff(self, request: provider_pb2.DiffRequest, context: Any) -> provider_pb2.DiffResponse:  # noqa: N802
         token, name = _token_and_name(request.urn)
-        old, new = read(request.old_inputs), read(request.news)
-        paths = {path: self.replaced_by(token, path) for path in differences(old, new)}
+        state, old, new = read(request.olds), read(request.old_inputs), read(request.news)
+        changed = self.changes(token, state, old, new)
+        paths = {path: self.replaced_by(token, path) for path in changed if path[0] not in request.ignoreChanges}
         # Two cannot have one name at one time: the real provider deletes first then, too.
         same = any(paths.values()) and self.identify(Request(token=token, name=name, inputs=new)) == request.id
         return _diff_response(paths, delete_first=same)
@@ -296,7 +204,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             if is_there and not self.can_make_again:
                 raise Refused(grpc.StatusCode.ALREADY_EXISTS, f"Error 409: {made.identifier} already exists")
             self.before_create(made, content)
-            outputs = merged(inputs, self.computed(made))
+            outputs = self.answer(made)
             content["resources"][made.key] = {
                 "token": token,
                 "id": made.identifier,
@@ -318,11 +226,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if not found:
             return provider_pb2.ReadResponse()
         # What is there now; an import brings no inputs and takes those of whoever made the resource.
-        inputs = found["inputs"]
-        if asked.inputs:
-            decided = self.computed(dataclasses.replace(asked, inputs=inputs))
-            now = {key: value for key, value in found["outputs"].items() if key in asked.inputs}
-            inputs = _asked_for(now, asked.inputs, decided)
+        inputs = self.inputs_now(asked, found) if asked.inputs else found["inputs"]
         return provider_pb2.ReadResponse(id=request.id, inputs=write(inputs), properties=write(found["outputs"]))
 
     @_answered
@@ -336,7 +240,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         with self.store.open() as content:
             if wanted.key not in content["resources"]:
                 raise Refused(grpc.StatusCode.NOT_FOUND, f"Error 404: {request.id} was not found")
-            outputs = merged(inputs, self.computed(wanted))
+            outputs = self.answer(wanted)
             content["resources"][wanted.key] |= {"inputs": inputs, "outputs": outputs}
         return provider_pb2.UpdateResponse(properties=write(outputs))
 
@@ -405,14 +309,20 @@ def number_of(text: str) -> str:
     return str(10**11 + int(hashlib.sha256(text.encode()).hexdigest(), 16) % (9 * 10**11))
 
 
-def serve(provider: Provider) -> None:
-    """Serves until the engine, which started this process, ends it."""
+def listen(provider: Provider) -> tuple[grpc.Server, int]:
+    """Serves; returns what stops it, and the port."""
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=32), options=[("grpc.max_receive_message_length", 400 * 2**20)]
     )
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    return server, port
+
+
+def serve(provider: Provider) -> None:
+    """Serves until the engine, which started this process, ends it."""
+    server, port = listen(provider)
     # The engine interrupts at its end and waits: there is nothing to tidy up, because the state is always on disk.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))

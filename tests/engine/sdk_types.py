@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.engine import protocol
-from tests.engine.provider import UNKNOWN, Path_, Properties
+from tests.engine.provider import UNKNOWN, Path_
+from tests.engine.store import Properties
 
 Shape = Mapping[str, Any]
 """A type as JSON: ``{"class", "fields", "required", "replacing"}``, ``{"items"}``, ``{"values"}``, ``{"scalar"}``; or
@@ -31,6 +32,7 @@ _REPLACES: Final = re.compile(
     r"|cannot\s+be\s+changed\s+(after|once)|immutable",
     re.IGNORECASE,
 )
+_MAY_BE_NONE: Final = re.compile(r"([\w.]+\.)?Output\[([\w.]+\.)?Optional\[")
 _SCALARS: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str,),
     "bool": (bool,),
@@ -38,6 +40,21 @@ _SCALARS: Final[Mapping[str, tuple[type, ...]]] = {
     "float": (int, float),
 }
 _LOADING: Final = threading.RLock()
+
+
+def inputs_of(token: str) -> Shape:
+    """The properties that a program may give."""
+    found: Shape = _known(token)["inputs"]
+    return found
+
+
+def kept(token: str) -> frozenset[str]:
+    """Properties that the cloud may fill in when a program leaves them out: Terraform's "computed" ones.
+
+    pulumi-gcp types those as outputs that are always there, and other optional ones as outputs that may be None. It
+    does so for a resource's own properties, not for those inside of them.
+    """
+    return frozenset(_known(token)["kept"])
 
 
 def output_names(token: str) -> frozenset[str]:
@@ -135,8 +152,20 @@ def _look_up(token: str) -> Mapping[str, Any]:
             module = importlib.import_module(f"pulumi_{package}.{path}")
             resource, arguments = getattr(module, name), getattr(module, f"{name}{suffix}")
         except (ModuleNotFoundError, AttributeError):
-            return {"inputs": {}, "outputs": []}
-    return {"inputs": _shape(arguments), "outputs": sorted(_types.resource_types(resource))}
+            return {"inputs": {}, "outputs": [], "kept": []}
+    names = _types.input_type_py_to_pulumi_names(arguments)
+    return {
+        "inputs": _shape(arguments),
+        "outputs": sorted(_types.resource_types(resource)),
+        "kept": sorted(names[name] for name in _always_there(resource) if name in names),
+    }
+
+
+def _always_there(resource: type) -> Iterator[str]:
+    for name, value in vars(resource).items():
+        returned = value.fget.__annotations__["return"] if isinstance(value, property) and value.fget else ""
+        if returned and not _MAY_BE_NONE.match(returned if isinstance(returned, str) else repr(returned)):
+            yield name
 
 
 def _shape(expected: Any, within: tuple[type, ...] = ()) -> Shape:

@@ -1,14 +1,13 @@
 """The program behind each ``pulumi-resource-…`` of these tests: ``python -m tests.engine.standin gcp``.
 
 Environment: STANDIN_STATE, folder of the files that stand for the clouds; STANDIN_FAULTS, file that says what fails;
-STANDIN_CLUSTER_ENDPOINT, STANDIN_CLUSTER_DNS_ENDPOINT and STANDIN_CLUSTER_CA, where a made cluster really is.
+STANDIN_CLUSTER_DNS_ENDPOINT, where a made cluster really is.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.engine import protocol
@@ -36,5 +35,4 @@ if __name__ == "__main__":
     protocol.without_sdk()
     from tests.engine.provider import serve
 
-    faults = os.environ.get("STANDIN_FAULTS")
-    serve(provider(sys.argv[1])(Path(os.environ["STANDIN_STATE"]), Path(faults) if faults else None))
+    serve(provider(sys.argv[1]).of(os.environ))
