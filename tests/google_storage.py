@@ -6,6 +6,7 @@ https://cloud.google.com/storage/docs/performing-resumable-uploads and /json_api
 from __future__ import annotations
 
 import base64
+import email
 import hashlib
 import json
 import re
@@ -45,6 +46,8 @@ class Storage:
         refuses: status for an account that has no right to anything, 403, or is not known, 401.
         accounts: what the requests said in their header Authorization.
         uploads: that have begun, by the name that only whoever began them knows.
+        token: what an account has to say, if not everyone may come.
+        url: address that a client is sent on to; by default ``address``.
     """
 
     address: str = ""
@@ -58,13 +61,17 @@ class Storage:
     refuses: int | None = None
     accounts: set[str | None] = field(default_factory=set)
     uploads: dict[str, Upload] = field(default_factory=dict)
+    token: str | None = None
+    url: str = ""
 
     def started(self, request: str) -> int:
         """How many requests began like this."""
         return sum(made.startswith(request) for made in self.requests)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers for a storage, which a subclass names."""
+
     protocol_version = "HTTP/1.1"
     storage: Storage
 
@@ -90,6 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self._failed():
             return
         _, query = self._asked()
+        if query["uploadType"] == "multipart":
+            self._take_whole(body)
+            return
         assert query["uploadType"] == "resumable"
         if "upload_id" in query:
             self._take(self.storage.uploads[query["upload_id"]], body)
@@ -102,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         secret = f"secret-{len(self.storage.uploads)}"
         self.storage.uploads[secret] = Upload(name)
         path = f"/upload/storage/v1/b/models/o?uploadType=resumable&upload_id={secret}"
-        self._answer(200, {}, {"Location": f"http://{self.storage.address}{path}"})
+        self._answer(200, {}, {"Location": (self.storage.url or f"http://{self.storage.address}") + path})
 
     def do_DELETE(self) -> None:
         """Deletes an object, or gives an upload up."""
@@ -117,6 +127,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(204)
             self.end_headers()
+
+    def _take_whole(self, body: bytes) -> None:
+        """A small object: its metadata and its content in one body."""
+        message = email.message_from_bytes(f"Content-Type: {self.headers['Content-Type']}\n\n".encode() + body)
+        about, content = (part.get_payload(decode=True) for part in message.walk() if not part.is_multipart())
+        name = json.loads(about)["name"]
+        self.storage.objects[name] = content
+        self._answer(200, _resource(name, content))
 
     def _take(self, upload: Upload, body: bytes) -> None:
         if self.storage.lost:
@@ -153,6 +171,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _failed(self) -> bool:
         self.storage.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
         self.storage.accounts.add(self.headers["Authorization"])
+        if self.storage.token and self.headers["Authorization"] != f"Bearer {self.storage.token}":
+            self._answer(401, {"error": {"message": "Invalid Credentials"}})
+            return True
         if self.storage.refuses:
             self._answer(self.storage.refuses, {"error": {"message": "it does not have storage.objects.get access"}})
             return True
@@ -199,7 +220,7 @@ class _Server(ThreadingHTTPServer):
 def storage() -> Iterator[Storage]:
     """A server on loopback, for as long as the block takes."""
     storage = Storage()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"storage": storage}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (Handler,), {"storage": storage}))
     storage.address = f"127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

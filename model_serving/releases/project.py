@@ -17,6 +17,8 @@ from model_serving.sections import RemoteUrl, Section, wrong
 
 FILE: Final = "release.yaml"
 Kind = Literal["gitlab", "github"]
+POOL: Final = r"projects/\d+/locations/global/workloadIdentityPools/[a-z][a-z0-9-]{2,30}[a-z0-9]"
+ACCOUNT: Final = r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9.:-]+\.iam\.gserviceaccount\.com"
 
 
 def _inside(value: str) -> str:
@@ -116,6 +118,24 @@ class Artefacts(Section):
     )
 
 
+class Google(Section):
+    """Google's identity of the jobs that train, without a key; the platform team has the values."""
+
+    pool: Annotated[str, Field(pattern=rf"^{POOL}$")] = Field(
+        examples=["projects/123456789012/locations/global/workloadIdentityPools/serving"],
+        description="Workload identity pool that trusts this repository.",
+    )
+    account: Annotated[str, Field(pattern=rf"^{ACCOUNT}$")] = Field(
+        examples=["serving-training@acme-dev.iam.gserviceaccount.com"],
+        description="Account that reads and writes the DVC bucket.",
+    )
+
+    @property
+    def project(self) -> str:
+        """ID of the account's project."""
+        return self.account.partition("@")[2].removesuffix(".iam.gserviceaccount.com")
+
+
 class Plot(Section):
     """A CSV file with a header."""
 
@@ -163,6 +183,7 @@ class Project(Section):
     data: list[RelativePath] = Field([], description="Training data, files or folders; its hash is released.")
     serving: Serving = Field(description="Destination of releases.")
     artefacts: Artefacts = Field(Artefacts(), description="Storage of files that are too large for git.")
+    google: Google | None = Field(None, description="Google's identity of the jobs that train.")
     report: Report = Field(Report(), description="Contents of a merge request's report.")
 
     @field_validator("build")

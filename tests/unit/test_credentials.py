@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -15,8 +16,10 @@ from typing import Any
 import google.auth
 import pytest
 
+from model_serving import __main__ as command_line
 from model_serving.pipelines import credentials, google_token
 from model_serving.problems import InvalidInput
+from model_serving.releases import project
 from model_serving.stack import settings
 from model_serving.stack.settings import Settings
 from tests.unit.conftest import serving
@@ -200,3 +203,80 @@ def test_the_clusters_token_says_the_accounts_email(
     assert json.loads(capsys.readouterr().out)["status"]["token"] == "ya29.plan"  # noqa: S105 - the stand-in's
     (requested,) = (body["scope"] for path, body in asked if path.endswith(":generateAccessToken"))
     assert {scope.rpartition("/")[2] for scope in requested} == {"cloud-platform", "userinfo.email"}
+TRAINING = project.Project.model_validate(
+    {
+        "name": "wine",
+        "serving": {"repository": "https://gitlab.example/group/serving.git"},
+        "google": {
+            "pool": "projects/4711/locations/global/workloadIdentityPools/serving",
+            "account": "serving-training@acme-dev.iam.gserviceaccount.com",
+        },
+    }
+)
+ACCOUNT_KEY = {"type": "service_account", "client_email": "serving-training@acme-dev.iam.gserviceaccount.com"}
+
+
+def training(environ: dict[str, str], folder: Path) -> dict[str, str]:
+    return credentials.environment_of_training(TRAINING, environ=environ | {"RUNNER_TEMP": str(folder)})
+
+
+@pytest.mark.parametrize(("site", "name"), [(GITLAB, "gitlab"), (GITHUB, "github")], ids=["gitlab", "github"])
+def test_a_job_that_trains_acts_as_the_account_training_without_a_key(
+    site: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    made = training(site, tmp_path)
+    assert made.keys() == {"GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"}
+    assert made["GOOGLE_CLOUD_PROJECT"] == "acme-dev"
+    file = credential_file(made)
+    assert file["audience"] == PROVIDER + name
+    assert "/serving-training@acme-dev.iam.gserviceaccount.com:" in file["service_account_impersonation_url"]
+
+
+def test_a_job_that_trains_without_a_token_is_told_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"release\.yaml: the job has no GOOGLE_ID_TOKEN(.|\n)*id_tokens"):
+        training({"GITLAB_CI": "true"}, tmp_path)
+
+
+def test_training_on_a_laptop_or_for_a_fork_gets_no_identity(tmp_path: Path) -> None:
+    fork = {
+        "CI_API_V4_URL": "https://gitlab.example/api/v4",
+        "CI_MERGE_REQUEST_SOURCE_PROJECT_ID": "2",
+        "CI_MERGE_REQUEST_PROJECT_ID": "1",
+    }
+    assert training({}, tmp_path) == {}
+    assert training(GITLAB | fork, tmp_path) == {}
+    without = TRAINING.model_copy(update={"google": None})
+    assert credentials.environment_of_training(without, environ=GITLAB) == {}
+
+
+@pytest.mark.parametrize("site", [{}, {"GITLAB_CI": "true"}], ids=["another system", "gitlab without a token"])
+@pytest.mark.parametrize("form", ["base64", "json", "file"])
+def test_where_a_site_signs_no_token_the_job_acts_with_its_key(site: dict[str, str], form: str, tmp_path: Path) -> None:
+    text = json.dumps(ACCOUNT_KEY)
+    (tmp_path / "key.json").write_text(text)
+    forms = {"base64": base64.b64encode(text.encode()).decode(), "json": text, "file": str(tmp_path / "key.json")}
+    made = training(site | {"MODEL_SERVING_GOOGLE_KEY": forms[form]}, tmp_path)
+    assert credential_file(made) == ACCOUNT_KEY
+    assert Path(made["GOOGLE_APPLICATION_CREDENTIALS"]).stat().st_mode & 0o777 == 0o600
+    made = environment(stack(), site | {"MODEL_SERVING_GOOGLE_KEY": forms[form]}, tmp_path)
+    assert credential_file(made) == ACCOUNT_KEY
+    assert made["PULUMI_BACKEND_URL"] == "gs://acme-state"
+
+
+def test_a_token_is_better_than_a_key(tmp_path: Path) -> None:
+    made = training(GITLAB | {"MODEL_SERVING_GOOGLE_KEY": json.dumps(ACCOUNT_KEY)}, tmp_path)
+    assert credential_file(made)["type"] == "external_account"
+
+
+@pytest.mark.parametrize(
+    "value", ["not base64!", "e30=", "/no/such/file", "[]", json.dumps({"type": "authorized_user"})]
+)
+def test_a_key_that_is_none_is_refused_and_not_shown(value: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="is not the key of a service account") as raised:
+        training({"MODEL_SERVING_GOOGLE_KEY": value}, tmp_path)
+    assert value not in str(raised.value)
+
+
+def test_a_stacks_duty_needs_its_stack(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["credentials", "--duty", "plan", "--", "true"]) == 1
+    assert "--stack: is missing, and the duty is plan" in capsys.readouterr().err
