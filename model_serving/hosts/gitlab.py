@@ -42,6 +42,7 @@ class GitLab(Site):
 
     name = "GitLab"
     note_limit = NOTE_LIMIT - marked.overhead(marked.PREVIEW)
+    takes_uploads = True
 
     @property
     def commit(self) -> str:
@@ -76,6 +77,10 @@ class GitLab(Site):
         # The jobs have `allow_failure: exit_codes`: GitLab has no other way to show a warning.
         print(f"WARNING: {text}", flush=True)
         return WARNING
+
+    def upload(self, name: str, content: bytes) -> str:
+        with self._project("The note shows its plots as text.") as project:
+            return str(project.upload(name, filedata=content)["markdown"])
 
     @property
     def _pipeline(self) -> int:

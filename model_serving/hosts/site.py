@@ -34,10 +34,12 @@ class Site(ABC):
     Attributes:
         name: for people.
         note_limit: maximum number of characters of a note.
+        takes_uploads: whether `upload` works.
     """
 
     name: str
     note_limit: int
+    takes_uploads: bool = False
 
     def __init__(self, environ: Mapping[str, str], patience: Patience | None = None) -> None:
         """Sends nothing yet; ``environ`` is the job's environment."""
@@ -75,6 +77,10 @@ class Site(ABC):
     @abstractmethod
     def warn(self, text: str) -> int:
         """Prints a line that ends the job with a warning; returns the exit code of the job's command."""
+
+    def upload(self, name: str, content: bytes) -> str:
+        """Stores a picture for notes; returns the Markdown that shows it."""
+        raise NotImplementedError(f"{self.name} takes no uploads")
 
     def read_note(self, marker: str) -> marked.Note | None:
         """This project's note with a marker on the merge request."""

@@ -5,19 +5,21 @@ It reads only files and git. In a merge request, it is one note that each pipeli
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from model_serving import hosts
+from model_serving.hosts.access import SiteError
 from model_serving.hosts.blocks import LIMIT, Block, Fixed, fit_note
 from model_serving.hosts.markdown import cell, code, link
 from model_serving.hosts.posting import post
-from model_serving.hosts.site import Run
+from model_serving.hosts.site import Run, Site
 from model_serving.problems import InvalidInput, Problem
-from model_serving.releases import project, report_plots
+from model_serving.releases import project, report_pictures, report_plots
 from model_serving.releases.project import Plot, Project
 from model_serving.releases.report_files import Files, Pair, Table, Values, shown, table, values
 
@@ -74,7 +76,9 @@ def run(options: argparse.Namespace) -> int:
     elif not options.post:
         print(render(compared, run=job))
     if options.post and site:
-        return post(site, marker(compared.project.name), lambda limit: render(compared, run=job, limit=limit))
+        named = marker(compared.project.name)
+        pictures = _pictures(compared, site, named)
+        return post(site, named, lambda limit: render(compared, run=job, limit=limit, pictures=pictures))
     if options.post:
         print(
             "This is not a job of GitLab or GitHub: nothing was posted.\n"
@@ -103,13 +107,30 @@ def compare(chosen: Project, root: Path, *, base: str) -> Compared:
     return Compared(project=chosen, files=files, params=params, metrics=metrics, plots=plots, uncommitted=uncommitted)
 
 
-def render(compared: Compared, *, run: Run | None = None, limit: int = LIMIT) -> str:
-    """The report as Markdown of so many characters, with a link to the job that has the log of the training."""
+def _pictures(compared: Compared, site: Site, named: str) -> Mapping[int, str]:
+    try:
+        return report_pictures.uploaded(compared.plots, compared.files.base, site, named)
+    except SiteError as error:
+        print(f"{error}\n  The note has the plots as text.", file=sys.stderr)
+        return {}
+
+
+def render(
+    compared: Compared, *, run: Run | None = None, limit: int = LIMIT, pictures: Mapping[int, str] | None = None
+) -> str:
+    """The report as Markdown of so many characters, with a link to the job that has the log of the training.
+
+    ``pictures`` has Markdown that replaces a plot, by its place among the plots.
+    """
+    drawn = pictures or {}
     parts: list[Block | Fixed] = [
         Fixed(text=_head(compared, run)),
         _params(compared),
         _metrics(compared),
-        *(report_plots.block(plot, pair, compared.files.base) for plot, pair in compared.plots),
+        *(
+            report_plots.block(plot, pair, compared.files.base, drawn.get(number, ""))
+            for number, (plot, pair) in enumerate(compared.plots)
+        ),
     ]
     return fit_note(parts, limit, rest="See the files.")
 

@@ -1,8 +1,9 @@
-"""Plots as Markdown that GitLab and GitHub render: nothing is uploaded, and no external script is loaded."""
+"""Plots as Markdown that GitLab and GitHub render; no external script is loaded. report_pictures.py draws pictures."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
@@ -33,24 +34,37 @@ def required(plot: Plot) -> Sequence[str]:
     return {"line": [plot.x], "confusion": ["actual", "predicted"], "table": []}[plot.kind]
 
 
-def block(plot: Plot, tables: Pair[Table], base: str) -> Block:
-    """A plot with its heading, from tables with the required columns."""
-    draw = {"line": _lines, "confusion": _confusion, "table": _preview}[plot.kind]
-    return draw(plot, tables, base)
+def block(plot: Plot, tables: Pair[Table], base: str, picture: str = "") -> Block:
+    """A plot with its heading, from tables with the required columns.
+
+    A picture, in Markdown, replaces charts and matrix; it stands above the rows of a table.
+    """
+    if plot.kind == "line":
+        return _lines(plot, tables, base, picture)
+    drawn = {"confusion": _confusion, "table": _preview}[plot.kind](plot, tables, base)
+    if not picture:
+        return drawn
+    head = f"{_head(plot)}{picture}\n"
+    if plot.kind == "confusion":
+        return Block(what=drawn.what, importance=drawn.importance, head=head, items=[drawn.foot])
+    rows = drawn.head.removeprefix(_head(plot))
+    return replace(drawn, head=f"{head}\n{rows}")
 
 
 def _head(plot: Plot) -> str:
     return f"\n### {prose(plot.title or plot.file)}\n\n"
 
 
-def _lines(plot: Plot, tables: Pair[Table], base: str) -> Block:
+def _lines(plot: Plot, tables: Pair[Table], base: str, picture: str) -> Block:
     items = [_line(plot.x, name, tables, base) for name in tables.here.columns if name != plot.x]
+    if picture:
+        return Block(what=f"picture of {plot.file}", importance=2, head=_head(plot), items=[f"{picture}\n"])
     return Block(what=f"lines of {plot.file}", importance=2, head=_head(plot), items=items)
 
 
 def _line(x: str, name: str, tables: Pair[Table], base: str) -> str:
-    here = _points(tables.here, x, name)
-    before = _points(tables.base, x, name) if tables.base and name in tables.base.columns else []
+    here = points(tables.here, x, name)
+    before = points(tables.base, x, name) if tables.base and name in tables.base.columns else []
     if len(here) < FEWEST:
         return f"{code(name)} has fewer than two numbers over {code(x)}: not drawn.\n\n"
     told = f"{COLOURS[0][0]} this branch ends at {_number(here[-1][1])}"
@@ -82,7 +96,7 @@ def _chart(x: str, name: str, lines: Sequence[Points], height: tuple[float, floa
     )
 
 
-def _points(table: Table, x: str, name: str) -> Points:
+def points(table: Table, x: str, name: str) -> Points:
     """Rows in which both are numbers, by x; of several with the same x, the last."""
     pairs = zip(map(_float, table.column(x)), map(_float, table.column(name)), strict=True)
     return sorted({left: value for left, value in pairs if left is not None and value is not None}.items())

@@ -63,7 +63,8 @@ class GitLab:
         requests: merge requests of group/serving.
         has_branch: whether that project has a branch.
         setup: what a question about the project's settings is answered, by its path: content, or a status.
-        tokens: what each other token answers of itself; None is a revoked one.
+        tokens: what each other token answers of itself.
+        uploads: pictures by their name.
     """
 
     url: str
@@ -74,6 +75,7 @@ class GitLab:
     has_branch: Callable[[str], bool] = lambda _: True
     setup: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
+    uploads: dict[str, bytes] = field(default_factory=dict)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def environ(self, **others: str) -> dict[str, str]:
@@ -139,6 +141,7 @@ class GitLab:
             "/issues": {"GET": self._list_issues, "POST": self._create_issue},
             r"/issues/(\d+)": {"PUT": self._change_issue},
             r"/issues/(\d+)/notes": {"POST": self._comment},
+            "/uploads": {"POST": self._upload},
         }
 
     def _list_notes(self, question: Question) -> Answer:
@@ -238,6 +241,15 @@ class GitLab:
         if not 0 < number <= len(self.issues):
             raise Answer(404, {"message": "404 Issue Not Found"})
         return self.issues[number - 1]
+
+    def _upload(self, question: Question) -> Answer:
+        found = re.search(rb'filename="([^"]+)"(?:\r\n[^\r]+)*\r\n\r\n(\x89PNG.*?)\r\n--', question.content, re.DOTALL)
+        if not found:
+            return Answer(400, {"error": "file is invalid"})
+        name = found[1].decode()
+        self.uploads[name] = found[2]
+        url = f"/uploads/{len(self.uploads):032x}/{name}"
+        return Answer(201, {"alt": name, "url": url, "markdown": f"![{name}]({url})"})
 
     def _text(self, question: Question, key: str, limit: int) -> str:
         text: str = question.json().get(key) or ""

@@ -203,6 +203,8 @@ def test_the_clusters_token_says_the_accounts_email(
     assert json.loads(capsys.readouterr().out)["status"]["token"] == "ya29.plan"  # noqa: S105 - the stand-in's
     (requested,) = (body["scope"] for path, body in asked if path.endswith(":generateAccessToken"))
     assert {scope.rpartition("/")[2] for scope in requested} == {"cloud-platform", "userinfo.email"}
+
+
 TRAINING = project.Project.model_validate(
     {
         "name": "wine",
