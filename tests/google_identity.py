@@ -23,7 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from google.auth import crypt, jwt
+from google.auth import crypt
+from google.auth import jwt as google_jwt
 
 from tests.google_storage import Handler as StorageHandler
 from tests.google_storage import Storage
@@ -34,6 +35,8 @@ HOSTS: Final = (
     "storage.googleapis.com",
     "oauth2.googleapis.com",
 )
+jwt: Any = google_jwt
+"""Without types."""
 ISSUER: Final = "https://gitlab.example"
 FEDERATED: Final = "federated-token"
 TOKEN: Final = "ya29.of-the-account"  # noqa: S105 - opens nothing
@@ -222,4 +225,5 @@ def _certify(folder: Path) -> tuple[crypt.RSASigner, bytes]:
     public = certificate.public_bytes(serialization.Encoding.PEM)
     (folder / "google.key").write_bytes(private)
     (folder / "google.crt").write_bytes(public)
-    return crypt.RSASigner.from_string(private), public
+    make: Any = crypt.RSASigner.from_string
+    return make(private), public

@@ -131,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
     def _take_whole(self, body: bytes) -> None:
         """A small object: its metadata and its content in one body."""
         message = email.message_from_bytes(f"Content-Type: {self.headers['Content-Type']}\n\n".encode() + body)
-        about, content = (part.get_payload(decode=True) for part in message.walk() if not part.is_multipart())
+        parts: Iterator[Any] = (part.get_payload(decode=True) for part in message.walk() if not part.is_multipart())
+        about, content = parts
         name = json.loads(about)["name"]
         self.storage.objects[name] = content
         self._answer(200, _resource(name, content))
