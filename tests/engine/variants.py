@@ -90,7 +90,14 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "staging": Variant(stack="staging", resources=56),
     "production": Variant(stack="production", resources=56),
     "public": Variant(
-        gcp={"gateway": {"public": True, "domain": "models.example.com", "allowedRanges": ["203.0.113.0/24"]}},
+        gcp={
+            "gateway": {
+                "public": True,
+                "access": "ranges",
+                "domain": "models.example.com",
+                "allowedRanges": ["203.0.113.0/24"],
+            }
+        },
         resources=66,
         doors=frozenset({"edge", "gateway"}),
     ),
