@@ -12,7 +12,7 @@ import pulumi
 import pytest
 import yaml
 
-from components.serving.rollouts import UNWATCHED
+from model_serving.stack.inputs import UNWATCHED
 from tests.engine.provider import is_secret
 from tests.unit.conftest import mocked
 from tests.unit.test_gcp_components import ADOPTED, CLUSTER_KEY, EVERYTHING, STATE, CloudRecorder
@@ -91,8 +91,8 @@ def manifests(variant: str, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     patch.setenv(UNWATCHED, "true")
     with mocked(Program()) as recorder:
         patch.setattr(pulumi.runtime.settings.SETTINGS, "callbacks", NoHooks())
-        program = pulumi.runtime.test(lambda: runpy.run_path("__main__.py") and None)
-        program()  # type: ignore[no-untyped-call]  # the SDK's decorator has no types
+        # The SDK's decorator has no types.
+        pulumi.runtime.test(lambda: runpy.run_path("__main__.py") and None)()  # type: ignore[no-untyped-call]
     return [
         _named(name, _plain(inputs))
         for (token, name), inputs in recorder.made.items()

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from local.cluster.locks import ensure_folder
-from local.tools.build import BuildError, cache_folder, go_command, replace_link
+from local.tools.build import replace_link
+from local.tools.golang import go_command
+from local.tools.recipe import BuildError, cache_folder
 
 HERE: Final = Path(__file__).resolve().parent
 MODULE: Final = HERE / "gke-definitions"

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -84,7 +84,7 @@ def _run(command: list[str], folder: Path, *, may_fail: bool = False) -> str:
 def main() -> int:
     go, cache = recipe.load()[0], cache_folder()
     uv = str(Path(sys.executable).with_name("uv"))
-    asked = (
+    asked: tuple[Callable[[], Iterable[Pin]], ...] = (
         lambda: of_go(golang.go_command(go["version"], go["package"], cache)),
         lambda: of_python(uv),
         lambda: of_node([*node.node_and_npm(cache)]),

@@ -196,11 +196,12 @@ def pinned(text: str, model: str, weights: Weights) -> str:
 def without(text: str, model: str, key: str) -> str:
     """The text of a stack file without a setting of a model, and otherwise unchanged."""
     after, entry = text, _entry(text, model)
-    pairs = entry[1].value if entry and isinstance(entry[1], yaml.MappingNode) else []
+    node = entry[1] if entry and isinstance(entry[1], yaml.MappingNode) else None
+    pairs = node.value if node else []
     place = next((place for place, pair in enumerate(pairs) if pair[0].value == key), None)
-    if entry and place is not None:
+    if node and place is not None:
         start, end = pairs[place][0].start_mark.index, _end(pairs[place][1])
-        if not entry[1].flow_style:
+        if not node.flow_style:
             start, end = text.rfind("\n", 0, start) + 1, (text.find("\n", end) + 1) or len(text)
         elif place + 1 < len(pairs):
             end = pairs[place + 1][0].start_mark.index

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.engine.conftest import Whole
 from tests.engine.harness import Project
@@ -22,7 +23,7 @@ PIPELINES = """\
 def leave_pool(project: Project) -> None:
     """What an earlier stack left at Google: a pool, and a provider that trusts other repositories."""
     identifier = "projects/my-models-dev/locations/global/workloadIdentityPools/model-serving"
-    left = {
+    left: dict[str, dict[str, Any]] = {
         f"{POOL}::{identifier}": {
             "project": "my-models-dev",
             "workloadIdentityPoolId": "model-serving",

@@ -441,7 +441,10 @@ def test_browsers_may_ask_from_allowed_origins_only_and_read_errors_too(tmp_path
     environment = LIMITS | {"MODEL_SERVING_ALLOWED_ORIGINS": f"https://other.example.com {origin}"}
     with launched(folder, tmp_path / "server", name="odd", **environment) as server:
         server.await_ready()
-        asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "content-type"}
+        asked: dict[str, Any] = {
+            "Access_Control_Request_Method": "POST",
+            "Access_Control_Request_Headers": "content-type",
+        }
         path = "/v2/models/odd/infer"
         assert server.ask("OPTIONS", path, Origin=origin, **asked).status == 200
         assert server.ask("OPTIONS", path, Origin="https://evil.example.com", **asked).status == 400

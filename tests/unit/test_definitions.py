@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.tools import definitions
-from local.tools.build import BuildError
+from local.tools.recipe import BuildError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.tools import node, outdated, recipe
+from local.tools import golang, node, outdated, recipe
 
 MODULES = {
     "Module": {"Path": "model-serving/etcd"},
@@ -71,7 +71,7 @@ def test_of_node_the_packages_of_the_lock(pinned: Path) -> None:
 def test_what_cannot_be_asked_is_told_and_the_rest_is_shown(
     pinned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(outdated.golang, "go_command", lambda *_: answering(pinned, "echo no such host >&2; exit 1"))
+    monkeypatch.setattr(golang, "go_command", lambda *_: answering(pinned, "echo no such host >&2; exit 1"))
     monkeypatch.setattr(
         recipe,
         "load",

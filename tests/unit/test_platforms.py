@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 import yaml
@@ -64,12 +65,12 @@ def is_text_without_encoding(node: ast.Call) -> bool:
         return False
     if name in PROCESS_CALLS:
         return bool(keywords & {"text", "universal_newlines"})
-    modes = [each.value for each in [*node.args, *(keyword.value for keyword in node.keywords)] if is_mode(each)]
+    modes = [str(each.value) for each in [*node.args, *(keyword.value for keyword in node.keywords)] if is_mode(each)]
     is_file = name in {"read_text", "write_text"} or bool(modes)
     return name in TEXT_CALLS and is_file and not any("b" in mode for mode in modes)
 
 
-def is_mode(node: ast.expr) -> bool:
+def is_mode(node: ast.expr) -> TypeGuard[ast.Constant]:
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and set(node.value) <= set("rwaxbt+")
 
 

@@ -30,7 +30,11 @@ def served(version: str, weight: int = 100, address: str | None = "10.0.0.1") ->
 
 
 def declared(declare: Declare, **changes: Any) -> Recorder:
-    arguments = {"served": [served("1.0")], "client_ranges": ["10.1.0.0/16"], "drain_seconds": 5} | changes
+    arguments: dict[str, Any] = {
+        "served": [served("1.0")],
+        "client_ranges": ["10.1.0.0/16"],
+        "drain_seconds": 5,
+    } | changes
     args = PortalArgs(namespace="models", image="localhost:5000/portal:1@sha256:1", gateway="gateway", **arguments)
     return declare(lambda: Portal("portal", args) and None)
 

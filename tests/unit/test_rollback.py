@@ -138,7 +138,7 @@ def test_what_is_refused_nevertheless_is_not_left_in_the_file(folder: Path, monk
 
 
 VERSIONS = ("1.0", "1.1", "1.2", "1.3", "1.4")
-LIVE = st.one_of(
+LIVE: st.SearchStrategy[dict[str, int]] = st.one_of(
     st.just({}),
     st.sampled_from(VERSIONS).map(lambda each: {each: 100}),
     st.tuples(st.sampled_from(VERSIONS), st.sampled_from(VERSIONS), st.sampled_from([0, 1, 10, 50])).map(
