@@ -65,6 +65,7 @@ def answer_as_gcloud(folder: Path) -> None:
 def test_a_kept_pool_is_taken_up(whole: Whole, tmp_path: Path) -> None:
     project = whole("dev")
     project.edit_settings("  model-serving:gcp:\n", f"  model-serving:gcp:\n{PIPELINES}")
+    project.edit_settings("    iris-dtc: {}\n    classificador-produtos: {}\n", "")
     leave_pool(project)
     answer_as_gcloud(tmp_path / "bin")
     failed = project.up(fails=True)
