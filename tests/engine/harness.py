@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.metadata
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from tests.engine.provider import merged
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 120
+END_SECONDS: Final = 10
 STANDINS: Final = ("gcp", "kubernetes", "docker-build", "gitlab")
 ENDPOINT: Final = "STANDIN_CLUSTER_DNS_ENDPOINT"
 AUTHORITY: Final = "STANDIN_CLUSTER_AUTHORITY"
@@ -243,25 +246,24 @@ class Project:
         command = ["pulumi", *arguments, "--non-interactive", *(("--event-log", str(log)) if acts else ())]
         command += ["--stack", self.stack] if arguments[:2] != ("stack", "init") else []
         started = time.monotonic()
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT if acts else subprocess.PIPE,
-                text=True,
-                timeout=TIMEOUT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            printed = (error.stdout or b"").decode()
-            raise Unexpected(f"{arguments[0]} was not done after {TIMEOUT_SECONDS} s\n{printed}") from None
+        with subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if acts else subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                printed, complaints = process.communicate(timeout=TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                printed = _end(process)
+                raise Unexpected(f"{arguments[0]} was not done after {TIMEOUT_SECONDS} s\n{printed}") from None
         outcome = Outcome(
             command=f"pulumi {' '.join(arguments)} ({self.stack})",
-            code=done.returncode,
-            text=done.stdout + (done.stderr or "" if done.returncode else ""),
+            code=process.returncode,
+            text=printed + (complaints or "" if process.returncode else ""),
             seconds=time.monotonic() - started,
             **(_events(log) if acts else {}),
         )
@@ -360,6 +362,18 @@ def environment_folder() -> Path:
 def plain_secrets(text: str, *secrets: str) -> list[str]:
     """Those of the secrets that a text shows, as they are or in base64."""
     return [each for each in secrets if each in text or base64.b64encode(each.encode()).decode().rstrip("=") in text]
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """Ends a command with its plugins and its program, which would ask for a killed engine forever; what it printed.
+
+    At the second interrupt Pulumi no longer waits for what it has begun.
+    """
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=END_SECONDS)[0]
+    return ""
 
 
 def _events(log: Path) -> dict[str, Any]:
