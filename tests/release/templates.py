@@ -131,7 +131,7 @@ def _run(command: list[str], folder: Path, environ: Mapping[str, str] | None = N
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     return Done(code=done.returncode, said=done.stdout)
