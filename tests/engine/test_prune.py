@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from model_serving.images import runtimes
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.pipelines import stacks
 from tests.cluster.conftest import copy_project
+from tests.engine.conftest import SmallProject
 
 MODEL = "iris-dtc"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -301,6 +302,28 @@ def test_a_state_that_cannot_be_read_stops_it(
     assert "`pulumi stack ls" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert "1.0" in registry.tags()
+
+
+def test_nothing_is_removed_while_an_update_runs(
+    checkout: Checkout, registry: Registry, pushed: dict[str, bytes], small: SmallProject
+) -> None:
+    project = small('import pulumi_gcp as gcp\ngcp.storage.Bucket("b", name="bucket-b", location="EU")\n')
+    project.cloud.fail({"fault": "slow", "seconds": 60})
+    backend = project.environment["PULUMI_BACKEND_URL"]
+    assert backend.endswith("?metadata=skip")
+    up = ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--stack", project.stack]
+    with subprocess.Popen(up, cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, text=True) as update:
+        assert update.stdout
+        assert any("creating" in line for line in update.stdout)
+        environ = {"PULUMI_BACKEND_URL": backend, "PULUMI_CONFIG_PASSPHRASE": "stand-in"}
+        refused = replace(checkout, environment=checkout.environment | environ).prune("--apply")
+        project.cloud.fail()
+        update.stdout.read()
+    assert refused.returncode == 1, refused.stdout
+    assert "stack test is being updated by" in refused.stderr
+    assert "its process is running on this machine" in refused.stderr
+    assert "1.0" in registry.tags()
+    assert update.returncode == 0
 
 
 def test_a_run_that_was_interrupted_is_gone_on_with(
