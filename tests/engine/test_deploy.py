@@ -234,15 +234,12 @@ def test_a_person_at_a_laptop_is_never_taken_for_a_killed_job(project: Project) 
 
 def test_a_commit_that_was_never_pushed_is_refused_with_a_way_out_that_works(project: Project) -> None:
     pipeline = copy.copy(project)
-    pipeline.folder = project.folder.parent / "clone"
-    git(project, "clone", "--quiet", "--no-hardlinks", ".", str(pipeline.folder))
+    origin, pipeline.folder = (project.folder.parent / name for name in ("origin", "clone"))
+    git(project, "clone", "--quiet", "--bare", ".", str(origin))
+    git(project, "clone", "--quiet", str(origin), str(pipeline.folder))
     (pipeline.folder / ".venv").symlink_to(project.folder / ".venv")
-    settings = project.folder / f"Pulumi.{project.stack}.yaml"
-    (pipeline.folder / settings.name).write_text(settings.read_text())
     unpushed = commit(project, PROGRAM.format(version="2.0"))
     project.up()
-    git(project, "reset", "--quiet", "--hard", "HEAD~1")
-    git(project, "gc", "--quiet", "--prune=now")
 
     refused = deploy(pipeline, **JOB)
     assert refused.code == 1, refused
