@@ -6,16 +6,19 @@ plugin, for which a stand-in is written as well, hands out the folder of the pro
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import functools
 import ipaddress
+import itertools
 import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
@@ -24,8 +27,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 HOST: Final = "127.0.0.1"
-WATCH_SECONDS: Final = 0.2
-"""After which a watch ends without news, as an API server ends each now and then; the client lists again."""
+WATCH_SECONDS: Final = 5
+"""After which a watch ends, as an API server ends each now and then; the client watches again from what it knows."""
+POLL_SECONDS: Final = 0.1
 STATUS: Final[Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "deployments": lambda spec: {
         "observedGeneration": 1,
@@ -65,36 +69,71 @@ class ApiStandin:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Answers lists, and watches from the version of a list or of an event on."""
+
+    protocol_version = "HTTP/1.1"
+    versions: ClassVar[Iterator[int]] = itertools.count(1)
+    known: ClassVar[dict[int, dict[str, Any]]] = {}
+    """Version -> uid -> object."""
+
     def do_GET(self) -> None:
         url = urlsplit(self.path)
+        query = parse_qs(url.query)
         namespace, kind = url.path.split("/")[-2:]
-        if parse_qs(url.query).get("watch") == ["True"]:
-            time.sleep(WATCH_SECONDS)
-            body = b""
-        else:
-            cloud = Path(self.headers["Authorization"].removeprefix("Bearer "))
-            listed = {"metadata": {"resourceVersion": "1"}, "items": _items(cloud, namespace, kind)}
-            body = json.dumps(listed).encode()
+        cloud = Path(self.headers["Authorization"].removeprefix("Bearer "))
+        look = functools.partial(_items, cloud, namespace, kind)
+        things = look()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
+        if query.get("watch", [""])[0].lower() == "true":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self._watch(look, int(query["resourceVersion"][0]))
+                self._write_chunk(b"")
+            return
+        answer = {"metadata": {"resourceVersion": str(self._remember(things))}, "items": [*things.values()]}
+        body = json.dumps(answer).encode()
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _watch(self, look: Callable[[], dict[str, Any]], version: int) -> None:
+        before, end = self.known[version], time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < end:
+            if (now := look()) != before:
+                version = self._remember(now)
+                changed = [("MODIFIED", thing) for uid, thing in now.items() if before.get(uid) != thing]
+                gone = [("DELETED", thing) for uid, thing in before.items() if uid not in now]
+                for kind, thing in changed + gone:
+                    metadata = thing["metadata"] | {"resourceVersion": str(version)}
+                    event = {"type": kind, "object": thing | {"metadata": metadata}}
+                    self._write_chunk(json.dumps(event).encode() + b"\n")
+                before = now
+            time.sleep(POLL_SECONDS)
+
+    def _write_chunk(self, content: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(content), content))
+
+    def _remember(self, things: dict[str, Any]) -> int:
+        self.known[version := next(self.versions)] = things
+        return version
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
 
 
-def _items(cloud: Path, namespace: str, kind: str) -> list[dict[str, Any]]:
+def _items(cloud: Path, namespace: str, kind: str) -> dict[str, Any]:
+    """By uid."""
     if kind not in KINDS:
-        return []
+        return {}
     held = json.loads((cloud / "kubernetes.json").read_text())["resources"].values()
     things = [each["outputs"] for each in held if each["token"].endswith(KINDS[kind])]
-    return [
-        {**thing, "status": STATUS[kind](thing["spec"])}
+    return {
+        thing["metadata"]["uid"]: {**thing, "status": STATUS[kind](thing["spec"])}
         for thing in things
         if thing["metadata"].get("namespace") == namespace
-    ]
+    }
 
 
 def _write_certificate(path: Path) -> Path:
