@@ -21,6 +21,7 @@ from tests.engine.harness import ENDPOINT, Outcome, Project, plain_secrets
 MAINTAINER = {"GITLAB_TOKEN": "glpat-of-a-maintainer"}
 ENVIRON = MAINTAINER | {"KUBECONFIG": "kubeconfig"}
 RELEASE = "kubernetes:helm.sh/v3:Release"
+ROLE = "kubernetes:rbac.authorization.k8s.io/v1:Role"
 SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 - a type of resource
 CONTEXT = "acme/model-serving:dev"
 SECTION = """\
@@ -142,7 +143,7 @@ def test_a_token_changes_and_the_pods_never_have_one_that_gitlab_refuses(standin
     project.edit_settings("tokens: [a]", "tokens: [a, b]")
     added = project.up()
     assert sorted(kinds(added, "create")) == sorted([TOKEN, SECRET])
-    assert kinds(added, "update") == [RELEASE]
+    assert sorted(kinds(added, "update")) == sorted([RELEASE, ROLE]), "and verify may read the new Secret"
     assert kinds(added, "delete") == []
     assert [step.token for step in added.steps if step.token in (TOKEN, SECRET, RELEASE)] == [TOKEN, SECRET, RELEASE]
     assert len(valid(project)) == 2
@@ -151,7 +152,7 @@ def test_a_token_changes_and_the_pods_never_have_one_that_gitlab_refuses(standin
     project.edit_settings("tokens: [a, b]", "tokens: [b]")
     removed = project.up()
     assert sorted(kinds(removed, "delete")) == sorted([TOKEN, SECRET])
-    assert kinds(removed, "update") == [], "the pods stay as they are"
+    assert kinds(removed, "update") == [ROLE], "the pods stay as they are"
     assert valid(project) == {mounted(project)}
     assert project.preview().changes == {}
 

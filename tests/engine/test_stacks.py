@@ -22,6 +22,12 @@ PIPELINES = """\
 """
 SCALED_AND_SLOW = (("wine-lgbm: {}", "wine-lgbm: {autoscaling: {minimum: 2, maximum: 4}, answerSeconds: 90}"),)
 FAULTS = ("permission-denied", "quota-exceeded", "api-not-enabled", "half-made", "timeout")
+ALWAYS = ("dev", "production", "public", "standard-zonal", "pipelines", "existing")
+OTHERS = [
+    pytest.mark.thorough(
+        "the other rows, and tests/unit/test_gcp_apis.py and tests/cluster/test_manifests.py for each variant"
+    )
+]
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 POOLS = {f"gcp:iam/workloadIdentityPool{kind}:WorkloadIdentityPool{kind}" for kind in ("", "Provider")}
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
@@ -47,7 +53,7 @@ def held(project: Project) -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ALWAYS else OTHERS) for name in VARIANTS])
 def test_each_variant_comes_up_stays_as_it_is_and_goes(whole: Whole, name: str) -> None:
     variant = VARIANTS[name]
     project = whole(variant.stack)
