@@ -104,7 +104,7 @@ ifneq ($(wildcard $(STATE)/wheels)$(MODEL_SERVING_TOOLS),)
 first-fetch: tools
 else
 first-fetch: $(VENV)
-	@set -e; trap 'kill $$(jobs -p) 2> /dev/null' EXIT; \
+	@set -e; trap 'kill $$(jobs -p) 2> /dev/null || true' EXIT; \
 	  $(if $(ROOT),(while sudo --validate; do sleep 60; done) &) \
 	  $(LOCAL) fetch --name $(CLUSTER) & fetching=$$!; $(TOOLS_OF_STACK); wait $$fetching
 endif
