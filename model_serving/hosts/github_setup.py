@@ -7,13 +7,12 @@ from urllib.parse import quote
 
 from model_serving.hosts import github, setup
 from model_serving.hosts.access import Access, Missing
-from model_serving.hosts.setup import BRANCH, Check, Environment, Step, Verdict
+from model_serving.hosts.setup import BRANCH, PASSPHRASE, Check, Environment, Step, Verdict
 
 if TYPE_CHECKING:
     from github.Repository import Repository
 
 WORKFLOW: Final = "mlops.yml"
-PASSPHRASE: Final = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 - a secret's name
 NEEDS: Final = "Use a token that may read it: GITHUB_TOKEN=$(gh auth token), of an administrator of the repository."
 READER: Final = "Use a token with `actions: read` on the repository: GITHUB_TOKEN=$(gh auth token)."
 Approval = Literal["required", "not required", "missing"]

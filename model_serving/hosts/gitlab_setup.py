@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model_serving.hosts import gitlab, setup
 from model_serving.hosts.access import Access, Missing, Unauthorized
-from model_serving.hosts.setup import BRANCH, Check, Environment, Step, Unreadable, Verdict
+from model_serving.hosts.setup import BRANCH, PASSPHRASE, Check, Environment, Step, Unreadable, Verdict
 
 if TYPE_CHECKING:
     from gitlab.v4.objects import Project
 
 REPORTER: Final = 20
 """Roles as numbers: Guest 10, Planner 15, Reporter 20, Developer 30, Maintainer 40, Owner 50."""
-PASSPHRASE: Final = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 - a variable's name
 ORDERED: Final = "oldest_first"
 NEEDS: Final = "Use a token of a Maintainer with the scope read_api: GITLAB_TOKEN=…"
 PREMIUM: Final = (

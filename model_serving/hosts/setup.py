@@ -13,6 +13,7 @@ from model_serving.hosts.access import SiteError
 State = Literal["done", "not done", "not readable"]
 BRANCH: Final = "main"
 """Branch that the pipelines deploy."""
+PASSPHRASE: Final = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 - a variable's name
 
 
 @dataclass(frozen=True, kw_only=True)
