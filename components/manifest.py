@@ -12,6 +12,14 @@ CORE: Final = "v1"
 EXISTS: Final = {"pulumi.com/waitFor": "jsonpath={.metadata.uid}"}
 """Annotation of what the program waits for itself, see rollouts.py: Pulumi only waits until it exists or is gone."""
 
+RESTRICTED_POD: Final = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+RESTRICTED_CONTAINER: Final = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""Security contexts that https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted admits."""
+
 
 class Manifest(pulumi.CustomResource):
     """A resource of the Kubernetes provider, of any kind, under the type of its SDK.

@@ -9,6 +9,7 @@ import pulumi_kubernetes as kubernetes
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
 from components.gitlab_agent.access import AgentAccess, token_secret
+from components.manifest import RESTRICTED_CONTAINER
 from components.serving.server import SKIP_AWAIT
 from model_serving.stack.gitlab_agent import AgentSettings
 
@@ -128,11 +129,7 @@ def _values(args: AgentReleaseArgs, secret: Output[str]) -> dict[str, Any]:
             "runAsGroup": NOBODY,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": RESTRICTED_CONTAINER,
         "resources": {
             "requests": {"cpu": settings.cpu, "memory": settings.memory},
             "limits": {"memory": settings.memory},

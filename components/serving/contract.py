@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
-from components.manifest import CORE, EXISTS, Manifest
+from components.manifest import CORE, EXISTS, RESTRICTED_CONTAINER, RESTRICTED_POD, Manifest
 from components.serving.route import pinned_path
 
 NAME: Final = "contract"
@@ -163,7 +163,7 @@ class ContractChecks(ComponentResource):
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": RESTRICTED_POD,
             "volumes": [{"name": NAME, "configMap": {"name": NAME}}],
         }
 
@@ -188,11 +188,7 @@ class ContractChecks(ComponentResource):
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
             # Its output is the reason, which Pulumi reports for a failed Job.
             "terminationMessagePolicy": "FallbackToLogsOnError",
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            },
+            "securityContext": RESTRICTED_CONTAINER,
             "volumeMounts": [{"name": NAME, "mountPath": f"{FOLDER}/server", "readOnly": True}],
         }
 

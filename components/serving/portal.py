@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from typing import Any, Final
 
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
-from components.manifest import CORE, Manifest
+from components.manifest import CORE, RESTRICTED_CONTAINER, RESTRICTED_POD, Manifest
 from components.serving.gateway import API_VERSION
 from components.serving.route import PUBLIC_PREFIX
 from components.serving.server import HTTP_PORT, SKIP_AWAIT, VERSION_LABEL, origins, spread
+from model_serving.images import runtimes
 
 NAME: Final = "portal"
 """Of its objects in Kubernetes. A model server's name has a version behind it."""
@@ -114,7 +114,7 @@ class Portal(ComponentResource):
 
     def _deployment(self, name: str, args: PortalArgs, listed: Output[str]) -> None:
         # A pod reads the list when it starts.
-        digest = listed.apply(lambda text: hashlib.sha256(text.encode()).hexdigest()[:12])
+        digest = listed.apply(lambda text: runtimes.digest(text.encode()))
         annotations = {"model-serving/served": digest}
         self._object(
             name,
@@ -160,7 +160,7 @@ def _pod(args: PortalArgs) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": args.drain_seconds + 10,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": RESTRICTED_POD,
         "topologySpreadConstraints": spread(LABELS) if args.replicas > 1 else [],
         "volumes": [{"name": NAME, "configMap": {"name": NAME}}],
     }
@@ -178,10 +178,6 @@ def _container(args: PortalArgs) -> dict[str, Any]:
         "readinessProbe": {**probe, "periodSeconds": 2},
         "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": args.drain_seconds}}} if args.drain_seconds else None,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": RESTRICTED_CONTAINER,
         "volumeMounts": [{"name": NAME, "mountPath": FOLDER, "readOnly": True}],
     }

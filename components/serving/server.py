@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookBinding, ResourceOptions
 
-from components.manifest import CORE, EXISTS, Manifest
+from components.manifest import CORE, EXISTS, RESTRICTED_CONTAINER, RESTRICTED_POD, Manifest
 from model_serving.stack.models import Autoscaling, ModelSettings
 from model_serving.stack.resources import PodResources, request_bytes
 
@@ -167,7 +167,7 @@ def _pod(args: ModelServerArgs) -> dict[str, Any]:
         "enableServiceLinks": False,
         # Requests in progress finish after the drain.
         "terminationGracePeriodSeconds": args.drain_seconds + settings.answer_seconds,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": RESTRICTED_POD,
         "topologySpreadConstraints": spread(args.labels) if args.several else [],
         "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
     }
@@ -197,11 +197,7 @@ def _container(args: ModelServerArgs) -> dict[str, Any]:
         "lifecycle": {"preStop": {"sleep": {"seconds": args.drain_seconds}}} if args.drain_seconds else None,
         # The launcher's reason, or else the end of the log, which the program reports if the model cannot be loaded.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": RESTRICTED_CONTAINER,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the volume above
     }
 
