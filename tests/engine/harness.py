@@ -244,7 +244,7 @@ class Project:
         log.unlink(missing_ok=True)
         acts = arguments[0] in ("preview", "up", "refresh", "destroy")
         command = ["pulumi", *arguments, "--non-interactive", *(("--event-log", str(log)) if acts else ())]
-        command += ["--stack", self.stack] if arguments[:2] != ("stack", "init") else []
+        command += ["--stack", self.stack] if arguments[0] != "plugin" and arguments[:2] != ("stack", "init") else []
         started = time.monotonic()
         with subprocess.Popen(
             command,
