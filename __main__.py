@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
+from components import inputs
 from components.providers import Reach
 from components.serving import built_images
 from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.images import ModelImages
 from components.serving.models import Place, Serving
 from components.serving.namespace import ServingNamespace
-from model_serving.problems import InvalidInput
-from model_serving.stack import inputs
 
 if TYPE_CHECKING:
     from components.gitlab_agent.agent import Agent
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    stack = read_inputs()
+    stack = inputs.read()
     settings = stack.settings
     plan = built_images.plan(stack)
     platform = declare_platform(settings)
@@ -47,14 +46,6 @@ def main() -> None:
         pulumi.export(name, value)
     if settings.agent:
         pulumi.export("agent", {"kubeContext": settings.agent.kube_context})
-
-
-def read_inputs() -> inputs.Inputs:
-    config = pulumi.runtime.config.get_config_env()
-    try:
-        return inputs.read(pulumi.get_stack(), config, secret=[*filter(pulumi.runtime.is_config_secret, config)])
-    except InvalidInput as error:
-        raise pulumi.RunError(f"nothing was changed.\n\n{error}\n") from None
 
 
 def declare_platform(settings: Settings) -> Platform | None:
