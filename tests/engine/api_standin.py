@@ -81,14 +81,15 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(url.query)
         namespace, kind = url.path.split("/")[-2:]
         cloud = Path(self.headers["Authorization"].removeprefix("Bearer "))
-        look = functools.partial(_items, cloud, namespace, kind)
+        look = functools.partial(_items, cloud / "kubernetes.json", namespace, kind)
         things = look()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         if query.get("watch", [""])[0].lower() == "true":
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            with contextlib.suppress(ConnectionError):
+            # A program that ends does so without a farewell, and a test's cloud ends with the test.
+            with contextlib.suppress(OSError):
                 self._watch(look, int(query["resourceVersion"][0]))
                 self._write_chunk(b"")
             return
@@ -123,11 +124,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def _items(cloud: Path, namespace: str, kind: str) -> dict[str, Any]:
+def _items(memory: Path, namespace: str, kind: str) -> dict[str, Any]:
     """By uid."""
     if kind not in KINDS:
         return {}
-    held = json.loads((cloud / "kubernetes.json").read_text())["resources"].values()
+    # Each change replaces the file.
+    state = memory.stat()
+    return _read_items(memory, state.st_ino, state.st_mtime_ns, namespace, kind)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_items(memory: Path, _inode: int, _changed: int, namespace: str, kind: str) -> dict[str, Any]:
+    held = json.loads(memory.read_text())["resources"].values()
     things = [each["outputs"] for each in held if each["token"].endswith(KINDS[kind])]
     return {
         thing["metadata"]["uid"]: {**thing, "status": STATUS[kind](thing["spec"])}

@@ -65,7 +65,7 @@ class Store:
             text = self._path.read_text() if self._path.exists() else "{}"
             content: dict[str, Any] = {"resources": {}, "deleted": [], "calls": {}, **json.loads(text)}
             yield content
-            if (changed := json.dumps(content, indent=1, sort_keys=True)) != text:
+            if (changed := json.dumps(content, sort_keys=True)) != text:
                 scratch = self._path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
                 scratch.write_text(changed)
                 scratch.replace(self._path)

@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import signal
+import time
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -179,6 +180,7 @@ def test_a_job_that_was_killed_is_recovered_by_the_next_without_a_token(project:
     project.cloud.fail({**MODEL_ROUTE, "fault": "slow", "operation": "update", "seconds": 30})
     killed = start(project, "--only-job", **JOB)
     killed.says("updating HTTPRoute iris")
+    await_pending(project)
     kill(killed, is_whole=is_whole)
     project.cloud.fail()
 
@@ -207,6 +209,14 @@ def test_a_job_that_was_killed_is_recovered_by_the_next_without_a_token(project:
 
 def tags(project: Project) -> object:
     return json.loads(project.run("stack", "tag", "ls", "--json").text or "{}")
+
+
+def await_pending(project: Project) -> None:
+    """Waits until the state tells of an operation that has begun: Pulumi says that it begins before it writes this."""
+    until = time.monotonic() + checkout.SECONDS
+    while "pending_operations" not in project.export():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def kill(job: Job, *, is_whole: bool) -> None:
@@ -303,6 +313,7 @@ def test_an_interrupted_creation_in_the_cloud_comes_with_the_command_that_takes_
     project.cloud.fail({"fault": "slow", "seconds": 30})
     killed = start(project)
     killed.says("creating Bucket b")
+    await_pending(project)
     killed.kill()
     project.cloud.fail()
     failed = deploy(project)

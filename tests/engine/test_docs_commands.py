@@ -49,7 +49,8 @@ def test_every_pulumi_command_in_the_documents_is_right(standing: Standing) -> N
         path = words[:2] if words[0] in GROUPS else words[:1]
         # Pulumi refuses an unknown option, and then tells how the command is used instead of running it.
         told = project.run(*words, "--help").text
-        assert re.search(rf"^\s+pulumi {' '.join(path)}\b", told, re.MULTILINE), f"pulumi {shlex.join(words)}"
+        usage = rf"^\s+pulumi {' '.join(path)}\b|^Aliases:\n.*\b{path[-1]}\b"
+        assert re.search(usage, told, re.MULTILINE), f"pulumi {shlex.join(words)}"
     outputs = json.loads(project.outputs()).keys()
     named = {output(words[3:]) for words in commands if words[1:3] == ["stack", "output"]}
     assert {"accounts", "dnsRecords", "identityProviders", "keys"} <= named

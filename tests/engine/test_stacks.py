@@ -91,8 +91,13 @@ def test_a_preview_makes_nothing_and_drift_is_mended(standing: Standing) -> None
     project = standing("dev")
     before = held(project)
     project.edit_settings("wine-lgbm: {}", "wine-lgbm: {replicas: 2}")
-    # Two pods have a budget of disruptions.
-    assert project.preview().changes == {"create": 1, "update": 1}
+    # Two pods have a budget of disruptions, and a stack that has several pods of something has two of the portal.
+    steps = [(step.operation, step.token.rpartition(":")[2], step.name) for step in project.preview().steps]
+    assert sorted(steps) == [
+        ("create", "PodDisruptionBudget", "wine-lgbm-1-0"),
+        ("update", "Deployment", "portal"),
+        ("update", "Deployment", "wine-lgbm-1-0"),
+    ]
     assert held(project) == before, "a preview made something"
     project.edit_settings("wine-lgbm: {replicas: 2}", "wine-lgbm: {}")
 
