@@ -1,4 +1,4 @@
-"""The portal: the stack's front door, which answers what concerns all models."""
+"""The portal: the stack's front door, with its page, API description and what concerns all models."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from model_serving.images.settings import ImageSettings
 
 DOCKERFILE: Final = Path("server/portal.Dockerfile")
 FOLDER: Final = Path("server/portal")
+STATIC: Final = FOLDER / "static"
 LOCK: Final = FOLDER / "requirements.lock"
 REPOSITORY: Final = "portal"
 """Name in the registry, and of the resource that builds it."""
@@ -31,7 +32,7 @@ def tag_of(images: ImageSettings) -> str:
 def recipe_of(images: ImageSettings) -> Runtime:
     """What the image is built from; makes its build context if it is not there yet."""
     lock, tag = LOCK.read_bytes(), tag_of(images)
-    sources = {f"{FOLDER.name}/{path.name}": path.read_bytes() for path in _sources()}
+    sources = {path.relative_to(FOLDER.parent).as_posix(): path.read_bytes() for path in _sources()}
     return Runtime(
         tag=tag,
         context=runtimes.written_context(tag, {"requirements.lock": lock, **sources}),
@@ -40,4 +41,4 @@ def recipe_of(images: ImageSettings) -> Runtime:
 
 
 def _sources() -> list[Path]:
-    return sorted(FOLDER.glob("*.py"))
+    return sorted([*FOLDER.glob("*.py"), *STATIC.iterdir()])

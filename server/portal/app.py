@@ -1,4 +1,4 @@
-"""The endpoints of the V2 protocol that concern the whole stack.
+"""The portal: the page, and the endpoints of the V2 protocol that concern the whole stack.
 
 https://github.com/kserve/open-inference-protocol and, for the index of the repository,
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md
@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from .page import Page
 from .readiness import Readiness
 from .served import Version
 
@@ -34,12 +35,13 @@ class Portal:
 
     Args:
         versions: those that are deployed.
-        release: version of the portal, for the server's metadata.
+        release: version of the portal, for the server's metadata and the API description.
     """
 
     def __init__(self, versions: Sequence[Version], release: str) -> None:
         self._readiness = Readiness(versions)
         self._release = release
+        self._page = Page(versions, release)
 
     def app(self, allowed_origins: Sequence[str] = ()) -> Starlette:
         """The application; browsers on pages of the allowed origins may use it."""
@@ -48,6 +50,7 @@ class Portal:
             Route(f"{PREFIX}/health/live", self.live),
             Route(f"{PREFIX}/health/ready", self.ready),
             Route(f"{PREFIX}/repository/index", self.index, methods=["POST"]),
+            *self._page.routes(),
         ]
         middleware = []
         if allowed_origins:

@@ -26,6 +26,8 @@ from tests.release.repositories import PROJECT
 from tests.release.test_clients import LOCK as CLIENTS
 
 START_SECONDS: Final = 20
+ABOUT: Final = {"implementation": "</script>\ud800", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
+"""Of a release, with half of a character, which is not UTF-8."""
 ORIGIN: Final = "https://app.example.com"
 KSERVE: Final = """
 import asyncio, sys
@@ -76,8 +78,8 @@ def servers() -> Iterator[Servers]:
 def port(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     base = f"http://127.0.0.1:{servers.server_port}"
     listed = [
-        {"model": "iris", "version": version, "weight": weight, "readyUrl": f"{base}/{version}"}
-        for version, weight in (("1.0", 100), ("1.1", 0))
+        {"model": "iris", "version": "1.0", "weight": 100, "readyUrl": f"{base}/1.0", "about": ABOUT},
+        {"model": "iris", "version": "1.1", "weight": 0, "readyUrl": f"{base}/1.1"},
     ]
     file = tmp_path_factory.mktemp("portal") / "served.json"
     file.write_text(json.dumps(listed))
@@ -181,7 +183,13 @@ def test_servers_are_asked_once_a_second_however_often_clients_ask(port: int, fr
         ("POST", "/mlapi/v2/repository/index", b"[" * 1000, 400),
         ("POST", "/mlapi/v2/repository/index", b" " * 2000, 413),
         ("POST", "/mlapi/v2/repository/index", b"\xff", 400),
-        ("GET", "/", None, 404),
+        ("POST", "/", b"", 405),
+        ("GET", "/portal", None, 404),
+        ("GET", "/portal/app.py", None, 404),
+        ("GET", "/portal/../app.py", None, 404),
+        ("GET", "/portal/%2e%2e/app.py", None, 404),
+        ("GET", "/portal/static/page.js", None, 404),
+        ("GET", "/mlapi", None, 404),
     ],
 )
 def test_every_error_has_the_protocols_form(port: int, method: str, path: str, body: bytes | None, status: int) -> None:
@@ -193,3 +201,38 @@ def test_browsers_may_ask_from_allowed_origins_only(port: int) -> None:
     path = "/mlapi/v2/health/live"
     assert ask(port, "GET", path, Origin=ORIGIN)[2]["Access-Control-Allow-Origin"] == ORIGIN
     assert ask(port, "GET", path, Origin="https://evil.example.com")[2]["Access-Control-Allow-Origin"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/portal/page.js", "text/javascript; charset=utf-8"),
+        ("/portal/page.css", "text/css; charset=utf-8"),
+        ("/portal/icon.svg", "image/svg+xml"),
+        ("/portal/served.json", "application/json"),
+        ("/mlapi/openapi.json", "application/json"),
+    ],
+)
+def test_the_page_and_its_files_allow_no_script_but_their_own(port: int, path: str, kind: str) -> None:
+    status, content, headers = ask(port, "GET", path)
+    assert (status, headers["Content-Type"]) == (200, kind)
+    assert content
+    policy = dict(each.split(" ", 1) for each in headers["Content-Security-Policy"].split("; "))
+    assert {policy[each] for each in ("script-src", "style-src", "connect-src")} == {"'self'"}
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_page_gets_what_is_served_but_no_address_of_a_server(port: int) -> None:
+    listed = ask(port, "GET", "/portal/served.json")[1]
+    assert listed == [
+        {"model": "iris", "version": version, "weight": weight, "shadow": False, "deployed": None, "about": about}
+        for version, weight, about in (("1.0", 100, ABOUT), ("1.1", 0, {}))
+    ]
+
+
+def test_the_api_description_tells_of_what_is_served(port: int) -> None:
+    document = ask(port, "GET", "/mlapi/openapi.json")[1]
+    assert document["openapi"] == "3.1.0"
+    assert "/mlapi/v2/models/iris/versions/1.1/infer" in document["paths"]
