@@ -21,6 +21,7 @@ from components.serving.rollouts import Rollouts, Version
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
 from components.serving.server import ModelServer, ModelServerArgs
 from model_serving.catalog import Release
+from model_serving.catalog.description import describe
 from model_serving.images import runtimes
 from model_serving.stack.live import LiveModel, LiveVersion
 from model_serving.stack.models import ANSWER_SECONDS
@@ -183,6 +184,9 @@ class Serving:
                 address=server.address,
                 ready_path=server.ready_path,
                 weight=version.weight,
+                shadow=version.shadow,
+                deployed=server.created,
+                about=describe(version.release) if self._place.settings.has_portal else {},
             )
         )
         known = self._policies(model, version.release, server)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
@@ -24,13 +24,22 @@ LABELS: Final = {"app.kubernetes.io/component": NAME}
 FOLDER: Final = "/portal"
 FILE: Final = "served.json"
 LIVE_PATH: Final = f"{PUBLIC_PREFIX}/v2/health/live"
+OPENAPI_PATH: Final = f"{PUBLIC_PREFIX}/openapi.json"
 PATHS: Final = (
+    "/",
+    OPENAPI_PATH,
     f"{PUBLIC_PREFIX}/v2",
     LIVE_PATH,
     f"{PUBLIC_PREFIX}/v2/health/ready",
     f"{PUBLIC_PREFIX}/v2/repository/index",
 )
 """Each exactly: no other path of the repository's API leads anywhere."""
+FILES_PREFIX: Final = "/portal"
+"""Of the files of the page at /."""
+LARGEST_LIST: Final = 1000 * 1024
+"""Bytes of the list. A ConfigMap has room for 1 MiB, https://kubernetes.io/docs/concepts/configuration/configmap/"""
+DISPENSABLE: Final = (("request", "response"), ("inputs", "outputs"))
+"""Parts of all descriptions that are left out of a list that would be too large, the first ones first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,9 @@ class ServedVersion:
     Attributes:
         address: of its Service; None is not known in a preview.
         weight: percent of the model's traffic.
+        shadow: whether it gets a copy of the model's requests.
+        deployed: when, if known.
+        about: description of its release, see model_serving/catalog/description.py.
     """
 
     model: str
@@ -47,16 +59,22 @@ class ServedVersion:
     address: Output[str | None]
     ready_path: str
     weight: int
+    shadow: bool = False
+    deployed: Input[str | None] = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def entry(self) -> Output[dict[str, Any]]:
         """What server/portal/served.py reads."""
-        return self.address.apply(
-            lambda address: {
+        return Output.all(self.address, self.deployed).apply(
+            lambda known: {
                 "model": self.model,
                 "version": self.version,
                 "weight": self.weight,
-                "readyUrl": f"http://{address}:{HTTP_PORT}{self.ready_path}",
+                "shadow": self.shadow,
+                "deployed": known[1],
+                "readyUrl": f"http://{known[0]}:{HTTP_PORT}{self.ready_path}",
+                "about": dict(self.about),
             }
         )
 
@@ -100,7 +118,7 @@ class Portal(ComponentResource):
         self._metadata = {"name": NAME, "namespace": args.namespace, "labels": LABELS, "annotations": SKIP_AWAIT}
         # Once the traffic has moved: until then the former list is right.
         entries = Output.all(*(version.entry for version in args.served), *args.after)
-        listed = entries.apply(lambda known: json.dumps(known[: len(args.served)], indent=1))
+        listed = entries.apply(lambda known: _listed(known[: len(args.served)]))
         self._object(name, CORE, "ConfigMap", data={FILE: listed})
         self._object(name, "networking.k8s.io/v1", "NetworkPolicy", spec=_access(args))
         self._deployment(name, args, listed)
@@ -129,7 +147,8 @@ class Portal(ComponentResource):
         )
 
     def _route(self, name: str, args: PortalArgs, service: Manifest) -> None:
-        matches = [{"path": {"type": "Exact", "value": path}} for path in PATHS]
+        paths = [*(("Exact", path) for path in PATHS), ("PathPrefix", FILES_PREFIX)]
+        matches = [{"path": {"type": kind, "value": path}} for kind, path in paths]
         backend = {"name": service.metadata["name"], "port": HTTP_PORT}
         Manifest(
             name,
@@ -139,6 +158,22 @@ class Portal(ComponentResource):
             spec={"parentRefs": [{"name": args.gateway}], "rules": [{"matches": matches, "backendRefs": [backend]}]},
             opts=ResourceOptions(parent=self, depends_on=[*args.ready]),
         )
+
+
+def _listed(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The list as JSON, an entry per line."""
+    left_out: list[str] = []
+    for parts in ((), *DISPENSABLE):
+        left_out += parts
+        shown = [{**entry, "about": _without(entry["about"], left_out)} for entry in entries]
+        text = "[\n" + ",\n".join(json.dumps(entry) for entry in shown) + "\n]\n"
+        if len(text) <= LARGEST_LIST:
+            break
+    return text
+
+
+def _without(about: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in about.items() if key not in parts}
 
 
 def _access(args: PortalArgs) -> dict[str, Any]:

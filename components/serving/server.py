@@ -80,6 +80,8 @@ class ModelServer(ComponentResource):
         """Name of the Service, which may exist before any pod is ready."""
         self.address: Output[str | None] = service.spec.apply(lambda spec: spec.get("clusterIP"))
         """Address of the Service; None is not known in a preview."""
+        self.created: Output[str | None] = service.metadata.apply(_created)
+        """Time at which the Service was created, in the form of RFC 3339; None is not known."""
         self.ready_path = args.ready_path
         self.register_outputs({"service": self.service})
 
@@ -146,6 +148,11 @@ class ModelServer(ComponentResource):
             },
             opts=ResourceOptions(parent=self),
         )
+
+
+def _created(metadata: Mapping[str, Any]) -> str | None:
+    # A preview also gets a time for an object that it only pretends to create, but no resource version.
+    return metadata.get("creationTimestamp") if metadata.get("resourceVersion") else None
 
 
 def _before(hook: ResourceHook) -> ResourceHookBinding:

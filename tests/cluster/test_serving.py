@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from http.client import HTTPConnection, HTTPMessage
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,16 @@ PRODUCTS = {
 }
 PORTAL_SECONDS = 10
 """Until the gateway knows the portal's pods."""
+
+
+def fetched(path: str) -> tuple[int, str, HTTPMessage]:
+    connection = HTTPConnection("127.0.0.1", 8080, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(), response.headers
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("version", ["/versions/1.0", ""])
@@ -86,13 +98,27 @@ def test_the_portal_answers_for_the_whole_stack(project: Project) -> None:
     served = {(each["name"], each["state"]) for each in client.get_model_repository_index()}
     assert served == {(name, "READY") for name in ("iris-dtc", "classificador-produtos", "wine-lgbm")}
     client.close()
+    # What a browser loads first, and what the page then asks.
+    status, page, headers = fetched("/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert all(fetched(path)[0] == 200 for path in re.findall(r'="(/[^"]+)"', page))
+    listed = json.loads(fetched("/portal/served.json")[1])
+    assert {(each["model"], each["weight"], each["shadow"]) for each in listed} == {
+        (name, 100, False) for name, _ in served
+    }
+    assert all(each["deployed"] and each["about"]["request"] for each in listed)
+    assert "/mlapi/v2/models/iris-dtc/infer" in json.loads(fetched("/mlapi/openapi.json")[1])["paths"]
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/index.html",
+        "/portals",
+        "/portal/%2e%2e/app.py",
         "/mlapi",
+        "/mlapi/openapi.json/more",
         "/mlapi/v2/models",
         "/mlapi/v2/models/iris-dtc/../../repository/models/iris-dtc/unload",
         "/mlapi/v2/models/iris-dtc/%2e%2e/%2e%2e/repository/models/iris-dtc/unload",

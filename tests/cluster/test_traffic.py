@@ -19,6 +19,12 @@ from tests.cluster.test_serving import IRIS
 URL = f"/mlapi/v2/models/{MODEL}/infer"
 SCRAPE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
 BOUNDS = {"minimum": 2, "maximum": 4}
+ROUTE_AND_PORTAL = [
+    ("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}"),
+    # The portal is told: its page shows weights and shadows, and versions with traffic count for the stack's readiness.
+    ("replace", "kubernetes:core/v1:ConfigMap::portal"),
+    ("update", "kubernetes:apps/v1:Deployment::portal"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +70,7 @@ def requests_of(project: Project, version: str) -> float:
 def test_weights_alone_change_one_route(project: Project, versions: tuple[str, str], stack: Stack) -> None:
     old, new = versions
     stack.configure(versions={old: 50, new: 50})
-    assert planned(project) == [
-        ("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}"),
-        # The portal is told, because the new version now counts for whether the stack is ready.
-        ("replace", "kubernetes:core/v1:ConfigMap::portal"),
-        ("update", "kubernetes:apps/v1:Deployment::portal"),
-    ]
+    assert planned(project) == ROUTE_AND_PORTAL
     project.up()
     found = answers(100)
     assert found.keys() == {old, new}
@@ -89,7 +90,7 @@ def test_a_shadow_gets_every_request_and_answers_none(
 ) -> None:
     old, new = versions
     stack.configure(versions={old: 100}, shadow=new)
-    assert planned(project) == [("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}")]
+    assert planned(project) == ROUTE_AND_PORTAL
     project.up()
     before = requests_of(project, new)
     assert answers(30) == {old: 30}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from pulumi import Output
 
 from components.serving.access import ServerAccess, ServerAccessArgs
@@ -19,13 +20,14 @@ from tests.unit.test_components import Declare
 IMAGES = ImageSettings()
 
 
-def served(version: str, weight: int = 100, address: str | None = "10.0.0.1") -> ServedVersion:
+def served(version: str, weight: int = 100, **more: Any) -> ServedVersion:
     return ServedVersion(
         model="iris",
         version=version,
-        address=Output.from_input(address),
+        address=Output.from_input("10.0.0.1"),
         ready_path=f"/v2/models/iris/versions/{version}/ready",
         weight=weight,
+        **more,
     )
 
 
@@ -39,6 +41,11 @@ def declared(declare: Declare, **changes: Any) -> Recorder:
     return declare(lambda: Portal("portal", args) and None)
 
 
+def listed_by(recorder: Recorder) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads(recorder.of_kind("ConfigMap")["portal"]["data"]["served.json"])
+    return listed
+
+
 def pods_of(recorder: Recorder) -> dict[str, Any]:
     spec: dict[str, Any] = recorder.of_kind("Deployment")["portal"]["spec"]
     return spec
@@ -46,17 +53,48 @@ def pods_of(recorder: Recorder) -> dict[str, Any]:
 
 def test_it_lists_what_is_served_and_starts_again_when_that_changes(declare: Declare) -> None:
     recorder = declared(declare, served=[served("1.0"), served("1.1", 0)])
-    listed = json.loads(recorder.of_kind("ConfigMap")["portal"]["data"]["served.json"])
+    listed = listed_by(recorder)
     assert [(each["version"], each["weight"]) for each in listed] == [("1.0", 100), ("1.1", 0)]
     assert listed[0]["readyUrl"] == "http://10.0.0.1:8080/v2/models/iris/versions/1.0/ready"
     annotation = pods_of(recorder)["template"]["metadata"]["annotations"]
     assert annotation["model-serving/served"]
 
 
-def test_only_exact_paths_lead_to_it(declare: Declare) -> None:
+def test_it_lists_what_the_page_shows_of_a_version(declare: Declare) -> None:
+    about = {"implementation": "own.Model"}
+    shadow = served("1.1", 0, shadow=True, deployed="2026-11-29T12:00:00Z", about=about)
+    listed = listed_by(declared(declare, served=[served("1.0"), shadow]))
+    assert [(each["shadow"], each["deployed"], each["about"]) for each in listed] == [
+        (False, None, {}),
+        (True, "2026-11-29T12:00:00Z", about),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("example", "inputs", "kept"),
+    [
+        (380, 100, ["implementation", "inputs", "request"]),
+        (600, 100, ["implementation", "inputs"]),
+        (600, 600, ["implementation"]),
+    ],
+)
+def test_a_list_that_is_too_large_for_its_configmap_goes_without_examples(
+    declare: Declare, example: int, inputs: int, kept: list[str]
+) -> None:
+    about = {"implementation": "own.Model", "inputs": "i" * inputs * 1024, "request": "r" * example * 1024}
+    recorder = declared(declare, served=[served("1.0", about=about), served("1.1", about=about)])
+    assert len(recorder.of_kind("ConfigMap")["portal"]["data"]["served.json"]) < 1024 * 1024
+    assert [sorted(each["about"]) for each in listed_by(recorder)] == [kept, kept]
+
+
+def test_only_these_paths_lead_to_it(declare: Declare) -> None:
     (rule,) = declared(declare).of_kind("HTTPRoute")["portal"]["spec"]["rules"]
-    assert {match["path"]["type"] for match in rule["matches"]} == {"Exact"}
-    assert [match["path"]["value"] for match in rule["matches"]] == [
+    *exact, files = [match["path"] for match in rule["matches"]]
+    assert files == {"type": "PathPrefix", "value": "/portal"}
+    assert {path["type"] for path in exact} == {"Exact"}
+    assert [path["value"] for path in exact] == [
+        "/",
+        "/mlapi/openapi.json",
         "/mlapi/v2",
         "/mlapi/v2/health/live",
         "/mlapi/v2/health/ready",
@@ -113,6 +151,6 @@ def test_its_image_is_built_once_and_then_run_by_digest() -> None:
 
 def test_its_build_context_has_all_that_the_image_needs() -> None:
     context = portal.recipe_of(IMAGES).context
-    assert {"requirements.lock", "portal/app.py", "portal/__main__.py"} <= {
+    assert {"requirements.lock", "portal/app.py", "portal/__main__.py", "portal/static/index.html"} <= {
         str(path.relative_to(context)) for path in context.rglob("*") if path.is_file()
     }
