@@ -152,8 +152,8 @@ class Settings(Section):
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="How clients reach the models.")
     portal: bool = Field(
         True,
-        description="Run the portal: a small deployment that answers what concerns all models, such as "
-        "`/mlapi/v2/health/ready` and the index of the repository.",
+        description="Run the portal: a small deployment that serves the page at `/`, the API description at "
+        "`/mlapi/openapi.json`, and what concerns all models, such as `/mlapi/v2/health/ready`.",
     )
     scraper_namespaces: list[DnsLabel] = Field(
         default_factory=list, description="Namespaces whose pods may read the servers' metrics."
