@@ -208,6 +208,10 @@ outdated: tools ## list what is pinned and has a newer version, which depends on
 schema: tools ## write the JSON Schema of the stack files, which editors use
 	@python -m model_serving schema > stacks/schema.json
 
+.PHONY: screenshots
+screenshots: tools ## take the picture of the page in README; the package chromium is needed
+	@python -m tests.release.screenshots
+
 .PHONY: pipelines
 pipelines: tools ## write the pipelines' jobs for each stack that has a ci section
 	@python -m model_serving pipelines
