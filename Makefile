@@ -209,7 +209,8 @@ schema: tools ## write the JSON Schema of the stack files, which editors use
 	@python -m model_serving schema > stacks/schema.json
 
 .PHONY: screenshots
-screenshots: tools ## take the picture of the page in README; the package chromium is needed
+screenshots: tools ## take the picture of the page in README
+	@$(PYTHON) local/tools/packages.py chromium
 	@python -m tests.release.screenshots
 
 .PHONY: pipelines
@@ -261,6 +262,7 @@ test-engine: machine tools ## … of the program and of deployments in the real 
 # what they have trained, so each stays on one worker.
 test-release: all-tools ## … of templates/ and of releases from a model's repository: real git, training and MLServer
 	@python -m local.tools.node --bin $(STATE)/bin
+	@$(PYTHON) local/tools/packages.py chromium
 	@$(PYTEST) -n auto --dist loadfile tests/release
 
 # In networks of their own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there. Several

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,11 +50,16 @@ def can_install() -> bool:
     return shutil.which("apt-get") is not None and (os.geteuid() == 0 or shutil.which("sudo") is not None)
 
 
-def missing() -> list[str]:
+def missing(more: Sequence[str] = ()) -> list[str]:
+    """Debian packages of what is not there.
+
+    Args:
+        more: commands that are wanted as well, each of the package of its name.
+    """
     path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH may lack sbin
     packages = {
         package
-        for name, package in COMMANDS.items()
+        for name, package in {**COMMANDS, **{each: each for each in more}}.items()
         if not (Path(name).exists() if name.startswith("/") else shutil.which(name, path=path))
     }
     # Debian packages this module of the standard library separately; virtual environments need it.
@@ -127,15 +133,15 @@ def install(packages: list[str], apt: Apt) -> int:
     return code
 
 
-def main() -> int:
-    """Exit code 0 if nothing is missing any more."""
-    if not (packages := missing()):
+def main(more: Sequence[str] = ()) -> int:
+    """Exit code 0 if nothing is missing any more; see `missing`."""
+    if not (packages := missing(more)):
         return 0
     if not can_install():
         print(f"These system packages are missing (Debian's names): {', '.join(packages)}", file=sys.stderr)
         return 1
     if os.geteuid():
-        return subprocess.run(["sudo", sys.executable, __file__], check=False).returncode
+        return subprocess.run(["sudo", sys.executable, __file__, *more], check=False).returncode
     apt = Apt()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, apt.stop)
@@ -143,4 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-PROGRAM: Final = shutil.which("chromium")
 FLAGS: Final = (
     # The tests may run as root, where Chromium's sandbox does not.
     *("--headless", "--no-sandbox", "--remote-debugging-pipe"),
@@ -115,12 +114,13 @@ class Browser:
 @contextmanager
 def started(profile: Path) -> Iterator[Browser]:
     """A running browser that keeps what it writes in a folder."""
-    assert PROGRAM
+    program = shutil.which("chromium")
+    assert program, "make test-release installs the package chromium"
     (from_us, to_it), (from_it, to_us) = os.pipe(), os.pipe()
     # Chromium reads commands from descriptor 3 and writes answers to 4. Not sh, which knows no number above 9.
     script = f'exec "$0" "$@" 3<&{from_us} 4>&{to_us}'
     process = subprocess.Popen(
-        ["bash", "-c", script, PROGRAM, *FLAGS, f"--user-data-dir={profile}"],
+        ["bash", "-c", script, program, *FLAGS, f"--user-data-dir={profile}"],
         pass_fds=(from_us, to_us),
         env={**os.environ, "HOME": str(profile)},
         stdout=subprocess.DEVNULL,

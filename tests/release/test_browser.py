@@ -14,8 +14,6 @@ from tests.release.chromium import Browser
 from tests.release.front import Front, opened
 from tests.release.test_page import HOSTILE, ORIGIN, released, tensor, version
 
-pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="the package chromium has it")
-
 HOSTILE_MODEL: Final = version(
     "hostile",
     "0",
