@@ -14,8 +14,8 @@ from typing import Any, Final
 import urllib3
 from kubernetes import client, config, watch
 
-from components.serving.cluster_api import connect
 from components.serving.rollout_status import Failed, Judge, Object, Objects
+from model_serving.stack.cluster_api import connect
 
 PAUSE_SECONDS: Final = 1
 """Before the API server is asked again after an error."""
