@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from components import inputs
+from components import inputs, review
 from components.providers import Reach
 from components.serving import built_images
 from components.serving.gateway import Gateway, GatewayArgs
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     stack = inputs.read()
+    if review.declared(stack):
+        return
     settings = stack.settings
     plan = built_images.plan(stack)
     platform = declare_platform(settings)
@@ -55,8 +57,7 @@ def declare_platform(settings: Settings) -> Platform | None:
     from components.google.identity import Deployment  # noqa: PLC0415
     from components.google.platform import Platform  # noqa: PLC0415
 
-    approval = settings.ci is not None and settings.ci.approval
-    deployment = Deployment(environment=pulumi.get_stack(), approval=approval)
+    deployment = Deployment(environment=pulumi.get_stack(), approval=bool(settings.ci and settings.ci.approval))
     return Platform("platform", settings.gcp, settings.namespace, deployment)
 
 

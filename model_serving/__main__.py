@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "deploy": "pipelines.deploy",
     "drift": "pipelines.drift",
     "approval": "pipelines.approval",
+    "review": "pipelines.review",
     # People, and the Makefile.
     "show": "pipelines.show",
     "rollback": "pipelines.rollback",

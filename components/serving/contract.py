@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -34,6 +34,8 @@ class ContractChecksArgs:
         url: the gateway's, as its certificate names it.
         address: of the URL's host, if the cluster may not resolve it.
         proxy_ranges: CIDR ranges of the gateway's proxies, which may run in the cluster.
+        name: of what they share, in Kubernetes.
+        more_labels: of everything here.
     """
 
     namespace: Input[str]
@@ -41,6 +43,8 @@ class ContractChecksArgs:
     url: Input[str]
     address: Input[str | None] = None
     proxy_ranges: Sequence[str] = ()
+    name: str = NAME
+    more_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ class CheckArgs:
         seconds: for the right answer after that.
         answer_seconds: for which a request may take.
         after: the gateway's configuration for the version.
+        path: below which the gateway serves exactly this version; None is its own route's.
     """
 
     label: str
@@ -68,6 +73,7 @@ class CheckArgs:
     start_seconds: int = 120
     provision_seconds: int = 300
     after: Sequence[Resource] = ()
+    path: str | None = None
 
     @property
     def job_name(self) -> str:
@@ -105,6 +111,9 @@ class ContractChecks(ComponentResource):
     def __init__(self, name: str, args: ContractChecksArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ContractChecks", name, None, opts)
         self._args = args
+        self._labels = {**LABELS, **args.more_labels}
+        labels = {"labels": {**args.more_labels}} if args.more_labels else {}
+        self._metadata = {"name": args.name, "namespace": args.namespace, **labels}
         self._shared = [self._scripts(name, args), self._allow_gateway(name, args)]
         self.register_outputs({})
 
@@ -113,7 +122,7 @@ class ContractChecks(ComponentResource):
             name,
             CORE,
             "ConfigMap",
-            metadata={"name": NAME, "namespace": args.namespace},
+            metadata=self._metadata,
             data=dict(args.scripts),
             opts=ResourceOptions(parent=self),
         )
@@ -126,8 +135,8 @@ class ContractChecks(ComponentResource):
             name,
             "networking.k8s.io/v1",
             "NetworkPolicy",
-            metadata={"name": NAME, "namespace": args.namespace},
-            spec={"podSelector": {"matchLabels": LABELS}, "policyTypes": ["Ingress", "Egress"], "egress": egress},
+            metadata=self._metadata,
+            spec={"podSelector": {"matchLabels": self._labels}, "policyTypes": ["Ingress", "Egress"], "egress": egress},
             opts=ResourceOptions(parent=self),
         )
 
@@ -140,7 +149,7 @@ class ContractChecks(ComponentResource):
             metadata={
                 "name": args.job_name,
                 "namespace": self._args.namespace,
-                "labels": LABELS,
+                "labels": self._labels,
                 # The next update repeats a failed check.
                 "annotations": {"pulumi.com/replaceUnready": "true", **EXISTS},
             },
@@ -148,7 +157,7 @@ class ContractChecks(ComponentResource):
                 # The script itself retries; a second pod would only hide the first one's message.
                 "backoffLimit": 0,
                 "activeDeadlineSeconds": args.active_seconds,
-                "template": {"metadata": {"labels": LABELS}, "spec": self._pod(args)},
+                "template": {"metadata": {"labels": self._labels}, "spec": self._pod(args)},
             },
             opts=ResourceOptions(
                 parent=self,
@@ -164,7 +173,7 @@ class ContractChecks(ComponentResource):
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": RESTRICTED_POD,
-            "volumes": [{"name": NAME, "configMap": {"name": NAME}}],
+            "volumes": [{"name": NAME, "configMap": {"name": self._args.name}}],
         }
 
     def _container(self, args: CheckArgs) -> dict[str, Any]:
@@ -172,7 +181,7 @@ class ContractChecks(ComponentResource):
             "model": args.model,
             "version": args.version,
             "folder": f"/models/{args.model}",
-            "path": f"{pinned_path(args.model, args.version)}/infer",
+            "path": f"{args.path or pinned_path(args.model, args.version)}/infer",
             "seconds": str(args.asking_seconds),
             "answer-seconds": str(args.answer_seconds),
         }

@@ -143,7 +143,7 @@ class Serving:
                 backends=backends,
                 settled=self._settled,
                 # Google's load balancer takes it from a policy, not from the route.
-                answer_seconds=None if place.settings.has_googles_gateway else _gateway_seconds(model),
+                answer_seconds=None if place.settings.has_googles_gateway else gateway_seconds(model),
             ),
             place.opts,
         )
@@ -225,7 +225,7 @@ class Serving:
             release.label,
             ready_path=server.ready_path,
             drain_seconds=self._place.drain_seconds(model),
-            answer_seconds=_gateway_seconds(model),
+            answer_seconds=gateway_seconds(model),
         )
 
     def _contract(
@@ -268,6 +268,6 @@ class Serving:
         )
 
 
-def _gateway_seconds(model: LiveModel) -> int:
+def gateway_seconds(model: LiveModel) -> int:
     """For which the gateway waits for an answer: longer than the server, whose refusal has a reason and Retry-After."""
     return model.settings.answer_seconds + 1

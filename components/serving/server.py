@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookBinding, ResourceOptions
@@ -15,6 +15,7 @@ from model_serving.stack.resources import PodResources, request_bytes
 HTTP_PORT: Final = 8080
 GRPC_PORT: Final = 8081
 METRICS_PORT: Final = 8082
+NAME_LABEL: Final = "app.kubernetes.io/name"
 VERSION_LABEL: Final = "app.kubernetes.io/version"
 """Only model servers' pods have it in the namespace."""
 
@@ -33,6 +34,7 @@ class ModelServerArgs:
         drain_seconds: for which a pod that shuts down keeps serving, until every proxy has removed it.
         allowed_origins: of web pages whose scripts may ask it.
         changes: called before the Deployment is created or updated.
+        more_labels: of its objects and pods; they replace others of the same key.
     """
 
     model: str
@@ -44,6 +46,7 @@ class ModelServerArgs:
     drain_seconds: int
     allowed_origins: Sequence[str] = ()
     changes: ResourceHook | None = None
+    more_labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ready_path(self) -> str:
@@ -57,7 +60,7 @@ class ModelServerArgs:
 
     @property
     def labels(self) -> dict[str, str]:
-        return {"app.kubernetes.io/name": self.model, VERSION_LABEL: self.version}
+        return {NAME_LABEL: self.model, VERSION_LABEL: self.version, **self.more_labels}
 
 
 class ModelServer(ComponentResource):

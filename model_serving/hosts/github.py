@@ -65,6 +65,10 @@ class GitHub(Site):
         return bool(source.get("full_name") != self._environ.get("GITHUB_REPOSITORY"))
 
     @property
+    def request(self) -> int | None:
+        return int(self._pull_request.get("number") or 0) or None
+
+    @property
     def target(self) -> str:
         return self._environ.get("GITHUB_BASE_REF", "")
 

@@ -55,6 +55,10 @@ class GitLab(Site):
         return bool(source) and source != self._environ.get("CI_MERGE_REQUEST_PROJECT_ID", source)
 
     @property
+    def request(self) -> int | None:
+        return int(self._environ.get("CI_MERGE_REQUEST_IID") or 0) or None
+
+    @property
     def target(self) -> str:
         return self._environ.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "")
 

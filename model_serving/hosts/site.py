@@ -58,6 +58,11 @@ class Site(ABC):
 
     @property
     @abstractmethod
+    def request(self) -> int | None:
+        """Number of the merge request; None if this is not one."""
+
+    @property
+    @abstractmethod
     def target(self) -> str:
         """Name of the branch that this merge request goes to; empty if this is not a merge request."""
 

@@ -19,9 +19,12 @@ import yaml
 from model_serving.pipelines import credentials, stacks
 from model_serving.problems import Failure, InvalidInput, Problem
 from model_serving.stack.pipelines import CiSettings
+from model_serving.stack.reviews import URL_VARIABLE
 
 HELP: Final = "generate the pipeline jobs of each stack with a ci section"
 GITLAB: Final = Path(".gitlab/environments.yml")
+REVIEWS: Final = Path(".github/workflows/mlops-reviews.yml")
+"""Only there if a stack serves reviews: without a job, it would be no workflow."""
 GITHUB: Final = (Path(".github/workflows/mlops.yml"), Path(".github/workflows/mlops-tools.yml"))
 IMAGE_INPUTS: Final = (
     "local/tools/ci.Dockerfile",
@@ -43,6 +46,34 @@ IMAGE_INPUTS: Final = (
 HEAD: Final = "# Written by `make pipelines` from stacks/Pulumi.*.yaml. Do not edit.\n"
 REGION: Final = r"(?P<begin>^(?P<indent> *)# begin {name}:.*\n)(?:.*\n)*?(?P<end>^ *# end {name}\n)"
 """Generated part of a workflow, between two comments: GitHub's workflows cannot include files."""
+
+REVIEWS_OF_GITHUB: Final = """\
+# Serves what pull requests add until they are closed, or their time is over. docs/ci.md says how.
+name: mlops-reviews
+
+on:
+  pull_request:
+    types: [opened, synchronize, reopened, closed]
+    paths: [models/**]
+  schedule:
+    - cron: "47 * * * *"
+
+permissions: {}
+
+concurrency:
+  # One run at a time serves a pull request, or removes what is served. A newer commit ends what an older one does.
+  group: mlops-reviews-${{ github.event.pull_request.number || 'expired' }}
+  cancel-in-progress: ${{ github.event_name == 'pull_request' }}
+
+jobs:
+  tools:
+    # Never a fork's: it would run its author's code, and the other jobs need this one.
+    if: github.event_name == 'schedule' || github.event.pull_request.head.repo.full_name == github.repository
+    permissions:
+      contents: read
+      packages: write
+    uses: ./.github/workflows/mlops-tools.yml
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,18 +113,31 @@ def run(options: argparse.Namespace) -> int:
             )
         return 0
     for path, text in changed.items():
+        if text is None:
+            path.unlink()
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     print(f"{', '.join(each.name for each in found) or 'no environment'}: {names or 'nothing to change'}")
     return 0
 
 
-def stale() -> dict[Path, str]:
-    """The files that are not in step with the stack files and the tool image, with what they should be."""
+def stale() -> dict[Path, str | None]:
+    """The files that are not in step with the stack files and the tool image, with what they should be.
+
+    None stands for a file that should not be there.
+    """
     project, tag, found = stacks.PROJECT, image_tag(stacks.PROJECT), environments(stacks.FOLDER)
-    files = {project / path: github((project / path).read_text(encoding="utf-8"), found, tag) for path in GITHUB}
+    files: dict[Path, str | None] = {
+        project / path: github((project / path).read_text(encoding="utf-8"), found, tag) for path in GITHUB
+    }
     files[project / GITLAB] = gitlab(found, tag)
-    return {path: text for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
+    files[project / REVIEWS] = github_reviews(found)
+    return {path: text for path, text in files.items() if _content(path) != text}
+
+
+def _content(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def environments(folder: Path) -> list[Environment]:
@@ -156,7 +200,33 @@ def gitlab(found: Sequence[Environment], tag: str) -> str:
             resource_group=each.name,
             environment={"name": each.name, "deployment_tier": each.ci.tier, "action": "verify"},
         )
+        content |= _gitlab_reviews(each)
     return HEAD + yaml.dump(content, sort_keys=False, width=120)
+
+
+def _gitlab_reviews(each: Environment) -> dict[str, Any]:
+    """The jobs that serve what a merge request adds, and remove it: at its end, by hand, or when its time is over."""
+    if each.ci.review is None:
+        return {}
+    name = f"review/{each.name}-$CI_MERGE_REQUEST_IID"
+    # GitLab stops it with the merge request, or after its time, by starting the job that `on_stop` names.
+    environment = {"name": name, "deployment_tier": "development"}
+    served = {"url": f"${URL_VARIABLE}", "on_stop": f"remove review {each.name}"}
+    served["auto_stop_in"] = f"{each.ci.review.hours} hours"
+    return {
+        f"review {each.name}": _gitlab_job(
+            each,
+            *(".review", *([] if each.builder else [".docker"])),
+            resource_group=name,
+            environment={**environment, **served},
+        ),
+        f"remove review {each.name}": _gitlab_job(
+            each, ".remove review", resource_group=name, environment={**environment, "action": "stop"}
+        ),
+        f"expired reviews {each.name}": _gitlab_job(
+            each, ".expired reviews", environment={"name": each.name, "action": "verify"}
+        ),
+    }
 
 
 def _gitlab_job(each: Environment, *templates: str, **further: Any) -> dict[str, Any]:
@@ -209,4 +279,24 @@ deploy-{each.name}:
     stack: {each.name}
     image: ${{{{ needs.tools.outputs.image }}}}
     preview: {str(each.is_guarded).lower()}
+"""
+
+
+def github_reviews(found: Sequence[Environment]) -> str | None:
+    """The workflow that calls mlops-review.yml for each stack that serves reviews; None if there is none."""
+    serving = [each for each in found if each.ci.review]
+    return HEAD + REVIEWS_OF_GITHUB + "".join(map(_github_review, serving)) if serving else None
+
+
+def _github_review(each: Environment) -> str:
+    return f"""
+  review-{each.name}:
+    needs: tools
+    permissions:
+      contents: read
+      packages: read # the tool image
+    uses: ./.github/workflows/mlops-review.yml
+    with:
+      stack: {each.name}
+      image: ${{{{ needs.tools.outputs.image }}}}
 """

@@ -17,6 +17,22 @@ Tier = Literal["production", "staging", "testing", "development", "other"]
 LAST: Final = 1000
 
 
+class ReviewSettings(Section):
+    """Serve the releases that a merge request adds on this stack, before it is merged."""
+
+    hours: int = Field(
+        24,
+        ge=1,
+        le=720,
+        examples=[8],
+        json_schema_extra={
+            "consequence": "What a forgotten merge request serves would take up the cluster.",
+            "remedy": "Write 1 to 720 (30 days); each push starts the time again.",
+        },
+        description="Hours after the last push at which a review is removed, if its merge request is still open then.",
+    )
+
+
 class CiSettings(Section):
     """How pipelines treat this stack. Its environment in GitLab and GitHub has the stack's name."""
 
@@ -40,4 +56,10 @@ class CiSettings(Section):
         None,
         examples=["gs://my-models-dev-pulumi-state"],
         description="PULUMI_BACKEND_URL of the jobs. Without it the bucket under gcp.state.",
+    )
+    review: ReviewSettings | None = Field(
+        None,
+        examples=[{}],
+        description="Serve the releases that a merge request adds, each under a path of its own, until it is merged or "
+        "closed. Write `review: {}` to enable it. Not on stacks with a gcp or an agent section, or with approval.",
     )

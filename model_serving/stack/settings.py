@@ -209,6 +209,23 @@ def registry_is_known(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def reviews_need_no_approval(settings: Settings) -> Iterator[Violation]:
+    if settings.ci is None or settings.ci.review is None:
+        return
+    reasons = {
+        "gcp section": (settings.gcp, "Google trusts no job of a merge request with more than reading"),
+        "agent section": (settings.agent, "the agent only lets jobs in the stack's own environment change something"),
+        "ci.approval": (settings.ci.approval, "every branch could change the cluster without anyone's approval"),
+    }
+    for name, (found, why) in reasons.items():
+        if found:
+            yield (
+                f"ci.review is set, and so is {name if '.' in name else f'the {name}'}",
+                f"The jobs of merge requests could serve nothing there, or should not: {why}.",
+                "Remove review, and set it for a stack of your own cluster and registry without either.",
+            )
+
+
 def gateway_has_a_class(settings: Settings) -> Iterator[Violation]:
     if settings.gateway.class_name is None and settings.gcp is None:
         yield (
@@ -312,6 +329,7 @@ def agent_has_its_own_namespace(settings: Settings) -> Iterator[Violation]:
 
 RULES: Final = (
     registry_is_known,
+    reviews_need_no_approval,
     gateway_has_a_class,
     nodes_have_accelerators,
     checks_reach_the_gateway,

@@ -46,13 +46,14 @@ class Clone:
         self.git("commit", "--quiet", "--message", message)
         self.git("push", "--quiet", "origin", "HEAD")
 
-    def release(self, version: str) -> None:
-        """Commits a copy of a model's version under another number."""
+    def release(self, version: str) -> Path:
+        """Commits a copy of a model's version under another number; returns its folder."""
         folder = self.folder / "models" / "iris-dtc" / version
         subprocess.run(["cp", "--recursive", str(folder.with_name("1.0")), str(folder)], check=True)
         settings = folder / "model-settings.json"
         settings.write_text(settings.read_text().replace('"1.0"', f'"{version}"'))
         self.commit(f"Release iris-dtc {version}")
+        return folder
 
     def run(self, *jobs: str, check: bool = True, **variables: str) -> str:
         """Runs jobs of the pipeline; returns their log."""
@@ -112,7 +113,7 @@ def cloned(project: Project, scratch: Path) -> Iterator[Clone]:
         clone.git("switch", "--quiet", "--force-create", "main")
         stack = folder / "stacks" / f"Pulumi.{STACK}.yaml"
         backend = f"file://{project.folder}/.state/backend?metadata=skip"
-        section = f"  model-serving:ci: {{order: 1, backend: '{backend}'}}\n"
+        section = f"  model-serving:ci: {{order: 1, backend: '{backend}', review: {{}}}}\n"
         stack.write_text(stack.read_text().replace("config:\n", f"config:\n{section}", 1))
         subprocess.run(["python", "-m", "model_serving", "pipelines"], cwd=folder, env=clone.environment, check=True)
         clone.commit("Let pipelines deploy to the local cluster")

@@ -23,6 +23,11 @@ from tests.conftest import Figure
 MODEL: Final = "/mlapi/v2/models/iris-dtc/infer"
 VERSION: Final = "1.0.1"
 """The merge request's."""
+REVIEWED: Final = "/mlapi/review/3/v2/models/iris-dtc/infer"
+REVIEW_SECONDS: Final = 60
+"""From a push to the first answer, on a runner that has the tool image."""
+GONE_SECONDS: Final = 30
+"""For the gateway to forget a route."""
 POLL_SECONDS: Final = 0.05
 
 
@@ -79,6 +84,61 @@ def test_a_newer_commit_marks_the_note_as_stale_until_it_is_previewed(clone: Clo
     assert clone.git("rev-parse", "HEAD")[:8] in text
     assert before[:8] not in text
     assert clone.git("branch", "--show-current") == bump
+
+
+def review(clone: Clone, job: str) -> float:
+    """Runs a job of the merge request's review; returns its seconds."""
+    began = time.monotonic()
+    clone.run_for_request(job, CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main")
+    return time.monotonic() - began
+
+
+def left_of_reviews(project: Project) -> list[str]:
+    kinds = "httproutes,deployments,services,jobs,networkpolicies,configmaps"
+    return project.kubectl("get", kinds, "--selector=model-serving/review", "--output=name").stdout.split()
+
+
+def test_a_merge_requests_release_is_served_under_a_path_of_its_own_until_the_request_ends(
+    clone: Clone, bump: str, project: Project, figure: Figure
+) -> None:
+    first = review(clone, "review local")
+    assert ask(REVIEWED, IRIS)[1]["model_version"] == VERSION
+    assert ask(REVIEWED.replace("/infer", f"/versions/{VERSION}/infer"), IRIS)[0] == 200
+    assert ask(MODEL, IRIS)[1]["model_version"] == "1.0", "which serves what is merged"
+    assert (clone.folder / "review.env").read_text() == f"REVIEW_URL=http://127.0.0.1:8080{REVIEWED}\n"
+
+    # Before it is merged, a release may still change; afterwards no version ever does.
+    (clone.folder / "models" / "iris-dtc" / VERSION / "README.md").write_text("more about it\n")
+    clone.commit("Write more about the release")
+    again = review(clone, "review local")
+    assert ask(REVIEWED, IRIS)[1]["model_version"] == VERSION
+    assert clone.git("branch", "--show-current") == bump
+    assert clone.git("status", "--porcelain") == "", "the review's stack is forgotten"
+    figure(f"push to answer {first:.1f} s, of the next push {again:.1f} s")
+    assert max(first, again) <= REVIEW_SECONDS
+
+    took = review(clone, "remove review local")
+    assert left_of_reviews(project) == []
+    deadline = time.monotonic() + GONE_SECONDS
+    while ask(REVIEWED, IRIS)[0] != 404:
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)
+    assert ask(MODEL, IRIS)[1]["model_version"] == "1.0"
+    figure(f"removed in {took:.1f} s")
+
+
+def test_a_release_that_breaks_its_contract_is_told_and_not_left_in_the_cluster(
+    clone: Clone, bump: str, project: Project
+) -> None:
+    clone.git("switch", "--quiet", "--create", "broken", "main")
+    folder = clone.release("1.0.2")
+    response = folder / "response.json"
+    response.write_text(response.read_text().replace('"data": [0]', '"data": [7]'))
+    clone.commit("Expect what no model answers")
+    log = clone.run_for_request("review local", check=False, CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main")
+    assert "does not work on local" in log
+    assert left_of_reviews(project) == []
+    clone.git("switch", "--quiet", bump)
 
 
 def test_a_fork_is_told_that_it_has_no_identity(clone: Clone) -> None:

@@ -118,6 +118,53 @@ def test_docker_comes_along_where_a_stack_names_no_builder(tmp_path: Path) -> No
     assert jobs["deploy own"]["extends"] == [".deploy"]
 
 
+def test_a_stack_that_serves_reviews_gets_the_jobs_for_it_and_no_other_stack_does(tmp_path: Path) -> None:
+    write_stack(tmp_path, "dev", ci={"order": 1, "review": {"hours": 8}})
+    write_stack(tmp_path, "next", ci={"order": 2}, images={"builder": "mine"})
+    jobs = generated(tmp_path)
+    assert {name for name in jobs if re.search(r"\breview", name)} == {
+        "review dev",
+        "remove review dev",
+        "expired reviews dev",
+    }
+    served, removed = jobs["review dev"], jobs["remove review dev"]
+    assert served["extends"] == [".review", ".docker"]
+    assert served["environment"]["on_stop"] == "remove review dev"
+    assert served["environment"]["auto_stop_in"] == "8 hours"
+    assert removed["environment"]["action"] == "stop"
+    for job in (served, removed):
+        assert job["environment"]["name"] == job["resource_group"] == "review/dev-$CI_MERGE_REQUEST_IID", (
+            "one at a time"
+        )
+    assert "id_tokens" not in str([served, removed]), "it acts as nobody in the cloud"
+
+
+def test_forks_are_served_nothing() -> None:
+    own = workflow(PROJECT / ".gitlab-ci.yml")
+    for name in (".review", ".remove review"):
+        (rule,) = own[name]["rules"]
+        assert "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID == $CI_MERGE_REQUEST_PROJECT_ID" in rule["if"], name
+        assert rule["changes"] == ["models/**/*"], "GitLab can only start the one if the other has the same"
+    reviews = yaml.safe_load(generate.REVIEWS_OF_GITHUB)
+    assert "head.repo.full_name == github.repository" in reviews["jobs"]["tools"]["if"]
+
+
+def test_githubs_workflow_of_reviews_is_there_while_a_stack_serves_some(copy: Path) -> None:
+    write_stack(copy / "stacks", "dev", ci={"order": 1, "review": {}})
+    assert generate.run(Namespace(check=False)) == 0
+    jobs = workflow(copy / generate.REVIEWS)["jobs"]
+    assert jobs["review-dev"]["needs"] == "tools"
+    assert jobs["review-dev"]["with"]["stack"] == "dev"
+    asked = workflow(copy / ".github" / "workflows" / "mlops-review.yml")["jobs"]["review"]
+    allowed = jobs["review-dev"]["permissions"]
+    assert asked["permissions"] == allowed == {"contents": "read", "packages": "read"}, "nothing of Google's"
+    write_stack(copy / "stacks", "dev", ci={"order": 1})
+    assert command_line.main(["pipelines", "--check"]) == 1
+    assert generate.run(Namespace(check=False)) == 0
+    assert not (copy / generate.REVIEWS).exists()
+    assert generate.run(Namespace(check=True)) == 0
+
+
 def test_a_jobs_token_is_meant_for_the_stacks_own_provider(tmp_path: Path) -> None:
     write_stack(tmp_path, "dev", **GOOGLE, ci={"order": 1, "projectNumber": 4711})
     write_stack(tmp_path, "new", **GOOGLE, ci={"order": 2})

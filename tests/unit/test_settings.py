@@ -101,6 +101,17 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
             "priority is system-node-critical",
             "Write a PriorityClass of your own",
         ),
+        ({"ci": {"order": 1, "review": {"hours": 0}}}, "ci.review.hours is 0", "Write 1 to 720"),
+        (
+            {"ci": {"order": 1, "review": {}}, "gcp": {"project": "my-project", "region": "europe-west1"}},
+            "ci.review is set, and so is the gcp section",
+            "Remove review",
+        ),
+        (
+            {"ci": {"order": 1, "review": {}, "approval": True}},
+            "ci.review is set, and so is ci.approval",
+            "without anyone's approval",
+        ),
         ({"models": {"a": {"keepWarm": -1}}}, "keepWarm is -1", "greater than or equal to 0"),
         (
             {"gateway": {"className": "contour", "clusterEndpoint": "10.0.0.5"}},

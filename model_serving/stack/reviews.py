@@ -1,0 +1,65 @@
+"""A review: a release that a merge request adds, served before it is merged, beside what its stack serves.
+
+Its objects are in the stack's namespace. Labels say to which merge request they belong and until when they stay, so
+that they can be found without any state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+_REQUEST: Final = "MODEL_SERVING_REVIEW"
+_UNTIL: Final = "MODEL_SERVING_REVIEW_UNTIL"
+"""Environment variables of the program when it serves a review instead of a stack."""
+REQUEST_LABEL: Final = "model-serving/review"
+UNTIL_LABEL: Final = "model-serving/review-until"
+URL_VARIABLE: Final = "REVIEW_URL"
+"""In the file from which GitLab takes the address of a review's environment."""
+PATH: Final = "/mlapi/review"
+"""Public path of all reviews, below that of the models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """What a merge request adds to a stack.
+
+    Attributes:
+        request: number of the merge request.
+        until: when it is removed, in seconds since 1970.
+    """
+
+    request: int
+    until: int
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Review | None:
+        """The review that the program has been called for; None if it serves a stack."""
+        if _REQUEST not in environ:
+            return None
+        return cls(request=int(environ[_REQUEST]), until=int(environ[_UNTIL]))
+
+    def environment(self) -> dict[str, str]:
+        """Calls the program for this review."""
+        return {_REQUEST: str(self.request), _UNTIL: str(self.until)}
+
+    @property
+    def name(self) -> str:
+        """First part of the names of its objects."""
+        return f"review-{self.request}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of all of its objects and pods."""
+        return {REQUEST_LABEL: str(self.request), UNTIL_LABEL: str(self.until)}
+
+    @property
+    def deadline(self) -> str:
+        """When it is removed, for people."""
+        return f"{datetime.fromtimestamp(self.until, UTC):%Y-%m-%d %H:%M} UTC"
+
+    def path(self, model: str) -> str:
+        """Public path of a model."""
+        return f"{PATH}/{self.request}/v2/models/{model}"
