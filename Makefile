@@ -277,6 +277,7 @@ test-docs: for-clusters ## … of what README.md and docs/ say, for a change of 
 .PHONY: for-clusters
 for-clusters: machine all-tools
 	@$(LOCAL) fetch
+	@$(if $(filter true,$(ALL)),$(ROOT) .venv/bin/python -m tests.cluster.tool_image)
 	@python -m local.tools.node --bin $(STATE)/bin
 	@python -m local.tools.definitions --bin $(STATE)/bin
 	@python -m local.tools.environments $(addprefix templates/model-repository/locks/,scikit-learn.lock notebook.txt)

@@ -5,6 +5,8 @@ import json
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from local.cluster import locks, mounts, oci
@@ -30,34 +32,40 @@ CONFIGURATION = {
 PROGRESS_SECONDS = 10
 
 
-def ensure_pushed() -> None:
-    """Push the image to the local registry, under its tag and under one that changes with its content."""
-    content = f"{BASE_IMAGE.rpartition(':')[0]}:{_key()}"
+def name_of(further: Sequence[str] = ()) -> str:
+    """Name of the image with further packages of Debian's, which changes with its content."""
+    return f"{BASE_IMAGE.rpartition(':')[0]}:{_key(further)}"
+
+
+def ensure_pushed(further: Sequence[str] = ()) -> None:
+    """Push the image to the local registry: under that name, and without further packages under its tag as well."""
+    content = name_of(further)
     if oci.is_pushed(content):
         return
-    folder = ensure_made()
+    folder = ensure_made(further)
     layer = oci.Layer(**json.loads((folder / "layer.json").read_text()))
     began = time.monotonic()
-    for image in (BASE_IMAGE, content):
+    for image in (*([] if further else [BASE_IMAGE]), content):
         oci.push(image, layer, folder / "layer.tar.gz", CONFIGURATION)
     print(f"pushed {BASE_IMAGE} ({layer.size / 1e6:.0f} MB) in {time.monotonic() - began:.1f} s")
 
 
-def ensure_made() -> Path:
+def ensure_made(further: Sequence[str] = ()) -> Path:
     """Folder of the cached layer, which is made if it is missing. Needs no registry."""
-    folder = cache_folder() / "base-images" / _key()
-    locks.ensure_folder(folder, _make, waiting="base image: another command is making it, waiting")
+    folder = cache_folder() / "base-images" / _key(further)
+    make = partial(_make, packages=(*PACKAGES, *further))
+    locks.ensure_folder(folder, make, waiting="base image: another command is making it, waiting")
     return folder
 
 
-def _key() -> str:
-    content = json.dumps([SUITE, PACKAGES, LEFT_OUT, CONFIGURATION, REVISION])
+def _key(further: Sequence[str]) -> str:
+    content = json.dumps([SUITE, (*PACKAGES, *further), LEFT_OUT, CONFIGURATION, REVISION])
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, *, packages: Sequence[str]) -> None:
     root = folder / "root"
-    _bootstrap(root, folder / "debootstrap.log")
+    _bootstrap(root, packages, folder / "debootstrap.log")
     (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")  # as in public Python images
     began = time.monotonic()
     layer = _pack(root, folder / "layer.tar.gz")
@@ -67,14 +75,14 @@ def _make(folder: Path) -> None:
     shutil.rmtree(root)
 
 
-def _bootstrap(root: Path, log: Path) -> None:
+def _bootstrap(root: Path, packages: Sequence[str], log: Path) -> None:
     if not shutil.which("debootstrap"):
         raise Failure(
             f"The command debootstrap is missing, which makes {BASE_IMAGE}.\n"
             "  On Debian and Ubuntu: apt-get install debootstrap debian-archive-keyring\n"
             "  Or set model-serving:images.base in the stack to an image that this machine can pull."
         )
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root)]
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(root)]
     began = time.monotonic()
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from tests.cluster.clone import STACK, Clone, cloned
 from tests.cluster.conftest import Project, ask
 from tests.cluster.test_serving import IRIS
+from tests.cluster.tool_image import ToolImage
 from tests.conftest import Figure
 
 MODEL: Final = "/mlapi/v2/models/iris-dtc/infer"
@@ -233,3 +235,15 @@ def test_a_merge_reaches_all_of_the_traffic(clone: Clone, bump: str, figure: Fig
     answers = {ask(MODEL, IRIS)[1]["model_version"] for _ in range(20)}
     assert answers == {VERSION}
     figure(str(figures))
+
+
+@pytest.mark.thorough("the same job beside the image, and tests/unit/test_pipelines.py on what the image is made of")
+def test_a_preview_job_runs_in_the_tool_image(clone: Clone, project: Project, tmp_path: Path, figure: Figure) -> None:
+    checkout = tmp_path / "checkout"
+    clone.git("clone", "--quiet", "--branch", "main", clone.git("remote", "get-url", "origin"), str(checkout))
+    image = ToolImage(project=project, checkout=checkout, scratch=tmp_path)
+    began = time.monotonic()
+    image.build()
+    built = time.monotonic()
+    assert image.run_preview() == {"create": 0, "update": 0, "delete": 0}
+    figure(f"built in {built - began:.0f} s, a preview job in it took {time.monotonic() - built:.0f} s")
