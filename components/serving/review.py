@@ -53,7 +53,7 @@ class ReviewImages:
     def of(self, release: Release) -> pulumi.Output[str]:
         """Declares the image of a release, unless it is there already; returns its reference by digest."""
         tag = f"{release.version}-{runtimes.fingerprint(release, self._settings)}"
-        known = Registry(f"{self._registry}/{REPOSITORY}").find(release.repository, tag)
+        known = builds.find(Registry(f"{self._registry}/{REPOSITORY}"), f"{release.repository}:{tag}")
         large = bool(release.pointers)
         return ModelImage(
             release.label,
@@ -80,9 +80,10 @@ class ReviewImages:
 
     def _existing(self, tag: str) -> str | None:
         """A runtime that is in the registry, of the stack or of an earlier review."""
+        name = builds.runtime_image(tag)
         for place in (self._registry, f"{self._registry}/{REPOSITORY}"):
-            if found := Registry(place).find(builds.RUNTIME, tag):
-                return f"{place}/{builds.RUNTIME}:{tag}@{found.digest}"
+            if found := builds.find(Registry(place), name):
+                return f"{place}/{name}@{found.digest}"
         return None
 
     def _built(self, release: Release) -> pulumi.Output[str]:

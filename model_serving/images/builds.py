@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from model_serving.images.settings import ImageSettings
 from model_serving.problems import Failure
 
 if TYPE_CHECKING:
-    from model_serving.images.registry import Image
+    from model_serving.images.registry import Image, Registry
 
 DOCKERFILE: Final = Path("server/model.Dockerfile")
 RUNTIME: Final = "runtime"
@@ -121,20 +122,27 @@ def look_up(
     if not names:
         return {}
     # Imported here: an update of a stack that has built all of its images does not wait for requests.
-    from model_serving.images.registry import Registry, Unusable  # noqa: PLC0415
+    from model_serving.images.registry import Registry  # noqa: PLC0415
 
     client = Registry(registry)
-
-    def find(name: str) -> Image | None:
-        try:
-            return client.find(*name.split(":"))
-        except Unusable:
-            raise
-        except OSError:
-            return None
-
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return {name: image for name, image in zip(names, pool.map(find, names), strict=True) if image}
+        return {name: image for name, image in zip(names, pool.map(partial(find, client), names), strict=True) if image}
+
+
+def find(client: Registry, name: str) -> Image | None:
+    """An image of a registry; None as well if the registry does not answer, see `look_up`.
+
+    Raises:
+        Unusable: if what answers is no registry, or the account for it has run out.
+    """
+    from model_serving.images.registry import Unusable  # noqa: PLC0415 - as above
+
+    try:
+        return client.find(*name.split(":"))
+    except Unusable:
+        raise
+    except OSError:
+        return None
 
 
 def refuse_other_content(

@@ -139,7 +139,8 @@ def _serve(chosen: Settings, objects: ReviewObjects, *, stack: str, review: Revi
     if not added:
         print("this merge request adds no release: there is nothing to serve")
         return []
-    content = stack_of_review(chosen, added, endpoint=f"http://{objects.gateway()}")
+    is_known = chosen.gateway.endpoint and chosen.gateway.cluster_endpoint
+    content = stack_of_review(chosen, added, endpoint="" if is_known else f"http://{objects.gateway()}")
     began, code = time.monotonic(), 1
     try:
         code = _up(f"{stack}-{review.name}", content, review)
@@ -191,7 +192,10 @@ def added_releases(folder: Path, site: Site | None) -> list[Release]:
 
 
 def stack_of_review(chosen: Settings, added: list[Release], *, endpoint: str) -> dict[str, Any]:
-    """The configuration of a review: where its stack serves, and the added releases, with a pod each."""
+    """The configuration of a review: where its stack serves, and the added releases, with a pod each.
+
+    ``endpoint`` is the gateway's, where the stack has no other.
+    """
     content = chosen.model_dump(mode="json", by_alias=True, exclude_unset=True)
     content = {key: value for key, value in content.items() if key not in _NOT_SERVED and value is not None}
     gateway = content.get("gateway", {})

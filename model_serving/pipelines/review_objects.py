@@ -1,5 +1,6 @@
 """The objects of reviews in a stack's namespace, found by their labels: no state has to be right for them to go."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,12 +43,10 @@ class ReviewObjects:
     def gateway(self) -> str:
         """Address of the stack's gateway."""
         with self._api() as api:
-            *kind, name = GATEWAY
-            group, version, plural = kind
-            found = client.CustomObjectsApi(api).get_namespaced_custom_object(
-                group, version, self._settings.namespace, plural, name, _request_timeout=TIMEOUT_SECONDS
-            )
-            addresses = found.get("status", {}).get("addresses") or []
+            group, version, plural, name = GATEWAY
+            ask = client.CustomObjectsApi(api).get_namespaced_custom_object
+            gateway = _answer(partial(ask, group, version, self._settings.namespace, plural, name))
+            addresses = gateway.get("status", {}).get("addresses") or []
         if not addresses:
             raise Failure(
                 f"the gateway of {self._stack} has no address.\n"
@@ -62,7 +61,7 @@ class ReviewObjects:
         with self._api() as api:
             present = [kind for kind in self._kinds(api) if _labels(kind, selector)]
             for kind in present:
-                kind.remove(label_selector=selector, propagation_policy="Background", _request_timeout=TIMEOUT_SECONDS)
+                _answer(kind.remove, label_selector=selector, propagation_policy="Background")
         return bool(present)
 
     def expired(self, now: float | None = None) -> list[int]:
@@ -114,7 +113,9 @@ class ReviewObjects:
 
 def _labels(kind: _Kind, selector: str) -> list[Mapping[str, str]]:
     """The labels of the objects of a kind."""
-    answer = kind.found(label_selector=selector, _request_timeout=TIMEOUT_SECONDS)
-    if isinstance(answer, dict):
-        return [each["metadata"]["labels"] for each in answer["items"]]
-    return [each.metadata.labels for each in answer.items]
+    return [each["metadata"]["labels"] for each in _answer(kind.found, label_selector=selector)["items"]]
+
+
+def _answer(ask: Callable[..., Any], **options: str) -> Any:
+    """An answer as it is: the client's own types do not know a list of what was deleted."""
+    return json.loads(ask(**options, _preload_content=False, _request_timeout=TIMEOUT_SECONDS).data)

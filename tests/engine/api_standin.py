@@ -38,7 +38,17 @@ STATUS: Final[Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     },
     "jobs": lambda _: {"conditions": [{"type": "Complete", "status": "True"}]},
 }
-KINDS: Final = {"deployments": ":Deployment", "jobs": ":Job"}
+KINDS: Final = {
+    "configmaps": ":ConfigMap",
+    "deployments": ":Deployment",
+    "httproutes": ":HTTPRoute",
+    "jobs": ":Job",
+    "networkpolicies": ":NetworkPolicy",
+    "services": ":Service",
+}
+GATEWAY: Final = {"metadata": {"name": "gateway"}, "status": {"addresses": [{"value": "10.10.0.9"}]}}
+STATE: Final = "kubernetes.json"
+"""File of a project's cloud."""
 LOGIN: Final = """#!/bin/sh
 printf '{"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential", "status": {"token": "%s"}}' \\
   "$STANDIN_STATE"
@@ -80,21 +90,46 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = parse_qs(url.query)
         namespace, kind = url.path.split("/")[-2:]
-        cloud = Path(self.headers["Authorization"].removeprefix("Bearer "))
-        look = functools.partial(_items, cloud / "kubernetes.json", namespace, kind)
+        if (namespace, kind) == ("gateways", "gateway"):
+            self._answer(GATEWAY)
+            return
+        look = functools.partial(_items, self._cloud, namespace, kind, query.get("labelSelector", [""])[0])
         things = look()
+        if query.get("watch", [""])[0].lower() != "true":
+            metadata = {"resourceVersion": str(self._remember(things))}
+            self._answer({"metadata": metadata, "items": [*things.values()]})
+            return
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
-        if query.get("watch", [""])[0].lower() == "true":
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            # A program that ends does so without a farewell, and a test's cloud ends with the test.
-            with contextlib.suppress(OSError):
-                self._watch(look, int(query["resourceVersion"][0]))
-                self._write_chunk(b"")
-            return
-        answer = {"metadata": {"resourceVersion": str(self._remember(things))}, "items": [*things.values()]}
-        body = json.dumps(answer).encode()
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        # A program that ends does so without a farewell, and a test's cloud ends with the test.
+        with contextlib.suppress(OSError):
+            self._watch(look, int(query["resourceVersion"][0]))
+            self._write_chunk(b"")
+
+    def do_DELETE(self) -> None:
+        """Deletes a collection."""
+        url = urlsplit(self.path)
+        namespace, kind = url.path.split("/")[-2:]
+        going = _items(self._cloud, namespace, kind, parse_qs(url.query)["labelSelector"][0])
+        file = self._cloud / STATE
+        content = json.loads(file.read_text())
+        held = content["resources"].items()
+        content["resources"] = {key: each for key, each in held if each["outputs"]["metadata"]["uid"] not in going}
+        scratch = file.with_suffix(".new")
+        scratch.write_text(json.dumps(content))
+        scratch.replace(file)
+        self._answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
+    @property
+    def _cloud(self) -> Path:
+        return Path(self.headers["Authorization"].removeprefix("Bearer "))
+
+    def _answer(self, content: Mapping[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -124,24 +159,31 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def _items(memory: Path, namespace: str, kind: str) -> dict[str, Any]:
+def _items(cloud: Path, namespace: str, kind: str, selector: str = "") -> dict[str, Any]:
     """By uid."""
-    if kind not in KINDS:
+    file = cloud / STATE
+    if kind not in KINDS or not file.exists():
         return {}
     # Each change replaces the file.
-    state = memory.stat()
-    return _read_items(memory, state.st_ino, state.st_mtime_ns, namespace, kind)
+    state, (key, _, value) = file.stat(), selector.partition("=")
+    things = _read_items(file, state.st_ino, state.st_mtime_ns, namespace, kind)
+    return {uid: each for uid, each in things.items() if _is_selected(each["metadata"].get("labels", {}), key, value)}
 
 
 @functools.lru_cache(maxsize=64)
-def _read_items(memory: Path, _inode: int, _changed: int, namespace: str, kind: str) -> dict[str, Any]:
-    held = json.loads(memory.read_text())["resources"].values()
+def _read_items(file: Path, _inode: int, _changed: int, namespace: str, kind: str) -> dict[str, Any]:
+    held = json.loads(file.read_text())["resources"].values()
     things = [each["outputs"] for each in held if each["token"].endswith(KINDS[kind])]
+    status = STATUS.get(kind)
     return {
-        thing["metadata"]["uid"]: {**thing, "status": STATUS[kind](thing["spec"])}
+        thing["metadata"]["uid"]: {**thing, "status": status(thing["spec"]) if status else {}}
         for thing in things
         if thing["metadata"].get("namespace") == namespace
     }
+
+
+def _is_selected(labels: Mapping[str, str], key: str, value: str) -> bool:
+    return not key or (key in labels and value in ("", labels[key]))
 
 
 def _write_certificate(path: Path) -> Path:
