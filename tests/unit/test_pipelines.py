@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
+from local.cluster import base_image
 from model_serving import __main__ as command_line
 from model_serving.pipelines import generate, stacks
 from model_serving.problems import InvalidInput
+from tests.cluster import tool_image
 
 PROJECT = stacks.PROJECT
 WORKFLOWS = sorted((PROJECT / ".github" / "workflows").glob("*.yml"))
@@ -211,6 +213,15 @@ def test_the_image_builds_tools_whose_sources_it_has() -> None:
     only = re.search(r"--only ([\w -]+)", (PROJECT / "local" / "tools" / "ci.Dockerfile").read_text())
     assert only
     assert {f"local/tools/{name}/**/*" for name in only[1].split()} <= set(generate.IMAGE_INPUTS)
+
+
+def test_what_stands_for_public_images_in_the_images_test_stands_for_all_that_it_downloads() -> None:
+    text = (PROJECT / "local" / "tools" / "ci.Dockerfile").read_text()
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == [*tool_image.BASES]
+    (installed,) = re.findall(r"apt-get install --yes --no-install-recommends ([\w -]+)", text)
+    assert set(installed.split()) <= {*base_image.PACKAGES, *tool_image.PACKAGES}
+    (plugins,) = re.findall(r"^RUN for name in ([\w ]+); do", text, re.MULTILINE)
+    assert plugins.split() == [*tool_image.NOT_MODULES]
 
 
 def test_a_region_without_its_end_is_no_region() -> None:

@@ -16,6 +16,6 @@ COPY --from=packages bin/ /opt/model-serving/venv/bin/
 COPY --from=packages lib/ /opt/model-serving/venv/lib/
 RUN rm -f /opt/model-serving/venv/bin/python* \
     && sed -i -E '1s|^#!.*/python[0-9.]*$|#!/opt/model-serving/venv/bin/python|' \
-        $(grep -lE '^#!.*/python[0-9.]*$' /opt/model-serving/venv/bin/*)
+        $(grep -lIE '^#!.*/python[0-9.]*$' /opt/model-serving/venv/bin/*)
 COPY --from=tools . /opt/model-serving/cache/model-serving/tools/
 COPY --from=plugins . /opt/model-serving/pulumi/plugins/
