@@ -31,8 +31,6 @@ GATEWAY: Final = "gateway"
 """Name of a stack's Gateway."""
 LONGEST_NAME: Final = 63
 """Characters of a Service's name."""
-REPOSITORY: Final = "review"
-"""Path of the images of reviews, below the registry of the stack."""
 
 
 class ReviewImages:
@@ -45,7 +43,7 @@ class ReviewImages:
     def __init__(self, stack: Inputs) -> None:
         self._settings = stack.settings.images
         self._registry = stack.settings.image_registry
-        self._build = BuildArgs(registry=f"{self._registry}/{REPOSITORY}", builder=self._settings.builder)
+        self._build = BuildArgs(registry=f"{self._registry}/{builds.REVIEWS}", builder=self._settings.builder)
         self._fetched = hooks.large_files_are_fetched(str(stack.settings.remote))
         self._removed = hooks.large_files_are_removed()
         self._runtimes: dict[str, pulumi.Input[str]] = {}
@@ -53,7 +51,7 @@ class ReviewImages:
     def of(self, release: Release) -> pulumi.Output[str]:
         """Declares the image of a release, unless it is there already; returns its reference by digest."""
         tag = f"{release.version}-{runtimes.fingerprint(release, self._settings)}"
-        known = builds.find(Registry(f"{self._registry}/{REPOSITORY}"), f"{release.repository}:{tag}")
+        known = builds.find(Registry(f"{self._registry}/{builds.REVIEWS}"), f"{release.repository}:{tag}")
         large = bool(release.pointers)
         return ModelImage(
             release.label,
@@ -81,7 +79,7 @@ class ReviewImages:
     def _existing(self, tag: str) -> str | None:
         """A runtime that is in the registry, of the stack or of an earlier review."""
         name = builds.runtime_image(tag)
-        for place in (self._registry, f"{self._registry}/{REPOSITORY}"):
+        for place in (self._registry, f"{self._registry}/{builds.REVIEWS}"):
             if found := builds.find(Registry(place), name):
                 return f"{place}/{name}@{found.digest}"
         return None

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DOCKERFILE: Final = Path("server/model.Dockerfile")
 RUNTIME: Final = "runtime"
 """Repository of the images of runtimes."""
+REVIEWS: Final = "review"
+"""Path below a stack's registry of the images of reviews, from which no stack runs anything."""
 CONTENT_LABEL: Final = "model-serving.content-hash"
 """Label of a model image: the hash of the release folder that it was built from."""
 AT_ONCE: Final = 8

@@ -22,7 +22,7 @@ from model_serving import catalog
 from model_serving.catalog import Catalog, object_name
 from model_serving.git import Git
 from model_serving.images import runtimes
-from model_serving.images.builds import CONTENT_LABEL
+from model_serving.images.builds import CONTENT_LABEL, REVIEWS
 from model_serving.images.registry import Image, Registry
 from model_serving.pipelines import backend, locks, rollback, stacks
 from model_serving.pipelines.backend import Backend
@@ -93,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unreleased",
         action="store_true",
-        help="also remove versions of this project's models that are neither in models/ nor in git",
+        help="also remove versions of this project's models that are neither in models/ nor in git, and the images of "
+        "reviews, merged or not",
     )
     parser.add_argument("--apply", action="store_true", help="remove the images instead of only listing them")
 
@@ -282,7 +283,9 @@ def _fates_of_models(images: Iterable[Image], needed: Needs, keep: int, *, unrel
     fates = []
     own: defaultdict[str, list[Image]] = defaultdict(list)
     for image in images:
-        if reason := _foreign(image, needed, unreleased=unreleased):
+        if image.repository.startswith(f"{REVIEWS}/"):
+            fates.append(Fate(image, not unreleased, "an image of a review"))
+        elif reason := _foreign(image, needed, unreleased=unreleased):
             fates.append(Fate(image, stays=True, why=reason))
         else:
             own[image.repository].append(image)

@@ -61,6 +61,13 @@ def why(images: list[Image], name: str, **needed: Any) -> str:
     return next(fate.why for fate in fates if str(fate.image) == name)
 
 
+def test_images_of_reviews_go_with_what_was_never_released_and_keep_no_runtime_from_then_on() -> None:
+    reviewed = model("1.1-0123456789ab", name="review/iris")
+    own = [reviewed, runtime(BASE, on="base")]
+    assert going(own) == set()
+    assert going(own, unreleased=True) == {"review/iris:1.1-0123456789ab", f"runtime:{BASE}"}
+
+
 def test_the_newest_stay_by_the_order_of_versions_and_not_of_letters() -> None:
     assert going(IMAGES, keep=2) == {"iris:1.0", "iris:1.1", "iris:1.2"}
     assert why(IMAGES, "iris:1.2") == "nothing refers to it, newer versions: 2"
