@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from model_serving import catalog
-from model_serving.catalog import Release
+from model_serving.catalog import Catalog, Release
 from model_serving.git import Git
 from model_serving.hosts import Site, here
 from model_serving.pipelines import backend, engine, redact, stacks
 from model_serving.pipelines.branch import Branch
 from model_serving.pipelines.review_objects import ReviewObjects
 from model_serving.problems import Failure, InvalidInput
-from model_serving.stack import settings
+from model_serving.stack import live, settings
 from model_serving.stack.models import ALL_TRAFFIC
 from model_serving.stack.pipelines import ReviewSettings
 from model_serving.stack.reviews import URL_VARIABLE, Review
@@ -135,12 +135,15 @@ def _serve(chosen: Settings, objects: ReviewObjects, *, stack: str, review: Revi
     # First of all: whatever happens from here on, an older content is not taken for this one's.
     objects.remove(review.request)
     _remove_expired(objects)
-    added = added_releases(Path.cwd(), here(os.environ))
+    released = catalog.read(Path("models"))
+    added = added_releases(released, Path.cwd(), here(os.environ))
     if not added:
         print("this merge request adds no release: there is nothing to serve")
         return []
     is_known = chosen.gateway.endpoint and chosen.gateway.cluster_endpoint
     content = stack_of_review(chosen, added, endpoint="" if is_known else f"http://{objects.gateway()}")
+    # Here, because the program would name the file of a stack that nobody has.
+    live.resolve(stacks.parse(stack, json.dumps({"config": content})), released, file=settings.file_of(stack))
     began, code = time.monotonic(), 1
     try:
         code = _up(f"{stack}-{review.name}", content, review)
@@ -167,7 +170,7 @@ def _tell(added: list[Release], urls: list[str], review: Review, seconds: float)
         site.summary("\n".join([text, "", *(f"- {url}" for url in urls)]))
 
 
-def added_releases(folder: Path, site: Site | None) -> list[Release]:
+def added_releases(released: Catalog, folder: Path, site: Site | None) -> list[Release]:
     """The releases of a checkout that the branch into which it will be merged does not have."""
     target = site.target if site else Branch.of_laptop().target
     git = Git(folder=folder)
@@ -182,7 +185,6 @@ def added_releases(folder: Path, site: Site | None) -> list[Release]:
             "  Run this on a branch, in a clone whose remote origin has the default branch."
         )
     known = {str(Path(path).parent) for path in listed.text.split("\0")}
-    released = catalog.read(folder / "models")
     return [
         release
         for name in released.names()

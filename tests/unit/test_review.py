@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from model_serving.__main__ import main
+from model_serving.hosts.github import GitHub
 from model_serving.hosts.gitlab import GitLab
 from model_serving.pipelines import review, review_objects, stacks
 from model_serving.stack.reviews import REQUEST_LABEL, UNTIL_LABEL, Review
@@ -218,6 +219,19 @@ def test_an_older_push_is_removed_before_a_newer_one_is_served(checkout: Path, e
     assert Cluster.objects[OBJECTS] == [engine.ups[0][2].labels]
 
 
+def test_a_mistake_is_told_of_the_file_that_people_write(
+    checkout: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release(checkout, "1.1")
+    file = checkout / "stacks" / "Pulumi.dev.yaml"
+    file.write_text(file.read_text().replace('"1Mi"', '"1Gi"'))
+    assert main(["review", "--stack", "dev"]) == 1
+    assert engine.ups == []
+    said = capsys.readouterr().err
+    assert f"stacks/Pulumi.dev.yaml: model-serving:models.{MODEL}.requestSize is 1Gi" in said
+    assert "1.1 has" in said
+
+
 def test_what_does_not_work_is_not_served(checkout: Path, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     release(checkout, "1.1")
     engine.code = 255
@@ -305,9 +319,14 @@ def test_pulumi_works_with_a_state_that_is_forgotten(checkout: Path, monkeypatch
     assert not file.exists()
 
 
-def test_a_site_knows_the_number_of_its_merge_request() -> None:
+def test_a_site_knows_the_number_of_its_merge_request(tmp_path: Path) -> None:
     assert GitLab(MERGE_REQUEST).request == 12
     assert GitLab({**MERGE_REQUEST, "CI_MERGE_REQUEST_IID": ""}).request is None
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"pull_request": {"number": 12}}))
+    assert GitHub({"GITHUB_EVENT_PATH": str(event)}).request == 12
+    event.write_text("{}")
+    assert GitHub({"GITHUB_EVENT_PATH": str(event)}).request is None
 
 
 def test_the_labels_are_what_the_objects_are_found_by() -> None:
