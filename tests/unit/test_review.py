@@ -309,7 +309,7 @@ def test_a_cluster_that_does_not_do_its_part_is_told(
 
 def test_pulumi_works_with_a_state_that_is_forgotten(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://the-stacks-own")
-    monkeypatch.setattr(review.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
     with review._forgotten_stack("dev-review-12", {"model-serving:registry": "r"}) as environ:
         backend = Path(environ["PULUMI_BACKEND_URL"].removeprefix("file://"))
         assert backend.is_dir()
