@@ -359,6 +359,7 @@ def _token_of(pod: dict[str, Any]) -> str:
     return str(name)
 
 
+@pytest.mark.thorough("tests/engine/test_agent.py; here, what its jobs may do")
 def test_a_release_goes_through_the_agent_and_a_token_changes_meanwhile(stack: Stack, job: Project) -> None:
     # The stack moves behind its agent, and nothing of it is made anew.
     before = identities(job)

@@ -147,7 +147,13 @@ def stack(project: Project) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["one pod", "three pods"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(1, id="one pod"),
+        pytest.param(3, id="three pods", marks=pytest.mark.thorough("one pod, which has all the bad requests")),
+    ],
+)
 def pods(request: pytest.FixtureRequest, stack: Stack) -> int:
     count: int = request.param
     stack.serve(NAME, replicas=count, resources={"memory": MEMORY})

@@ -107,6 +107,9 @@ def held(project: Project) -> set[str]:
     return {resource["token"] for resource in state["resources"].values()}
 
 
+@pytest.mark.thorough(
+    "tests/engine/test_stacks.py, test_manifests.py with the kinds of GKE, and the stack local for what serves"
+)
 def test_the_stack_comes_up_serves_takes_a_version_and_goes(dev: Project) -> None:
     update = ("pulumi", "up", "--yes", "--skip-preview", "--stack", STACK)
     dev.run(*update)

@@ -134,6 +134,7 @@ def assert_stopped(project: Project, release: Path, told: str) -> None:
     assert elapsed < START_SECONDS, "a wrong answer is not asked for until the time is over"
 
 
+@pytest.mark.thorough("tests/unit/test_contract.py and test_components.py")
 def test_a_version_without_anything_to_ask_is_said_to_have_none(project: Project, release: Path) -> None:
     for name in ("request.json", "response.json"):
         (release / name).unlink()

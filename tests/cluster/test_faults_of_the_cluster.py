@@ -47,8 +47,10 @@ def finish(stack: Stack, load: Load, new: str, failed: str | None) -> str:
     "name",
     [
         "kube-apiserver",
-        "containerd",
-        pytest.param("contour", marks=pytest.mark.thorough("the other two, and tests/cluster/test_lifecycle.py")),
+        *(
+            pytest.param(name, marks=pytest.mark.thorough("the API server, and tests/cluster/test_lifecycle.py"))
+            for name in ("containerd", "contour")
+        ),
     ],
 )
 def test_a_part_is_started_again_during_a_release(stack: Stack, figure: Figure, name: str) -> None:
@@ -66,6 +68,7 @@ def test_a_part_is_started_again_during_a_release(stack: Stack, figure: Figure, 
     figure(f"{text}; {load.report}")
 
 
+@pytest.mark.thorough("tests/unit/test_preflight.py; the registry that goes down during a build")
 def test_the_registry_is_down_before_a_release(stack: Stack, figure: Figure) -> None:
     new = stack.release()
     with load_of(stack.project) as load:

@@ -97,6 +97,7 @@ def test_killed_updates_are_got_over_by_the_next_one(stack: Stack, figure: Figur
     )
 
 
+@pytest.mark.thorough("killed updates that go on, above; tests/unit/test_interrupted.py and test_recover.py")
 def test_a_killed_release_that_is_taken_back_leaves_nothing(stack: Stack) -> None:
     stack.project.clean()
     before = objects(stack.project)
@@ -111,6 +112,7 @@ def test_a_killed_release_that_is_taken_back_leaves_nothing(stack: Stack) -> Non
     assert objects(stack.project) == before
 
 
+@pytest.mark.thorough("tests/engine/test_deploy.py, where one of two deployments waits")
 def test_the_second_of_two_updates_waits_or_is_refused(stack: Stack, figure: Figure) -> None:
     new = stack.release()
     with load_of(stack.project) as load, stack.update() as first:
@@ -138,6 +140,8 @@ def small_state_folder(stack: Stack) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={STATE_BYTES}", "tmpfs", str(state)], check=True)
     try:
         subprocess.run(["cp", "--archive", f"{aside}/.", str(state)], check=True)
+        # `make up` would first ask for more room than there is; of a cluster that runs it does not.
+        project.run("python", "-m", "local.cluster", "start", "--name", CLUSTER)
         yield state
         # What happened to the state is what the next tests go on with.
         project.run("python", "-m", "local.cluster", "stop", "--name", CLUSTER)

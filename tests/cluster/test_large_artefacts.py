@@ -126,6 +126,7 @@ def assert_unchanged(project: Project) -> None:
     assert shown.returncode == 0, shown.stdout
 
 
+@pytest.mark.thorough("the folder, below; tests/release/test_dvc.py for buckets")
 @pytest.mark.parametrize("remote", ["bucket"], indirect=True)
 def test_the_real_file_is_served_and_a_rollback_to_it_needs_the_registry_alone(large: Large) -> None:
     project = large.stack.project

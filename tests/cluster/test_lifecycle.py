@@ -260,6 +260,7 @@ def test_another_checkout_cannot_take_the_name(running: Instance, folder: Path) 
     assert f"Stop it with --state {running.state}" in done.stderr
 
 
+@pytest.mark.thorough("the checkout before, whose cluster runs; tests/unit/test_local.py")
 def test_a_cluster_that_was_killed_with_its_checkout_in_place_does_not_keep_the_name(other: Instance) -> None:
     nothing = other.traces()
     assert other.run("start").returncode == 0

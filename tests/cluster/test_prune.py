@@ -95,6 +95,7 @@ def test_what_nothing_needs_goes_and_frees_the_disk(project: Project, stack: Sta
         assert ask(URL, IRIS)[1]["model_version"] == first
 
 
+@pytest.mark.thorough("tests/engine/test_prune.py, which goes on with an interrupted run")
 def test_a_collection_that_was_killed_is_put_right_by_the_next_start(project: Project) -> None:
     script = (
         "from pathlib import Path; from local.cluster import garbage, programs; "

@@ -97,6 +97,7 @@ def test_a_split_shares_the_traffic(project: Project, next_release: Path) -> Non
         stack.write_text(before)
 
 
+@pytest.mark.thorough("tests/unit/test_catalog.py and test_live.py")
 def test_a_model_is_served_under_its_own_name_and_a_prerelease_takes_no_traffic(project: Project, stack: Stack) -> None:
     name, versions = "Apple_RF.Model", ("1.0", "1.1.0-rc.1")
     for version in versions:
@@ -144,6 +145,7 @@ def test_a_model_that_is_changed_after_its_release_is_refused(project: Project) 
     assert ask("/mlapi/v2/models/iris-dtc/infer", IRIS)[0] == 200
 
 
+@pytest.mark.thorough("the same while the stack knows it; tests/unit/test_builds.py")
 @pytest.mark.usefixtures("changed_model")
 def test_it_is_refused_as_well_when_the_stack_has_forgotten_it(project: Project) -> None:
     stack = project.folder / "stacks" / "Pulumi.local.yaml"

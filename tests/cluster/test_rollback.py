@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from model_serving.images import runtimes
 from tests.cluster.conftest import Project, ask
 from tests.cluster.stack import MODEL, Stack, name_of
@@ -43,6 +45,7 @@ def test_the_previous_version_comes_back_as_it_was_and_nothing_is_built(project:
     project.up("--expect-no-changes")
 
 
+@pytest.mark.thorough("tests/unit/test_builds.py; above, that nothing is built")
 def test_a_published_version_stays_as_it_is_when_its_runtime_is_built_in_another_way(
     project: Project, stack: Stack
 ) -> None:

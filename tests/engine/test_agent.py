@@ -149,7 +149,13 @@ def test_a_token_changes_and_the_pods_never_have_one_that_gitlab_refuses(standin
     assert len(valid(project)) == 2
     assert mounted(project) in valid(project) - {first}
 
-    project.edit_settings("tokens: [a, b]", "tokens: [b]")
+    # A third one is refused, which leaves the pods alone.
+    both, before = valid(project), mounted(project)
+    project.edit_settings("tokens: [a, b]", "tokens: [b, c]")
+    assert "only two active tokens" in project.up(fails=True).text
+    assert mounted(project) == before
+    assert before in valid(project) <= both
+    project.edit_settings("tokens: [b, c]", "tokens: [b]")
     removed = project.up()
     assert sorted(kinds(removed, "delete")) == sorted([TOKEN, SECRET])
     assert kinds(removed, "update") == [ROLE], "the pods stay as they are"
@@ -175,17 +181,7 @@ def test_a_token_is_kept_as_long_as_the_pods_with_the_new_one_do_not_come_up(sta
     assert valid(project) == {mounted(project)} != {first}
 
 
-def test_a_third_token_is_refused_and_leaves_the_pods_alone(standing_project: Project) -> None:
-    project = standing_project
-    project.edit_settings("tokens: [a]", "tokens: [a, b]")
-    project.up()
-    before = mounted(project)
-    project.edit_settings("tokens: [a, b]", "tokens: [b, c]")
-    assert "only two active tokens" in project.up(fails=True).text
-    assert mounted(project) == before
-    assert before in valid(project)
-
-
+@pytest.mark.thorough("tests/unit/test_agent.py, which declares it, and the secrets of tests/engine/test_preview.py")
 def test_a_token_that_was_made_elsewhere_is_taken_as_a_secret_and_never_shown(project: Project) -> None:
     project.edit_settings("    configuration: written\n", "    configuration: elsewhere\n    register: false\n")
     project.run("config", "set", "--plaintext", "model-serving:agentToken", GIVEN)

@@ -306,6 +306,9 @@ for name in ("kept", "changed", "lost"):
 """
 
 
+@pytest.mark.thorough(
+    "tests/engine/test_drift.py, whose issue tells it; a preview with refresh is in each of test_stacks.py"
+)
 def test_drift_is_told_as_what_mends_it(small: Small, look: Callable[..., Preview]) -> None:
     project = small(DRIFTING)
     project.up()
@@ -386,6 +389,7 @@ for number, name in enumerate(NAMES):
 """
 
 
+@pytest.mark.thorough("tests/unit/test_note.py on what this test has recorded")
 def test_names_that_are_markup_come_through_the_engine_as_they_are(small: Small, look: Callable[..., Preview]) -> None:
     project = small(MARKDOWN, {"size": "1"})
     project.up()

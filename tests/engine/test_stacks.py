@@ -22,7 +22,7 @@ PIPELINES = """\
 """
 SCALED_AND_SLOW = (("wine-lgbm: {}", "wine-lgbm: {autoscaling: {minimum: 2, maximum: 4}, answerSeconds: 90}"),)
 FAULTS = ("permission-denied", "quota-exceeded", "api-not-enabled", "half-made", "timeout")
-ALWAYS = ("dev", "production", "public", "standard-zonal", "pipelines", "existing")
+ALWAYS = ("dev", "public", "pipelines", "existing")
 OTHERS = [
     pytest.mark.thorough(
         "the other rows, and tests/unit/test_gcp_apis.py and tests/cluster/test_manifests.py for each variant"
