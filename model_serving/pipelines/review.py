@@ -242,6 +242,7 @@ def _forgotten_stack(stack: str, content: Mapping[str, Any]) -> Iterator[dict[st
                 env=environ,
                 capture_output=True,
                 text=True,
+                encoding="utf-8",
                 check=False,
             )
             if made.returncode:
