@@ -106,6 +106,7 @@ def test_a_version_that_answers_the_wrong_class_gets_no_traffic(project: Project
     assert_stopped(project, release, "predict[0] to be 2; it is 0")
 
 
+@pytest.mark.thorough("the wrong class, above, and taking broken releases back in test_faults_of_models.py")
 def test_a_check_that_failed_is_made_again_and_the_mistake_stays_a_mistake(project: Project, release: Path) -> None:
     answer_no_number(release)
     assert_stopped(project, release, "predict to have the datatype INT64; it is FP64")

@@ -237,6 +237,7 @@ def test_taking_the_broken_releases_back_is_all_that_is_needed(
     project.up("--expect-no-changes")
 
 
+@pytest.mark.thorough("the crashing version above, and the shadow of test_traffic.py")
 def test_a_shadow_that_crashes_under_load_is_not_noticed(stack: Stack, figure: Figure) -> None:
     write_contract(stack.release_code("shadowed", "1.0", CODE))
     stack.serve("shadowed")

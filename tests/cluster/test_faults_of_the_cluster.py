@@ -117,6 +117,9 @@ def test_the_registry_goes_down_before_a_pull(stack: Stack, figure: Figure) -> N
     figure(f"{text}; {load.report}")
 
 
+@pytest.mark.thorough(
+    "the registry that goes down during a build; tests/engine/test_deploy.py, which builds a lost image again"
+)
 def test_an_image_is_gone_from_the_registry_when_it_is_wanted(stack: Stack, figure: Figure) -> None:
     stack.configure(MODEL, **IMPATIENT)
     before, new = version(), stack.release()

@@ -157,6 +157,9 @@ def test_the_real_file_is_served_and_a_rollback_to_it_needs_the_registry_alone(l
     ],
     indirect=["remote"],
 )
+@pytest.mark.thorough(
+    "tests/unit/test_pointers.py and test_remotes.py; tests/release/test_dvc.py and test_publish.py with real files"
+)
 def test_a_file_that_cannot_be_had_stops_its_release_alone_until_it_is_put_back(large: Large, broken: str) -> None:
     project, objects = large.stack.project, large.remote.objects
     before, content = served(), objects[large.key]

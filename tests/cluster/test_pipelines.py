@@ -23,7 +23,8 @@ from tests.cluster.tool_image import ToolImage
 from tests.conftest import Figure
 
 MODEL: Final = "/mlapi/v2/models/iris-dtc/infer"
-VERSION: Final = "1.0.1"
+VERSION: Final = "1.0.7"
+"""Of other content than the releases of other files' tests, which may have the same registry."""
 """The merge request's."""
 REVIEWED: Final = "/mlapi/review/3/v2/models/iris-dtc/infer"
 REVIEW_SECONDS: Final = 60
@@ -72,6 +73,7 @@ def test_a_merge_request_is_tested_previewed_and_noted(clone: Clone) -> None:
     assert ask(MODEL, IRIS)[1]["model_version"] == "1.0", "a preview changes nothing"
 
 
+@pytest.mark.thorough("tests/unit/test_pending.py and test_note.py")
 def test_a_newer_commit_marks_the_note_as_stale_until_it_is_previewed(clone: Clone, bump: str) -> None:
     before = clone.git("rev-parse", "HEAD")
     (clone.folder / "README.md").write_text("another\n")
@@ -129,6 +131,7 @@ def test_a_merge_requests_release_is_served_under_a_path_of_its_own_until_the_re
     figure(f"removed in {took:.1f} s")
 
 
+@pytest.mark.thorough("the review above; tests/engine/test_review.py, where one fails")
 def test_a_release_that_breaks_its_contract_is_told_and_not_left_in_the_cluster(
     clone: Clone, bump: str, project: Project
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_published_version_stays_as_it_is_when_its_runtime_is_built_in_another
         dockerfile.write_text(text)
 
 
+@pytest.mark.thorough("test_traffic.py, where weights alone change one route")
 def test_a_version_that_is_kept_warm_is_back_by_a_change_of_the_route(project: Project, stack: Stack) -> None:
     version = stack.release()
     stack.serve(keepWarm=1)

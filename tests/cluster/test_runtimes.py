@@ -97,6 +97,7 @@ def test_the_lock_of_a_release_decides_its_runtime_image(served: Project) -> Non
     assert iris != wine
 
 
+@pytest.mark.thorough("tests/release/test_packages.py, in workers")
 def test_workers_predict_in_processes_of_their_own(served: Project, stack: Stack) -> None:
     alone = processes(served, name_of("1.0", OWN))
     stack.serve(OWN, workers=2)

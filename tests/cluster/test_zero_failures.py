@@ -167,6 +167,7 @@ def test_removals_of_a_version(stack: Stack, figure: Figure) -> None:
     figure(repeat(stack, remove, settle=lambda: stack.await_pods(2))[1])
 
 
+@pytest.mark.thorough("test_releases, and tests/unit/test_components.py for the drain")
 def test_requests_in_flight_are_answered_when_their_server_goes(stack: Stack, figure: Figure) -> None:
     stack.release_code("slow", "1.0", SLOW_MODEL)
     stack.serve("slow")

@@ -56,6 +56,19 @@ def made_before_their_api(resources: Iterable[Resource]) -> Iterator[str]:
             yield f"{resource['urn'].rpartition('::')[2]} ({kind}) does not wait for {service.rpartition('::')[2]}"
 
 
+def routes_before_their_contract(resources: Iterable[Resource]) -> Iterator[str]:
+    """Routes of a model's whole traffic that may lead to a version before it has kept its contract."""
+    checks = {_name(each): each["urn"] for each in resources if each["type"] == "kubernetes:batch/v1:Job"}
+    for route in resources:
+        # A version's own route has a dot in its name, and is what its check asks.
+        if not route["type"].endswith(":HTTPRoute") or "." in _name(route):
+            continue
+        backends = (each for rule in route["inputs"]["spec"]["rules"] for each in rule["backendRefs"])
+        for check in sorted({f"{each['name']}-contract" for each in backends} & checks.keys()):
+            if checks[check] not in route["dependencies"]:
+                yield f"{_name(route)} does not wait for {check}"
+
+
 def broad_bindings(resources: Iterable[Resource]) -> Iterator[str]:
     """Bindings in the project, or above it, besides those of ON_PROJECT; and any that evicts other members."""
     for resource in resources:
@@ -82,6 +95,10 @@ def public_doors(resources: Iterable[Resource]) -> Iterator[str]:
         opens = _DOORS.get((provider, kind.rpartition(":")[2]))
         if opens and (door := opens(resource.get("inputs", {}))):
             yield f"{resource['urn'].rpartition('::')[2]}: {door}"
+
+
+def _name(resource: Resource) -> str:
+    return str(resource["urn"].rpartition("::")[2])
 
 
 def _address(inputs: Mapping[str, Any]) -> str:

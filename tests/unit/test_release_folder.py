@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +243,24 @@ def test_a_python_that_does_not_run_is_refused(root: Path, python: str) -> None:
     [problem] = trial.problems(python, root / "requirements.lock")
     assert "does not run" in problem.what
     assert "--python PATH" in problem.remedy
+
+
+def test_a_release_is_put_in_its_place_as_a_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, target = tmp_path / "built", tmp_path / "models" / "iris-dtc" / "1.0"
+    built.mkdir()
+
+    def copy_half(_: Path, place: Path) -> None:
+        """What moving to another file system is, on one that is full."""
+        place.mkdir()
+        (place / "request.json").write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "move", copy_half)
+        with pytest.raises(OSError, match="No space left"):
+            release.put(built, target)
+    assert list(target.parent.iterdir()) == []
+    release.put(built, target)
+    assert list(target.parent.iterdir()) == [target]
