@@ -246,7 +246,7 @@ format: tools ## format the code
 # Each part can be run alone, and with ALL=true as thoroughly as `make test-all` does: tests/conftest.py says how.
 PYTEST := pytest $(if $(filter true,$(ALL)),--thorough)
 .PHONY: test test-all test-unit test-engine test-release test-cluster test-docs
-test: test-unit test-engine test-release test-cluster ## run the tests, in half an hour: each kind of behaviour once
+test: test-unit test-engine test-release test-cluster ## run the tests, in 25 minutes: each kind of behaviour once
 
 test-all: ## run all tests, with every repetition and variant
 	@$(MAKE) test ALL=true
