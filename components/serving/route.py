@@ -144,9 +144,12 @@ def _rule(
     path: str, backends: list[dict[str, Any]], *, header: str | None = None, copies: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     match: dict[str, Any] = {"path": {"type": "PathPrefix", "value": PUBLIC_PREFIX + path}}
+    inside = path
     if header is not None:
         match["headers"] = [{"type": "Exact", "name": VERSION_HEADER, "value": header}]
-    rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": path}}
+        # By its full path: what the server takes for the newest version never counts.
+        inside = f"{path}/versions/{header}"
+    rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": inside}}
     return {
         "matches": [match],
         "filters": [{"type": "URLRewrite", "urlRewrite": rewrite}, *copies],

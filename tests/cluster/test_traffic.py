@@ -82,6 +82,10 @@ def test_a_header_chooses_the_version(project: Project, versions: tuple[str, str
     stack.serve(versions={old: 100, new: 0})
     assert answers(20) == {old: 20}
     assert answers(20, {"X-Model-Version": new}) == {new: 20}
+    # The rest of a model's API as well.
+    metadata = urllib.request.Request(f"{ENDPOINT}{URL.removesuffix('/infer')}", headers={"X-Model-Version": new})
+    with urllib.request.urlopen(metadata, timeout=10) as answer:
+        assert json.load(answer)["name"] == MODEL
     assert answers(20, {"X-Model-Version": "9.9"}) == {old: 20}, "an unknown version is like none"
 
 

@@ -239,9 +239,13 @@ def test_routes_rewrite_the_prefix_and_lead_to_models_alone(declare: Declare) ->
     for route in declared_routes(declare).values():
         for rule in route["spec"]["rules"]:
             (match,) = rule["matches"]
-            inside = rule["filters"][0]["urlRewrite"]["path"]["replacePrefixMatch"]
-            assert match["path"] == {"type": "PathPrefix", "value": f"/mlapi{inside}"}
-            assert inside.startswith("/v2/models/iris-dtc")
+            assert match["path"]["type"] == "PathPrefix"
+            asked = match["path"]["value"]
+            assert asked.startswith("/mlapi/v2/models/iris-dtc")
+            # With the header, to the full path of the version.
+            more = "".join(f"/versions/{header['value']}" for header in match.get("headers", ()))
+            inside = rule["filters"][0]["urlRewrite"]["path"]
+            assert inside == {"type": "ReplacePrefixMatch", "replacePrefixMatch": asked.removeprefix("/mlapi") + more}
 
 
 def declared_check(declare: Declare, *, url: str = "http://10.0.0.5", **changes: Any) -> Recorder:
