@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -14,6 +13,7 @@ from model_serving.pipelines import redact
 from tests.engine import checkout
 from tests.engine.checkout import Job, commit, git, run
 from tests.engine.conftest import SmallProject
+from tests.engine.empty_registry import EmptyRegistry
 from tests.engine.harness import Project, plain_secrets
 from tests.unit.conftest import serving
 
@@ -377,14 +377,6 @@ def test_no_planted_secret_is_in_the_log(small: SmallProject) -> None:
         assert f"Error 409: x/{redact.MARK} already exists" in failed.text
         assert plain_secrets(failed.text, *planted) == []
         assert base64.b64encode(f"user:{TOKEN}".encode()).decode() not in failed.text
-
-
-class EmptyRegistry(BaseHTTPRequestHandler):
-    def do_HEAD(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, *_: object) -> None:
-        """Not in the tests' output."""
 
 
 def test_an_image_that_the_registry_has_lost_is_built_again(small: SmallProject) -> None:

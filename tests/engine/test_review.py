@@ -6,25 +6,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.engine.checkout import Ended, commit, git, run
 from tests.engine.conftest import Whole
+from tests.engine.empty_registry import EmptyRegistry
 from tests.engine.harness import AUTHORITY, ENDPOINT, Project
 from tests.unit.conftest import serving
 
 MODEL = "iris-dtc"
-
-
-class EmptyRegistry(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, *_: object) -> None:
-        """Not in the tests' output."""
 
 
 @pytest.fixture
