@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import pulumi_docker_build as docker_build
 from pulumi import ComponentResource, Input, Output, ResourceHook, ResourceHookBinding, ResourceOptions
 
-from model_serving.catalog import object_name
-from model_serving.images.builds import CONTENT_LABEL
+from model_serving.catalog import Release, object_name
+from model_serving.images import artefacts
+from model_serving.images.builds import CONTENT_LABEL, dockerfile_of
+from model_serving.images.runtimes import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,29 @@ class RuntimeImageArgs:
     context: str
     wheels: str | None = None
     digest: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Runtime,
+        *,
+        build: BuildArgs,
+        repository: str,
+        base: str,
+        dockerfile: Path,
+        digest: str | None = None,
+    ) -> Self:
+        """The image of a recipe."""
+        return cls(
+            build=build,
+            repository=repository,
+            tag=recipe.tag,
+            base=base,
+            dockerfile=str(dockerfile),
+            context=str(recipe.context),
+            wheels=str(recipe.wheels) if recipe.wheels else None,
+            digest=digest,
+        )
 
 
 class RuntimeImage(ComponentResource):
@@ -103,6 +129,35 @@ class ModelImageArgs:
     before: Sequence[ResourceHook] = ()
     after: Sequence[ResourceHook] = ()
     digest: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        release: Release,
+        *,
+        build: BuildArgs,
+        version: str,
+        runtime: Input[str] | None,
+        digest: str | None,
+        fetched: ResourceHook,
+        removed: ResourceHook,
+        before: Sequence[ResourceHook] = (),
+    ) -> Self:
+        """The image of a release; ``fetched`` brings its large files before, and ``removed`` takes them away."""
+        large = bool(release.pointers)
+        return cls(
+            build=build,
+            model=release.name,
+            version=version,
+            runtime=runtime,
+            dockerfile=str(dockerfile_of(release)),
+            folder=str(release.folder),
+            content_hash=release.content_hash,
+            artefacts=str(artefacts.context_of(release)) if large else None,
+            before=[*before, fetched] if large else [*before],
+            after=[removed] if large else [],
+            digest=digest,
+        )
 
     @property
     def repository(self) -> str:

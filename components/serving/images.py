@@ -11,7 +11,7 @@ from pulumi import Output
 from components.serving import hooks
 from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
 from model_serving.catalog import Release
-from model_serving.images import artefacts, builds, portal, runtimes
+from model_serving.images import builds, portal, runtimes
 from model_serving.images.builds import Plan
 from model_serving.images.runtimes import Runtime
 from model_serving.stack.settings import Settings
@@ -59,21 +59,17 @@ class ModelImages:
 
     def _declare(self, release: Release) -> ModelImage:
         digest = self._plan.reused.get(builds.image_of(release))
-        large = bool(release.pointers)
         return ModelImage(
             release.label,
-            ModelImageArgs(
+            ModelImageArgs.of(
+                release,
                 build=self._build,
-                model=release.name,
                 version=release.version,
                 runtime=None if digest else self._runtime(release).reference,
-                dockerfile=str(builds.dockerfile_of(release)),
-                folder=str(release.folder),
-                content_hash=release.content_hash,
-                artefacts=str(artefacts.context_of(release)) if large else None,
-                before=[self._guard, self._fetched] if large else [self._guard],
-                after=[self._removed] if large else [],
                 digest=digest,
+                before=[self._guard],
+                fetched=self._fetched,
+                removed=self._removed,
             ),
         )
 
@@ -92,16 +88,12 @@ class ModelImages:
     def _of_packages(
         self, name: str, recipe: Runtime, *, repository: str, dockerfile: Path, digest: str | None
     ) -> RuntimeImage:
-        return RuntimeImage(
-            name,
-            RuntimeImageArgs(
-                build=self._build,
-                repository=repository,
-                tag=recipe.tag,
-                base=self._settings.base,
-                dockerfile=str(dockerfile),
-                context=str(recipe.context),
-                wheels=str(recipe.wheels) if recipe.wheels else None,
-                digest=digest,
-            ),
+        args = RuntimeImageArgs.of(
+            recipe,
+            build=self._build,
+            repository=repository,
+            base=self._settings.base,
+            dockerfile=dockerfile,
+            digest=digest,
         )
+        return RuntimeImage(name, args)

@@ -21,14 +21,12 @@ from components.serving.models import CONTRACT_SCRIPTS, IN_CLUSTER, gateway_seco
 from components.serving.rollouts import Rollouts, Version
 from components.serving.server import HTTP_PORT, NAME_LABEL, ModelServer, ModelServerArgs
 from model_serving.catalog import Release
-from model_serving.images import artefacts, builds, runtimes
+from model_serving.images import builds, runtimes
 from model_serving.images.registry import Registry
 from model_serving.stack.inputs import Inputs
 from model_serving.stack.live import LiveModel, LiveVersion
-from model_serving.stack.reviews import Review
+from model_serving.stack.reviews import GATEWAY, Review
 
-GATEWAY: Final = "gateway"
-"""Name of a stack's Gateway."""
 LONGEST_NAME: Final = 63
 """Characters of a Service's name."""
 
@@ -42,8 +40,11 @@ class ReviewImages:
 
     def __init__(self, stack: Inputs) -> None:
         self._settings = stack.settings.images
-        self._registry = stack.settings.image_registry
-        self._build = BuildArgs(registry=f"{self._registry}/{builds.REVIEWS}", builder=self._settings.builder)
+        registry = stack.settings.image_registry
+        own = f"{registry}/{builds.REVIEWS}"
+        self._build = BuildArgs(registry=own, builder=self._settings.builder)
+        self._own = Registry(own)
+        self._places = {registry: Registry(registry), own: self._own}
         self._fetched = hooks.large_files_are_fetched(str(stack.settings.remote))
         self._removed = hooks.large_files_are_removed()
         self._runtimes: dict[str, pulumi.Input[str]] = {}
@@ -51,22 +52,17 @@ class ReviewImages:
     def of(self, release: Release) -> pulumi.Output[str]:
         """Declares the image of a release, unless it is there already; returns its reference by digest."""
         tag = f"{release.version}-{runtimes.fingerprint(release, self._settings)}"
-        known = builds.find(Registry(f"{self._registry}/{builds.REVIEWS}"), f"{release.repository}:{tag}")
-        large = bool(release.pointers)
+        known = builds.find(self._own, f"{release.repository}:{tag}")
         return ModelImage(
             release.label,
-            ModelImageArgs(
+            ModelImageArgs.of(
+                release,
                 build=self._build,
-                model=release.name,
                 version=tag,
                 runtime=None if known else self._runtime(release),
-                dockerfile=str(builds.dockerfile_of(release)),
-                folder=str(release.folder),
-                content_hash=release.content_hash,
-                artefacts=str(artefacts.context_of(release)) if large else None,
-                before=[self._fetched] if large else [],
-                after=[self._removed] if large else [],
                 digest=known.digest if known else None,
+                fetched=self._fetched,
+                removed=self._removed,
             ),
         ).reference
 
@@ -79,21 +75,19 @@ class ReviewImages:
     def _existing(self, tag: str) -> str | None:
         """A runtime that is in the registry, of the stack or of an earlier review."""
         name = builds.runtime_image(tag)
-        for place in (self._registry, f"{self._registry}/{builds.REVIEWS}"):
-            if found := builds.find(Registry(place), name):
+        for place, registry in self._places.items():
+            if found := builds.find(registry, name):
                 return f"{place}/{name}@{found.digest}"
         return None
 
     def _built(self, release: Release) -> pulumi.Output[str]:
         recipe = runtimes.runtime_of(release, self._settings)
-        args = RuntimeImageArgs(
+        args = RuntimeImageArgs.of(
+            recipe,
             build=self._build,
             repository=builds.RUNTIME,
-            tag=recipe.tag,
             base=self._settings.base,
-            dockerfile=str(runtimes.DOCKERFILE),
-            context=str(recipe.context),
-            wheels=str(recipe.wheels) if recipe.wheels else None,
+            dockerfile=runtimes.DOCKERFILE,
         )
         return RuntimeImage(builds.runtime_resource(recipe.tag), args).reference
 

@@ -23,6 +23,7 @@ from model_serving import catalog
 from model_serving.catalog import Catalog, Release
 from model_serving.git import Git
 from model_serving.hosts import Site, here
+from model_serving.hosts.setup import PASSPHRASE
 from model_serving.pipelines import backend, engine, redact, stacks
 from model_serving.pipelines.branch import Branch
 from model_serving.pipelines.review_objects import ReviewObjects
@@ -45,7 +46,6 @@ A release counts as added if the target branch does not have it. Exit code: 0 if
 say, or if there is none; 1 otherwise, and then none of them is served.
 """
 HOUR: Final = 3600
-_PASSPHRASE: Final = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 - the variable's name
 _NOT_SERVED: Final = ("gcp", "agent", "agentToken", "ci")
 """Sections of a stack that a review has no use for."""
 _ONE_POD: Final = ("versions", "shadow", "keepWarm", "replicas", "autoscaling")
@@ -232,8 +232,8 @@ def _forgotten_stack(stack: str, content: Mapping[str, Any]) -> Iterator[dict[st
     """A stack with its state in a temporary folder; hands out the environment for it."""
     file = Path(settings.file_of(stack))
     with tempfile.TemporaryDirectory(prefix="review-") as folder:
-        environ = {**os.environ, backend.URL: f"file://{folder}", _PASSPHRASE: secrets.token_hex()}
-        environ.pop(f"{_PASSPHRASE}_FILE", None)
+        environ = {**os.environ, backend.URL: f"file://{folder}", PASSPHRASE: secrets.token_hex()}
+        environ.pop(f"{PASSPHRASE}_FILE", None)
         try:
             # JSON is YAML.
             file.write_text(json.dumps({"config": content}), encoding="utf-8")

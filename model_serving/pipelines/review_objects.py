@@ -13,12 +13,10 @@ from urllib3.exceptions import HTTPError
 from model_serving.problems import Failure
 from model_serving.stack import preflight
 from model_serving.stack.cluster_api import connect
-from model_serving.stack.reviews import REQUEST_LABEL, UNTIL_LABEL
+from model_serving.stack.reviews import GATEWAY, REQUEST_LABEL, UNTIL_LABEL
 from model_serving.stack.settings import Settings
 
 TIMEOUT_SECONDS: Final = 30
-GATEWAY: Final = ("gateway.networking.k8s.io", "v1", "gateways", "gateway")
-"""Group, version, kind and name of a stack's Gateway."""
 KINDS: Final = (
     # What leads to the others goes first.
     ("gateway.networking.k8s.io", "v1", "httproutes"),
@@ -43,15 +41,16 @@ class ReviewObjects:
     def gateway(self) -> str:
         """Address of the stack's gateway."""
         with self._api() as api:
-            group, version, plural, name = GATEWAY
             ask = client.CustomObjectsApi(api).get_namespaced_custom_object
-            gateway = _answer(partial(ask, group, version, self._settings.namespace, plural, name))
+            gateway = _answer(
+                partial(ask, "gateway.networking.k8s.io", "v1", self._settings.namespace, "gateways", GATEWAY)
+            )
             addresses = gateway.get("status", {}).get("addresses") or []
         if not addresses:
             raise Failure(
                 f"the gateway of {self._stack} has no address.\n"
                 "  No request could reach what the merge request adds.\n"
-                f"  Look at it with `kubectl --namespace {self._settings.namespace} describe gateway {name}`."
+                f"  Look at it with `kubectl --namespace {self._settings.namespace} describe gateway {GATEWAY}`."
             )
         return str(addresses[0]["value"])
 

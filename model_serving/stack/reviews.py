@@ -18,6 +18,8 @@ REQUEST_LABEL: Final = "model-serving/review"
 UNTIL_LABEL: Final = "model-serving/review-until"
 URL_VARIABLE: Final = "REVIEW_URL"
 """In the file from which GitLab takes the address of a review's environment."""
+GATEWAY: Final = "gateway"
+"""Name of a stack's Gateway."""
 PATH: Final = "/mlapi/review"
 """Public path of all reviews, below that of the models."""
 
