@@ -85,20 +85,24 @@ class _Call:
         self.answer: asyncio.Future[Any] = self._asker.create_future()
 
     def begin(self) -> None:
-        if self.answer.cancelled():
-            self._coroutine.close()
-            self._asker.call_soon_threadsafe(self._end, None)
-            return
-        self._task = asyncio.get_running_loop().create_task(_contained(self._coroutine))
+        self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(lambda task: self._asker.call_soon_threadsafe(self._end, task))
+
+    async def _run(self) -> Any:
+        # Not in begin(): what came during a prediction is begun at once, and then each waits for those before it.
+        if self.answer.cancelled():
+            return None
+        return await _contained(self._coroutine)
 
     def cancel(self) -> None:
         if self._task:
             self._task.cancel()
 
-    def _end(self, task: asyncio.Task[Any] | None) -> None:
+    def _end(self, task: asyncio.Task[Any]) -> None:
         self._beside.calls -= 1
-        if task is None or self.answer.cancelled() or task.cancelled():
+        # It is not begun if nobody waited for it.
+        self._coroutine.close()
+        if self.answer.cancelled() or task.cancelled():
             return
         error = task.exception()
         if error:
