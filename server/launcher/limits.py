@@ -187,7 +187,8 @@ class Limits:
         async def sent(message: Message) -> None:
             nonlocal begun
             begun = True
-            limit.reschedule(loop.time() + seconds)
+            if message.get("more_body"):
+                limit.reschedule(loop.time() + seconds)
             await send(message)
 
         try:
