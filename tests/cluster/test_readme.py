@@ -19,7 +19,7 @@ RUN_ELSEWHERE = {
 
 def commands(path: Path) -> str:
     """The shell blocks of a document, one after the other."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line not in RUN_ELSEWHERE]
     return "\n".join(lines)
 

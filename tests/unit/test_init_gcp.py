@@ -67,12 +67,12 @@ def run(project: str = "acme") -> int:
 
 
 def changed(state: Path) -> list[str]:
-    calls: list[str] = json.loads(state.read_text())["calls"]
+    calls: list[str] = json.loads(state.read_text(encoding="utf-8"))["calls"]
     return [call for call in calls if any(word in WRITING for word in call.split())]
 
 
 def change(state: Path, **values: str) -> None:
-    state.write_text(json.dumps(json.loads(state.read_text()) | values))
+    state.write_text(json.dumps(json.loads(state.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 def test_makes_apis_bucket_and_key(state: Path) -> None:
@@ -105,7 +105,8 @@ def test_a_run_that_broke_off_is_taken_up(state: Path) -> None:
 def test_each_command_is_printed_before_it_is_run(state: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     printed = [line for line in capfd.readouterr().out.splitlines() if line.startswith("$ gcloud ")]
-    assert len(printed) == len(json.loads(state.read_text())["calls"]) + 3  # looking for what was not there
+    calls = json.loads(state.read_text(encoding="utf-8"))["calls"]
+    assert len(printed) == len(calls) + 3  # looking for what was not there
     assert "$ gcloud kms keyrings create pulumi --location=europe-west1 --project=acme --quiet" in printed
 
 
