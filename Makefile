@@ -169,7 +169,7 @@ all-tools: tools
 
 .PHONY: lock
 lock: ## pin the Python packages anew after a change of requirements*.in
-	@for name in requirements requirements-dev requirements-bootstrap; do \
+	@for name in requirements requirements-dev requirements-bootstrap docs/requirements; do \
 	  .venv/bin/uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 $$name.in -o $$name.txt; \
 	done
 	@$(COMPILE) server/portal/requirements.in --output-file server/portal/requirements.lock
@@ -207,6 +207,15 @@ outdated: tools ## list what is pinned and has a newer version, which depends on
 .PHONY: schema
 schema: tools ## write the JSON Schema of the stack files, which editors use
 	@python -m model_serving schema > stacks/schema.json
+
+# As they lie in the repository: the links between them lead to the same places on GitLab, on GitHub and in the site.
+DOCUMENTS := README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs stacks templates
+.PHONY: docs
+docs: $(if $(MODEL_SERVING_TOOLS),tools,$(VENV)) ## build README.md and docs/ as a site, with every link checked: .state/site
+	@mkdir -p $(STATE)/documents
+	@ln -sfn $(addprefix $(CURDIR)/,$(DOCUMENTS)) $(STATE)/documents
+	@environment=$$(python -m local.tools.environments docs/requirements.txt) && \
+	  NO_MKDOCS_2_WARNING=1 $$environment/bin/mkdocs build --strict
 
 .PHONY: screenshots
 screenshots: tools ## take the picture of the page in README

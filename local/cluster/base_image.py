@@ -90,7 +90,8 @@ def _bootstrap(root: Path, packages: Sequence[str], log: Path) -> None:
                 try:
                     process.wait(PROGRESS_SECONDS)
                 except subprocess.TimeoutExpired:
-                    last = (log.read_text(errors="replace").splitlines() or ["bootstrapping Debian"])[-1]
+                    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                    last = (lines or ["bootstrapping Debian"])[-1]
                     print(f"base image: {last.removeprefix('I: ')} ({time.monotonic() - began:.0f} s)")
         except BaseException:
             process.terminate()

@@ -133,7 +133,7 @@ def _remedy(pid: int) -> str:
     """A command that also stops the rest of a cluster, or keeps a service from being started again."""
     if folder := mark_of(pid):
         return f"python -m local.cluster stop --name {folder.name} --state {owner_of(folder).get('state', 'FOLDER')}"
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
         unit = line.rpartition("/")[2]
         if "/system.slice/" in line and unit.endswith(".service"):
             return f"systemctl disable --now {unit}"

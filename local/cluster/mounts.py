@@ -21,7 +21,7 @@ class Mount(NamedTuple):
 def all_mounts() -> list[Mount]:
     """The mounts, oldest first."""
     mounts = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         before, _, after = line.partition(" - ")
         path = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split()[PATH_FIELD])
         mounts.append(Mount(path=Path(path), kind=after.split()[0]))

@@ -80,7 +80,7 @@ class Record:
 
     @property
     def uptime_seconds(self) -> float:
-        now = float(Path("/proc/uptime").read_text().split()[0])
+        now = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return now - int(self.started) / os.sysconf("SC_CLK_TCK")
 
 
@@ -157,12 +157,12 @@ class Processes:
 
 def last_lines(log: Path) -> str:
     """The end of a log, indented."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return "\n".join(f"    {line[:200]}" for line in lines[-SHOWN_LOG_LINES:]) or "    (its log is empty)"
 
 
 def boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def network_namespace() -> str:
@@ -191,7 +191,7 @@ def running() -> Iterator[int]:
 def start_time(pid: int) -> str | None:
     """Clock ticks from boot to the start of a process; None for one that ended, even if it is not reaped yet."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else fields[START_TIME_FIELD]

@@ -40,7 +40,7 @@ def ensure(layout: Layout) -> None:
 
 def _download(lock: Path, folder: Path) -> None:
     shown = lock.relative_to(PROJECT)
-    wanted = len(re.findall(r"^[A-Za-z0-9].*==", lock.read_text(), re.MULTILINE))
+    wanted = len(re.findall(r"^[A-Za-z0-9].*==", lock.read_text(encoding="utf-8"), re.MULTILINE))
     began = shown_at = time.monotonic()
     print(f"wheels of {shown}: {wanted} to download")
     lines = []

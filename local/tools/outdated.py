@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from local.tools import golang, node, recipe
+from local.tools import environments, golang, node, recipe
 from local.tools.recipe import BuildError, cache_folder
 from model_serving.problems import aligned
 
@@ -45,17 +45,24 @@ def of_go(go: str) -> Iterator[Pin]:
                     yield Pin(f"local/tools/{tool.name}", path, version, newer[0])
 
 
-def of_python(uv: str) -> Iterator[Pin]:
-    """The packages that requirements*.in names, not what these bring."""
+def of_python(uv: str, python: str | Path, *files: Path) -> Iterator[Pin]:
+    """The packages that files of requirements name, as they are in an environment; not what these bring."""
     named: dict[str, str] = {}
-    for file in sorted(PROJECT.glob("requirements*.in")):
+    for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
             if found := re.match(r"[A-Za-z0-9][\w.-]*", line):
-                named.setdefault(_normal(found[0]), file.name)
-    command = [uv, "pip", "list", "--outdated", "--format", "json", "--python", sys.executable]
+                named.setdefault(_normal(found[0]), file.relative_to(PROJECT).as_posix())
+    command = [uv, "pip", "list", "--outdated", "--format", "json", "--python", str(python)]
     for each in json.loads(_run(command, PROJECT)):
         if file_name := named.get(_normal(each["name"])):
             yield Pin(file_name, each["name"], each["version"], each["latest_version"])
+
+
+def of_site(uv: str) -> Iterator[Pin]:
+    """The packages that build the documents as a site, which have an environment of their own."""
+    folder = PROJECT / "docs"
+    environment = environments.provide(folder / "requirements.txt")
+    return of_python(uv, environment / "bin" / "python", folder / "requirements.in")
 
 
 def of_node(npm: list[str]) -> Iterator[Pin]:
@@ -86,7 +93,8 @@ def main() -> int:
     uv = str(Path(sys.executable).with_name("uv"))
     asked: tuple[Callable[[], Iterable[Pin]], ...] = (
         lambda: of_go(golang.go_command(go["version"], go["package"], cache)),
-        lambda: of_python(uv),
+        lambda: of_python(uv, sys.executable, *sorted(PROJECT.glob("requirements*.in"))),
+        lambda: of_site(uv),
         lambda: of_node([*node.node_and_npm(cache)]),
     )
     pins: list[Pin] = []

@@ -43,7 +43,7 @@ def today() -> str:
 
 
 def _field(path: str, name: str) -> str:
-    found = re.search(rf"^{name}\s*: *(.+)$", Path(path).read_text(), re.MULTILINE)
+    found = re.search(rf"^{name}\s*: *(.+)$", Path(path).read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else "unknown"
 
 

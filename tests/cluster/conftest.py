@@ -151,7 +151,7 @@ def copy_project(folder: Path) -> None:
     )
     (folder / ".venv").symlink_to(PROJECT / ".venv")
     for command in (
-        ["git", "init", "--quiet"],
+        ["git", "init", "--quiet", "--initial-branch", "main"],
         ["git", "add", "--all"],
         ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "Copy"],
     ):

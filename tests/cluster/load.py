@@ -92,7 +92,7 @@ class Report:
 
 def refused(gateway_log: Path, *, since: float) -> Iterator[str]:
     """Lines of Envoy's access log about requests that it did not answer with 200, or not in full."""
-    for line in gateway_log.read_text(errors="replace").splitlines():
+    for line in gateway_log.read_text(encoding="utf-8", errors="replace").splitlines():
         if not (logged := _LOGGED.match(line)):
             continue
         at = dt.datetime.fromisoformat(logged[1].replace("Z", "+00:00")).timestamp()

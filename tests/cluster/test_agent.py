@@ -160,14 +160,14 @@ def stack(checkout: Project) -> Iterator[Stack]:
 def job(stack: Stack) -> Project:
     """What a job gets: a kubeconfig by which the agent acts as the job."""
     kubeconfig = Path(stack.project.environment["KUBECONFIG"])
-    content = yaml.safe_load(kubeconfig.read_text())
+    content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
     token = stack.project.run("kubectl", "create", "token", "gitlab-agent", "--namespace", AGENT_NAMESPACE).stdout
     extras = {f"agent.gitlab.com/{key}": [value] for key, value in EXTRAS.items()}
     user = {"token": token.strip(), "as": JOB, "as-groups": [*GROUPS], "as-user-extra": extras}
     content["users"].append({"name": "job", "user": user})
     cluster = content["clusters"][0]["name"]
     content["contexts"].append({"name": CONTEXT, "context": {"cluster": cluster, "user": "job", "namespace": "models"}})
-    kubeconfig.write_text(yaml.safe_dump(content))
+    kubeconfig.write_text(yaml.safe_dump(content), encoding="utf-8")
     return stack.project
 
 
@@ -271,7 +271,7 @@ def test_the_agent_itself_may_hardly_anything(job: Project, question: tuple[str,
 
 def test_the_agent_cannot_act_in_a_group_that_is_not_its_jobs(job: Project) -> None:
     config = Path(job.environment["KUBECONFIG"])
-    content = yaml.safe_load(config.read_text())
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
     (user,) = (each["user"] for each in content["users"] if each["name"] == "job")
     for group in ("system:masters", "gitlab:project_env:11:production"):
         user["as-groups"] = [*GROUPS, group]
@@ -371,18 +371,18 @@ def test_a_release_goes_through_the_agent_and_a_token_changes_meanwhile(stack: S
 
     # From here on the job has no other way in: the administrator is gone from its kubeconfig.
     kubeconfig = Path(job.environment["KUBECONFIG"])
-    whole = kubeconfig.read_text()
+    whole = kubeconfig.read_text(encoding="utf-8")
     content = yaml.safe_load(whole)
     content["contexts"] = [each for each in content["contexts"] if each["name"] == CONTEXT]
     content["users"] = [each for each in content["users"] if each["name"] == "job"]
     content["current-context"] = CONTEXT
-    kubeconfig.write_text(yaml.safe_dump(content))
+    kubeconfig.write_text(yaml.safe_dump(content), encoding="utf-8")
     folder = job.release("iris-dtc", "1.0.1", like="1.0")
     try:
         stack.up()
         assert ask("/mlapi/v2/models/iris-dtc/infer", IRIS)[1]["model_version"] == "1.0.1"
     finally:
-        kubeconfig.write_text(whole)
+        kubeconfig.write_text(whole, encoding="utf-8")
         job.run("rm", "--recursive", str(folder))
     stack.up()
 

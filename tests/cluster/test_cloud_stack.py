@@ -33,7 +33,7 @@ print(urllib.request.urlopen("http://127.0.0.1:8082/metrics", timeout=5).read().
 
 def credentials(kubeconfig: Path) -> tuple[str, dict[str, str]]:
     """Address of the local API server, and what its administrator shows to it."""
-    content = yaml.safe_load(kubeconfig.read_text())
+    content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
     (cluster,), (user,) = content["clusters"], content["users"]
     authority = kubeconfig.with_name("authority.crt")
     authority.write_bytes(base64.b64decode(cluster["cluster"]["certificate-authority-data"]))

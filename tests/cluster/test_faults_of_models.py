@@ -131,9 +131,9 @@ def write_of_old_scikit_learn(artefact: Path) -> None:
 
 def claim_to_accept_scikit_learn(settings: Path) -> None:
     """Of any version; else the release is refused before anything is changed."""
-    content = json.loads(settings.read_text())
+    content = json.loads(settings.read_text(encoding="utf-8"))
     content["parameters"]["extra"] = {"acceptsOtherVersions": ["scikit-learn"]}
-    settings.write_text(json.dumps(content))
+    settings.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _pickled(thing: object, module: types.ModuleType) -> bytes:

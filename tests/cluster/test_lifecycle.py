@@ -125,7 +125,9 @@ class Instance:
         rules = self.inside("iptables-save") + self.inside("ip6tables-save")
         return {
             "processes": sorted(self._processes()),
-            "mounts": re.findall(rf".*(?:{self.state}|{self.home}|{self._run}).*", Path("/proc/mounts").read_text()),
+            "mounts": re.findall(
+                rf".*(?:{self.state}|{self.home}|{self._run}).*", Path("/proc/mounts").read_text(encoding="utf-8")
+            ),
             "interfaces": re.findall(r"^\d+: ([^:@]+)", self.inside("ip", "link"), re.MULTILINE),
             "routes": self.inside("ip", "route", "show", "table", "all").splitlines(),
             "rules": re.findall(r"^(-A .*|:\S+ -) ?", rules, re.MULTILINE),
@@ -274,7 +276,7 @@ def test_a_cluster_that_was_killed_with_its_checkout_in_place_does_not_keep_the_
     first, other.state = other.state, other.state.with_name("second")
     done = other.run("start")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not [line for line in Path("/proc/mounts").read_text().splitlines() if str(first) in line]
+    assert not [line for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines() if str(first) in line]
     assert other.run("stop", "--delete").returncode == 0
     assert other.traces() == nothing
 

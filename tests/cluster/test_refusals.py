@@ -54,12 +54,12 @@ def test_a_stack_that_points_nowhere(project: Project, edit_stack: Edit, old: st
 def test_mistakes_of_stack_and_models_are_told_together(project: Project, edit_stack: Edit) -> None:
     edit_stack("iris-dtc: {}", "iris-dtc: {replicas: 0}")
     broken = Path(project.folder, "models", "iris-dtc", "1.0", "model-settings.json")
-    before = broken.read_text()
-    broken.write_text('{"name": "iris-dtc",,}')
+    before = broken.read_text(encoding="utf-8")
+    broken.write_text('{"name": "iris-dtc",,}', encoding="utf-8")
     try:
         message = refusal(project)
     finally:
-        broken.write_text(before)
+        broken.write_text(before, encoding="utf-8")
     assert "model-serving:models.iris-dtc.replicas is 0" in message
     assert "models/iris-dtc/1.0/model-settings.json" in message
     assert "line 1, column 21" in message

@@ -172,7 +172,7 @@ def _items(cloud: Path, namespace: str, kind: str, selector: str = "") -> dict[s
 
 @functools.lru_cache(maxsize=64)
 def _read_items(file: Path, _inode: int, _changed: int, namespace: str, kind: str) -> dict[str, Any]:
-    held = json.loads(file.read_text())["resources"].values()
+    held = json.loads(file.read_text(encoding="utf-8"))["resources"].values()
     things = [each["outputs"] for each in held if each["token"].endswith(KINDS[kind])]
     status = STATUS.get(kind)
     return {

@@ -379,7 +379,7 @@ def _end(process: subprocess.Popen[str]) -> str:
 def _events(log: Path) -> dict[str, Any]:
     changes: Counter[str] = Counter()
     steps, errors = [], []
-    for line in log.read_text().splitlines() if log.exists() else ():
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
         event = json.loads(line)
         if summary := event.get("summaryEvent"):
             changes.update({key: count for key, count in summary["resourceChanges"].items() if key != "same"})

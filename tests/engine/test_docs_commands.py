@@ -10,13 +10,12 @@ from typing import Final
 
 import pytest
 
+from tests.documents import DOCUMENTS, shell_lines
 from tests.engine.conftest import Standing
-from tests.engine.harness import ROOT
 from tests.engine.test_agent import ENVIRON, WITH_AGENT
 
 pytestmark = pytest.mark.documents
 
-DOCUMENTS: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 GROUPS: Final = ("config", "plugin", "stack", "state")
 """Commands that have commands of their own."""
 
@@ -27,8 +26,8 @@ def documented() -> list[list[str]]:
     for path in DOCUMENTS:
         text = path.read_text()
         found |= set(re.findall(r"`(?:[A-Z_]+=\S+ )*(pulumi [^`]+)`", text))
-        for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            found |= set(re.findall(r"^(?:[A-Z_]+=\S+ )*(pulumi [^#&|\n]+)", block, re.MULTILINE))
+        lines = "\n".join(shell_lines(text))
+        found |= set(re.findall(r"^(?:[A-Z_]+=\S+ )*(pulumi [^#&|\n]+)", lines, re.MULTILINE))
     return sorted(shlex.split(command) for command in found)
 
 

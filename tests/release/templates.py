@@ -45,6 +45,16 @@ def rendered(target: Path, example: str, **answers: str) -> Path:
     return target
 
 
+def prepared(folder: Path, example: str) -> None:
+    """Puts the environment that `make` would install for an example where its repository is going to be made."""
+    scratch = folder.with_name(f"{folder.name}-scratch")
+    made = Example(name=example, folder=rendered(scratch, example), tools=PROJECT)
+    made.provide_environment()
+    folder.mkdir()
+    shutil.move(scratch / ".venv", folder)
+    shutil.rmtree(scratch)
+
+
 def serving_tools(folder: Path) -> Path:
     """A checkout of what installs model-serving; a copy, because building it leaves files in it."""
     for package in ("model_serving", "server"):

@@ -12,7 +12,7 @@ Row = tuple[str, str, str]
 def documented() -> dict[Row, str]:
     """Row -> why it is needed. A line of the table with several accounts is a row for each."""
     rows: dict[Row, str] = {}
-    for line in Path("docs/gcp.md").read_text().splitlines():
+    for line in Path("docs/gcp.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if len(cells) == 4 and (role := re.fullmatch(r"`((roles/|own: )[\w./ ]+)`", cells[1])):
             for who in cells[0].split(", "):

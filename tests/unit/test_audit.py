@@ -72,7 +72,7 @@ def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Source]:
 
 
 def lock(path: Path, *pins: str) -> Path:
-    path.write_text("".join(f"{each} \\\n    {HASH}\n    # via mlserver\n" for each in pins))
+    path.write_text("".join(f"{each} \\\n    {HASH}\n    # via mlserver\n" for each in pins), encoding="utf-8")
     return path
 
 
@@ -137,7 +137,7 @@ def skipped(name: str, version: str) -> Mapping[str, str]:
 
 def test_an_index_without_advisories_is_no_good_news(index: Path, tmp_path: Path) -> None:
     """pip-audit itself says that nothing was found, and ends with 0."""
-    index.write_text(json.dumps({"dependencies": [skipped("starlette", "0.46.2")], "fixes": []}))
+    index.write_text(json.dumps({"dependencies": [skipped("starlette", "0.46.2")], "fixes": []}), encoding="utf-8")
     with pytest.raises(Failure, match=r"the source knows none of them, such as starlette 0\.46\.2"):
         audit.advisories({"iris-dtc 1.0": lock(tmp_path / "lock", "starlette==0.46.2")})
 
@@ -146,7 +146,7 @@ def test_packages_that_the_index_does_not_know_are_named(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = {"name": "starlette", "version": "1.10.0", "vulns": []}
-    index.write_text(json.dumps({"dependencies": [skipped("ours", "1.0"), known], "fixes": []}))
+    index.write_text(json.dumps({"dependencies": [skipped("ours", "1.0"), known], "fixes": []}), encoding="utf-8")
     assert audit.advisories({"iris-dtc 1.0": lock(tmp_path / "lock", "ours==1.0", "starlette==1.10.0")}) == []
     assert capsys.readouterr().err == "nothing is known of ours 1.0\n"
 
@@ -154,7 +154,7 @@ def test_packages_that_the_index_does_not_know_are_named(
 def test_a_vulnerability_without_a_fix_says_so(index: Path, tmp_path: Path) -> None:
     vulnerable = {"id": "PYSEC-2026-1", "aliases": [], "fix_versions": []}
     answer = {"name": "ours", "version": "1.0", "vulns": [vulnerable]}
-    index.write_text(json.dumps({"dependencies": [answer], "fixes": []}))
+    index.write_text(json.dumps({"dependencies": [answer], "fixes": []}), encoding="utf-8")
     (found,) = audit.advisories({"iris-dtc 1.0": lock(tmp_path / "lock", "ours==1.0")})
     assert (found.name, found.fixed_in) == ("PYSEC-2026-1", "none yet")
 

@@ -86,8 +86,8 @@ def test_what_a_branch_lacks_is_merged_in_a_worktree_that_is_gone_afterwards(rep
         worktree = Path.cwd()
         assert worktree != repository.folder
         assert merged.is_merged
-        assert "1.1" in Path("stacks/Pulumi.dev.yaml").read_text()
-        assert Path("README.md").read_text() == "another word\n"
+        assert "1.1" in Path("stacks/Pulumi.dev.yaml").read_text(encoding="utf-8")
+        assert Path("README.md").read_text(encoding="utf-8") == "another word\n"
         assert Path(".state").resolve() == repository.folder / ".state"
     assert Path.cwd() == repository.folder
     assert not worktree.exists()

@@ -174,7 +174,7 @@ def test_an_xgboost_model_gets_a_name_that_xgboost_goes_by(mlem: Path, out: Path
 def test_everything_that_a_model_of_mlem_lacks_is_said_at_once(
     mlem: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mlem.write_text(yaml.safe_dump(MLEM | {"model_type": {"type": "torch"}}))
+    mlem.write_text(yaml.safe_dump(MLEM | {"model_type": {"type": "torch"}}), encoding="utf-8")
     (mlem.parent / "model").unlink()
     said = refused(capsys, out, "mlem", str(mlem), *NAMED)
     assert 'the type of the model is "torch"' in said
@@ -187,7 +187,7 @@ def test_an_artefact_of_another_place_is_refused(
     mlem: Path, out: Path, capsys: pytest.CaptureFixture[str], uri: str
 ) -> None:
     shutil.copy(mlem.parent / "model", mlem.parents[1])
-    mlem.write_text(yaml.safe_dump(MLEM | {"artifacts": {"data": {"uri": uri}}}))
+    mlem.write_text(yaml.safe_dump(MLEM | {"artifacts": {"data": {"uri": uri}}}), encoding="utf-8")
     assert "which is not a file beside it" in refused(capsys, out, "mlem", str(mlem), *NAMED)
 
 
@@ -210,7 +210,7 @@ def test_an_altered_artefact_is_refused(mlem: Path, out: Path, capsys: pytest.Ca
 def test_a_file_that_is_no_metadata_of_mlem_is_refused(
     mlem: Path, out: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
 ) -> None:
-    mlem.write_text(content)
+    mlem.write_text(content, encoding="utf-8")
     assert said in refused(capsys, out, "mlem", str(mlem), *NAMED)
 
 

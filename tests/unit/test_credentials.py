@@ -54,14 +54,14 @@ def environment(chosen: Settings, environ: dict[str, str], folder: Path, duty: s
 
 
 def credential_file(made: dict[str, str]) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(Path(made["GOOGLE_APPLICATION_CREDENTIALS"]).read_text())
+    content: dict[str, Any] = json.loads(Path(made["GOOGLE_APPLICATION_CREDENTIALS"]).read_text(encoding="utf-8"))
     return content
 
 
 def test_a_job_on_gitlab_shows_its_token_from_a_file_that_only_it_can_read(tmp_path: Path) -> None:
     file = credential_file(environment(stack(), GITLAB, tmp_path))
     token = Path(file["credential_source"]["file"])
-    assert token.read_text() == GITLAB["GOOGLE_ID_TOKEN"]
+    assert token.read_text(encoding="utf-8") == GITLAB["GOOGLE_ID_TOKEN"]
     assert token.stat().st_mode & 0o777 == 0o600
     assert file["audience"] == PROVIDER + "gitlab"
 
@@ -195,7 +195,10 @@ def test_the_clusters_token_says_the_accounts_email(
     address, asked = google_asked
     made = environment(stack(), GITLAB, tmp_path)
     file = Path(made["GOOGLE_APPLICATION_CREDENTIALS"])
-    file.write_text(re.sub(r"https://(sts|iamcredentials)\.googleapis\.com", address, file.read_text()))
+    file.write_text(
+        re.sub(r"https://(sts|iamcredentials)\.googleapis\.com", address, file.read_text(encoding="utf-8")),
+        encoding="utf-8",
+    )
     for name, value in made.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["/opt/bin/gke-gcloud-auth-plugin"])

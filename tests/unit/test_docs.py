@@ -30,7 +30,7 @@ def test_the_stack_files_in_the_readme_are_valid(example: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "stacks").glob("Pulumi.*.yaml")), ids=lambda path: path.name)
 def test_the_projects_own_stack_files_are_valid(path: Path) -> None:
-    stack = yaml.safe_load(path.read_text())
+    stack = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert settings.read(path.name.split(".")[1], values_of(stack)).models
 
 

@@ -26,7 +26,7 @@ from tests.unit.escalation import (
 )
 from tests.unit.gcp_table import Row, documented
 
-OWN = yaml.safe_load(Path("components/google/permissions.yaml").read_text())
+OWN = yaml.safe_load(Path("components/google/permissions.yaml").read_text(encoding="utf-8"))
 ACCOUNTS = ("plan", "verify", "apply", "nodes", "training")
 
 

@@ -57,7 +57,7 @@ def test_each_class_gets_its_certificate_in_its_own_way(
         platform = Platform("platform", chosen.gcp, "models", DEPLOYMENT)
         Gateway("gateway", GatewayArgs.of(chosen, "models", platform))
 
-    (made,) = (i for kind, i in declare(program).of_kind("Gateway").items() if "spec" in i)
+    (made,) = (each for each in declare(program).of_kind("Gateway").values() if "spec" in each)
     assert made["spec"] == {
         "gatewayClassName": class_name,
         "listeners": [listener],

@@ -225,7 +225,7 @@ def test_every_key_says_what_it_is_for() -> None:
 
 
 def stack_file(stack: str) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load(Path(f"stacks/Pulumi.{stack}.yaml").read_text())["config"]
+    config: dict[str, Any] = yaml.safe_load(Path(f"stacks/Pulumi.{stack}.yaml").read_text(encoding="utf-8"))["config"]
     return config
 
 
@@ -236,7 +236,7 @@ def test_each_stack_is_right_as_it_stands(stack: str) -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_each_stack_marks_what_a_newcomer_must_change(stack: str) -> None:
-    lines = Path(f"stacks/Pulumi.{stack}.yaml").read_text().splitlines()
+    lines = Path(f"stacks/Pulumi.{stack}.yaml").read_text(encoding="utf-8").splitlines()
     for key in ("project:", "region:"):
         (place,) = (at for at, line in enumerate(lines) if line.strip().startswith(key))
         assert "CHANGE" in lines[place - 1]

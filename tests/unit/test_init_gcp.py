@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_serving import __main__ as commands
+from tests.documents import TUTORIALS, shell_lines
 
 FAKE = """#!{python}
 import json, pathlib, sys
@@ -26,7 +27,7 @@ match words:
     case ["auth", "list"]:
         print(made["account"])
     case ["projects", "describe", name]:
-        print(json.dumps({{"projectId": name}})) if name == "acme" else missing(name)
+        print(json.dumps({{"projectId": name}})) if name in ("acme", "my-models-dev") else missing(name)
     case ["services", "list"]:
         print("\\n".join(made["apis"]))
     case ["services", "enable", *apis]:
@@ -67,12 +68,12 @@ def run(project: str = "acme") -> int:
 
 
 def changed(state: Path) -> list[str]:
-    calls: list[str] = json.loads(state.read_text())["calls"]
+    calls: list[str] = json.loads(state.read_text(encoding="utf-8"))["calls"]
     return [call for call in calls if any(word in WRITING for word in call.split())]
 
 
 def change(state: Path, **values: str) -> None:
-    state.write_text(json.dumps(json.loads(state.read_text()) | values))
+    state.write_text(json.dumps(json.loads(state.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 def test_makes_apis_bucket_and_key(state: Path) -> None:
@@ -105,7 +106,8 @@ def test_a_run_that_broke_off_is_taken_up(state: Path) -> None:
 def test_each_command_is_printed_before_it_is_run(state: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     printed = [line for line in capfd.readouterr().out.splitlines() if line.startswith("$ gcloud ")]
-    assert len(printed) == len(json.loads(state.read_text())["calls"]) + 3  # looking for what was not there
+    calls = json.loads(state.read_text(encoding="utf-8"))["calls"]
+    assert len(printed) == len(calls) + 3  # looking for what was not there
     assert "$ gcloud kms keyrings create pulumi --location=europe-west1 --project=acme --quiet" in printed
 
 
@@ -115,6 +117,16 @@ def test_ends_with_what_to_write_and_to_type(state: Path, capfd: pytest.CaptureF
     key = "projects/acme/locations/europe-west1/keyRings/pulumi/cryptoKeys/stack-secrets"
     assert f"bucket: acme-pulumi-state\n      key: {key}" in out
     assert f"--secrets-provider=gcpkms://{key}" in out
+
+
+@pytest.mark.documents
+def test_the_tutorial_names_bucket_and_key_as_they_are_printed(state: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("my-models-dev") == 0
+    printed = [line.strip() for line in capfd.readouterr().out.splitlines() if "gs://" in line or "gcpkms://" in line]
+    lines = shell_lines((TUTORIALS / "platform-engineer.md").read_text(encoding="utf-8"))
+    to_type = [line.replace("STACK", "dev") for line in printed if line.startswith(("export ", "pulumi "))]
+    assert len(to_type) == 2
+    assert set(to_type) <= set(lines)
 
 
 def test_without_gcloud_says_where_to_get_it(

@@ -208,7 +208,7 @@ def test_the_table_shows_what_is_well_too(capsys: pytest.CaptureFixture[str], mo
 def test_an_old_python_can_still_say_that_it_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (machine, packages, ports):
         assert module.__file__
-        ast.parse(Path(module.__file__).read_text(), feature_version=(3, 9))
+        ast.parse(Path(module.__file__).read_text(encoding="utf-8"), feature_version=(3, 9))
     monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
     finding = machine.python()
     assert finding.found == "3.9.2, older than 3.11"

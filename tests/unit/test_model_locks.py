@@ -32,13 +32,13 @@ def test_there_are_locks_that_serve_and_versions_that_are_replaced() -> None:
 @pytest.mark.parametrize("lock", SERVING, ids=lambda path: str(path.relative_to(PROJECT)))
 @pytest.mark.parametrize("requirement", [*REPLACED, STARLETTE], ids=lambda requirement: requirement.name)
 def test_what_replaces_a_packages_wish_is_locked(lock: Path, requirement: Requirement) -> None:
-    (version,) = locked(lock.read_text())[requirement.name].versions
+    (version,) = locked(lock.read_text(encoding="utf-8"))[requirement.name].versions
     assert Version(version) in requirement.specifier
 
 
 @pytest.mark.parametrize("lock", SERVING, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_every_package_is_pinned_by_hash_and_no_index_is_named(lock: Path) -> None:
-    text = lock.read_text()
+    text = lock.read_text(encoding="utf-8")
     assert all(package.hashed and len(package.versions) == 1 for package in locked(text).values())
     assert "://" not in text
     assert "--index-url" not in text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.tools import golang, node, outdated, recipe
+from local.tools import environments, golang, node, outdated, recipe
 
 MODULES = {
     "Module": {"Path": "model-serving/etcd"},
@@ -54,11 +54,23 @@ def test_of_go_the_modules_that_a_tool_requires_itself(pinned: Path) -> None:
 
 def test_of_python_the_packages_that_are_named(pinned: Path) -> None:
     (pinned / "list").write_text(json.dumps(PACKAGES))
-    found = list(outdated.of_python(answering(pinned, f"exec cat {pinned}/list")))
+    uv = answering(pinned, f'test "$7" = some/python && exec cat {pinned}/list')
+    found = list(outdated.of_python(uv, "some/python", pinned / "requirements.in"))
     assert [(pin.where, pin.what, pin.newest) for pin in found] == [
         ("requirements.in", "pulumi", "3.274.1"),
         ("requirements.in", "PyYAML", "6.1"),
     ]
+
+
+def test_of_the_site_the_package_that_is_named(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pinned / "docs").mkdir()
+    (pinned / "docs" / "requirements.in").write_text("pyyaml\n")
+    (pinned / "list").write_text(json.dumps(PACKAGES))
+    monkeypatch.setattr(environments, "provide", lambda lock: lock.parent)
+    python = pinned / "docs" / "bin" / "python"
+    uv = answering(pinned, f'test "$7" = {python} && exec cat {pinned}/list')
+    (pin,) = outdated.of_site(uv)
+    assert (pin.where, pin.what, pin.newest) == ("docs/requirements.in", "PyYAML", "6.1")
 
 
 def test_of_node_the_packages_of_the_lock(pinned: Path) -> None:
@@ -77,7 +89,9 @@ def test_what_cannot_be_asked_is_told_and_the_rest_is_shown(
         "load",
         lambda: ({"version": "1", "package": "go"}, [recipe.Tool(name="etcd", version="3.6.8", packages={})]),
     )
-    monkeypatch.setattr(outdated, "of_python", lambda _: iter([outdated.Pin("requirements.in", "pulumi", "1", "2")]))
+    pin = outdated.Pin("requirements.in", "pulumi", "1", "2")
+    monkeypatch.setattr(outdated, "of_python", lambda *_: iter([pin]))
+    monkeypatch.setattr(outdated, "of_site", lambda _: iter(()))
     monkeypatch.setattr(outdated, "of_node", lambda _: iter(()))
     monkeypatch.setattr(node, "node_and_npm", lambda _: ("node", "npm"))
     assert outdated.main() == 1

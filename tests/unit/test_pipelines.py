@@ -37,7 +37,7 @@ def generated(folder: Path) -> dict[str, Any]:
 
 
 def workflow(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content
 
 
@@ -300,7 +300,11 @@ class TestGitLab:
 class TestGitHub:
     @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
     def test_actions_are_pinned_by_commit_and_say_their_version(self, path: Path) -> None:
-        used = [line.strip() for line in path.read_text().splitlines() if "uses: " in line and "./.github" not in line]
+        used = [
+            line.strip()
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if "uses: " in line and "./.github" not in line
+        ]
         assert used
         assert [line for line in used if not PINNED.search(line)] == []
 

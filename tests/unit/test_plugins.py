@@ -45,7 +45,7 @@ def test_a_stack_gets_the_plugins_of_its_sections(
     pulumi: Path, stack: str, installed: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plugins", "--stack", stack]) == 0
-    assert (pulumi.read_text().splitlines() if pulumi.exists() else []) == installed
+    assert (pulumi.read_text(encoding="utf-8").splitlines() if pulumi.exists() else []) == installed
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(installed)
     assert all(f"pulumi {command}" in line for command, line in zip(installed, said, strict=True))

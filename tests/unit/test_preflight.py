@@ -82,7 +82,7 @@ def test_a_missing_kubeconfig_is_refused(registry: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_kubeconfig_is_refused(registry: str, kubeconfig: Path, content: str, told: str) -> None:
-    kubeconfig.write_text(content)
+    kubeconfig.write_text(content, encoding="utf-8")
     with pytest.raises(InvalidInput, match=rf"{told}(.|\n)*Correct that file"):
         check(registry=registry, kubeconfig=str(kubeconfig))
 
@@ -90,7 +90,7 @@ def test_a_malformed_kubeconfig_is_refused(registry: str, kubeconfig: Path, cont
 def test_a_kubeconfig_without_a_current_context_is_refused_unless_the_stack_names_one(
     registry: str, kubeconfig: Path
 ) -> None:
-    kubeconfig.write_text(yaml.safe_dump({"contexts": [{"name": "here"}]}))
+    kubeconfig.write_text(yaml.safe_dump({"contexts": [{"name": "here"}]}), encoding="utf-8")
     with pytest.raises(InvalidInput, match=r"is not set, and .* has no current context(.|\n)*Write one of .*: here\."):
         check(registry=registry, kubeconfig=str(kubeconfig))
     check(registry=registry, kubeconfig=str(kubeconfig), kubeContext="here")

@@ -107,7 +107,7 @@ def test_a_file_that_changes_while_it_is_stored_is_refused(file: Path, root: Pat
 
 
 def test_a_remote_that_cannot_be_written_is_told(file: Path, root: Path) -> None:
-    root.write_text("no folder")
+    root.write_text("no folder", encoding="utf-8")
     with pytest.raises(RemoteError, match="takes no file"):
         folder(root).put(file, MD5)
 

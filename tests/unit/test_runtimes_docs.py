@@ -21,7 +21,9 @@ EXAMPLES = sorted(path.parent for path in (PROJECT / "templates" / "runtimes").g
 
 def row(example: Path) -> str:
     """Of the table of runtimes."""
-    return next(line for line in TEXT.splitlines() if line.startswith("|") and f"runtimes/{example.name})" in line)
+    return next(
+        line for line in TEXT.splitlines() if line.startswith("|") and f"runtimes/{example.name}/train.py)" in line
+    )
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -124,7 +124,7 @@ def _content(path: Path) -> str:
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.01)
-    return path.read_text()
+    return path.read_text(encoding="utf-8")
 
 
 def _ci(*arguments: str, environ: Mapping[str, str]) -> str:
