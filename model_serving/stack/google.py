@@ -162,8 +162,8 @@ class IdentitySettings(Section):
     )
     key_for_ci: bool = Field(
         False,
-        description="Create keys for the accounts plan, verify, apply and training, for a CI system without OIDC "
-        "tokens. A key is valid until someone deletes it.",
+        description="Create keys for the accounts plan, verify, apply, training and, with ci.review, review, for a CI "
+        "system without OIDC tokens. A key is valid until someone deletes it.",
     )
 
 
