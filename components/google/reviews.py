@@ -36,15 +36,15 @@ class Reviews(ComponentResource):
 
     It shares nothing with the models but the cluster: a branch's route on their Gateway could take their traffic, and a
     branch's pod in their namespace could read their Secrets. Branches write pods and routes, but neither the policies
-    that let only this Gateway reach the pods, nor the Gateway. It is internal and has no certificate.
+    that let only this Gateway reach the pods, nor the Gateway. It is Google's, internal, and without a certificate.
     """
 
     def __init__(self, name: str, settings: Settings, platform: Platform, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:Reviews", name, None, opts)
         place, child = Place.of(settings), ResourceOptions(parent=self)
         namespace = ServingNamespace(name, place.namespace, child).name
-        class_name = settings.gateway.class_name or platform.edge.class_name
-        gateway = Gateway(place.gateway, GatewayArgs(namespace=namespace, class_name=class_name), child)
+        gateway_args = GatewayArgs(namespace=namespace, class_name=platform.edge.class_name)
+        gateway = Gateway(place.gateway, gateway_args, child)
         proxies = [*settings.gateway.client_ranges, *platform.edge.client_ranges]
         ServerAccess(f"{name}-servers", ServerAccessArgs(namespace=namespace, client_ranges=proxies), child)
         asked = ContractChecksArgs(

@@ -237,6 +237,12 @@ def reviews_are_safe(settings: Settings) -> Iterator[Violation]:
             "Every branch could open its code to the internet, without Cloud Armor or Identity-Aware Proxy.",
             elsewhere[:-1] + " whose gateway is internal (public: false).",
         )
+    if gcp and settings.gateway.class_name:
+        yield (
+            f"ci.review is set, and gateway.className is {settings.gateway.class_name}",
+            "Its proxies may run in the namespace of the gateway: that of reviews, in which branches change pods.",
+            "Remove className, so that Google's load balancer is the gateway, or remove review.",
+        )
     if settings.agent and gcp is None:
         yield (
             "ci.review is set, and so is the agent section without a gcp section",

@@ -142,7 +142,7 @@ def test_a_stack_that_serves_reviews_gets_the_jobs_for_it_and_no_other_stack_doe
 
 
 def test_a_review_on_google_cloud_has_a_token_and_no_duty_but_its_own(tmp_path: Path) -> None:
-    write_stack(tmp_path, "dev", **GOOGLE, ci={"order": 1, "review": {}, "projectNumber": 4711})
+    write_stack(tmp_path, "dev", **GOOGLE, gateway={}, ci={"order": 1, "review": {}, "projectNumber": 4711})
     jobs = generated(tmp_path)
     own = workflow(PROJECT / ".gitlab-ci.yml")
     for name in ("review", "remove review", "expired reviews"):

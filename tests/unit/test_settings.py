@@ -14,6 +14,8 @@ from model_serving.sections import Violation, sections_in, violations
 from model_serving.stack import settings
 
 GCP: dict[str, Any] = {"project": "my-project", "region": "europe-west1"}
+GOOGLES: dict[str, Any] = {"gcp": GCP, "gateway": None}
+"""A stack on Google Cloud with Google's own gateway."""
 AGENT: dict[str, Any] = {"name": "dev", "project": "group/models", "projectId": 11, "groupIds": [1]}
 
 
@@ -37,7 +39,7 @@ def test_a_stack_needs_no_more_than_a_registry_and_a_gateway_class() -> None:
     assert stack.namespace == "models"
 
 
-@pytest.mark.parametrize("sections", [{}, {"gcp": GCP}, {"gcp": GCP, "agent": AGENT}], ids=["own", "Google", "agent"])
+@pytest.mark.parametrize("sections", [{}, GOOGLES, {**GOOGLES, "agent": AGENT}], ids=["own", "Google", "agent"])
 def test_a_stack_for_development_may_serve_reviews(sections: dict[str, Any]) -> None:
     assert read(ci={"order": 1, "review": {}}, **sections).has_reviews
 
@@ -114,6 +116,7 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
             {
                 "ci": {"order": 1, "review": {}},
                 "gcp": GCP | {"gateway": {"public": True, "access": "open", "domain": "models.example.com"}},
+                "gateway": None,
             },
             "ci.review is set, and gcp.gateway.public is true",
             "whose gateway is internal",
@@ -124,9 +127,14 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
             "without anyone's approval",
         ),
         (
-            {"ci": {"order": 1, "review": {}, "tier": "production"}, "gcp": GCP},
+            {"ci": {"order": 1, "review": {}, "tier": "production"}, **GOOGLES},
             "ci.review is set, and ci.tier is production",
             "for a stack for development",
+        ),
+        (
+            {"ci": {"order": 1, "review": {}}, "gcp": GCP, "gateway": {"className": "istio"}},
+            "ci.review is set, and gateway.className is istio",
+            "Remove className",
         ),
         (
             {"ci": {"order": 1, "review": {}}, "agent": AGENT},
@@ -134,12 +142,12 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
             "with a gcp section, reviews use an account of Google's",
         ),
         (
-            {"ci": {"order": 1, "review": {}}, "gcp": GCP, "agent": AGENT | {"namespace": "models-review"}},
+            {"ci": {"order": 1, "review": {}}, **GOOGLES, "agent": AGENT | {"namespace": "models-review"}},
             "agent.namespace is models-review, which is also the reviews' namespace",
             "Write a namespace that contains nothing else",
         ),
         (
-            {"ci": {"order": 1, "review": {}}, "gcp": GCP, "namespace": "m" * 57},
+            {"ci": {"order": 1, "review": {}}, **GOOGLES, "namespace": "m" * 57},
             f"namespace is {'m' * 57}, and ci.review is set",
             "Write a namespace of at most 56 characters",
         ),
