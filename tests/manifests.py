@@ -41,6 +41,7 @@ VARIANTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "everything exists": ("dev", {"gcp": ADOPTED}),
     "unobserved": ("dev", {"gcp": {"observability": {"enabled": False}}}),
     "with an agent": ("dev", {"agent": AGENT}),
+    "with reviews": ("dev", {"ci": {"review": {}}, "agent": AGENT}),
     "with each kind of traffic": (
         "dev",
         {

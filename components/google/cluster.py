@@ -10,10 +10,11 @@ import pulumi
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
-from components.google.cluster_status import ClusterName, require_usable
+from components.google.cluster_status import require_usable
 from components.google.identity import PERMISSIONS
 from components.google.network import Network
 from components.manifest import Manifest
+from model_serving.stack import gke
 from model_serving.stack.google import GcpSettings
 from model_serving.stack.google_cluster import NodePoolSettings
 
@@ -28,17 +29,17 @@ class ClusterArgs:
 
     Attributes:
         node_account: email of the nodes' service account.
-        registry: URL of the images that Binary Authorization admits.
+        admitted: URLs of the registries whose images Binary Authorization admits.
     """
 
     settings: GcpSettings
     network: Network
     node_account: Input[str]
-    registry: Input[str]
+    admitted: Sequence[Input[str]]
 
     @property
     def name(self) -> str:
-        return self.settings.cluster.existing or self.settings.name
+        return self.settings.cluster_name.name
 
     @property
     def node_pool(self) -> NodePoolSettings | None:
@@ -66,7 +67,9 @@ class Cluster(ComponentResource):
                 # Also through the pool: without nodes no pod starts.
                 pool = self._pool(name, args, args.node_pool, cluster)
                 endpoint = Output.all(endpoint, pool.id).apply(lambda values: str(values[0]))
-        self.kubeconfig: Output[str] = Output.json_dumps(endpoint.apply(lambda host: _kubeconfig(args.name, str(host))))
+        self.kubeconfig: Output[str] = Output.json_dumps(
+            endpoint.apply(lambda host: gke.kubeconfig(args.name, str(host)))
+        )
         """A kubeconfig without secrets; needs gke-gcloud-auth-plugin on PATH."""
         self.register_outputs({"kubeconfig": self.kubeconfig})
 
@@ -164,8 +167,7 @@ class Cluster(ComponentResource):
         """The endpoint, once Google says that the cluster can be used; at once in a preview, which applies nothing."""
         if pulumi.runtime.is_dry_run():
             return endpoint
-        settings = args.settings
-        cluster = ClusterName(project=settings.project, location=settings.location, name=args.name)
+        cluster = args.settings.cluster_name
         after_it = pulumi.InvokeOutputOptions(parent=self, depends_on=[*after])
         login = gcp.organizations.get_client_config_output(opts=after_it)
 
@@ -189,7 +191,8 @@ class Cluster(ComponentResource):
         )
 
     def _admit(self, name: str, args: ClusterArgs) -> Resource:
-        images: list[Input[str]] = [Output.concat(args.registry, "/**"), *args.settings.cluster.allowed_images]
+        registries = (Output.concat(url, "/**") for url in args.admitted)
+        images: list[Input[str]] = [*registries, *args.settings.cluster.allowed_images]
         return gcp.binaryauthorization.Policy(
             name,
             project=args.settings.project,
@@ -254,33 +257,6 @@ def _endpoint_of_existing(parent: ComponentResource, args: ClusterArgs) -> Outpu
         return str(host)
 
     return found.control_plane_endpoints_configs.apply(endpoint)
-
-
-def _kubeconfig(name: str, host: str) -> dict[str, Any]:
-    """Without credentials: the plugin asks Google for a new token whenever the old one has expired."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": name,
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-        # No certificate authority: the DNS name has a public certificate, which the cluster's own would not match.
-        # https://github.com/fluxcd/flux2/issues/5896
-        "clusters": [{"name": name, "cluster": {"server": f"https://{host}"}}],
-        "users": [
-            {
-                "name": name,
-                "user": {
-                    "exec": {
-                        "apiVersion": "client.authentication.k8s.io/v1beta1",
-                        "command": "gke-gcloud-auth-plugin",
-                        "installHint": "Install it with `gcloud components install gke-gcloud-auth-plugin`.",
-                        "interactiveMode": "Never",
-                        "provideClusterInfo": True,
-                    }
-                },
-            }
-        ],
-    }
 
 
 class ClusterAccess(ComponentResource):

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import urllib.request
-from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Final
 
 import pulumi
 
-ENDPOINT: Final = "GOOGLE_CONTAINER_CUSTOM_ENDPOINT"
-"""Variable with another address of GKE's API, which Google's provider reads as well."""
-GOOGLES_ENDPOINT: Final = "https://container.googleapis.com/v1/"
-TIMEOUT_SECONDS: Final = 10
+from model_serving.stack import gke
+from model_serving.stack.gke import ClusterName
+
 UNUSABLE: Final = ("PROVISIONING", "STOPPING", "ERROR")
 """Of https://cloud.google.com/kubernetes-engine/docs/reference/rest/v1/projects.locations.clusters#Cluster.Status;
 a cluster that is RECONCILING or DEGRADED still takes requests."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterName:
-    """Where a cluster is; ``location`` is a region or a zone."""
-
-    project: str
-    location: str
-    name: str
-
-    @property
-    def path(self) -> str:
-        return f"projects/{self.project}/locations/{self.location}/clusters/{self.name}"
 
 
 async def require_usable(cluster: ClusterName, token: str, resource: pulumi.Resource) -> None:
@@ -46,7 +28,7 @@ async def require_usable(cluster: ClusterName, token: str, resource: pulumi.Reso
         pulumi.RunError: if the cluster cannot be used.
     """
     try:
-        described = await asyncio.to_thread(_describe, cluster, token)
+        described = await asyncio.to_thread(gke.describe, cluster, token)
     except (OSError, HTTPException, ValueError) as error:
         pulumi.log.warn(f"the status of the cluster {cluster.name} could not be read: {error}", resource)
         return
@@ -70,11 +52,3 @@ def _remedy(cluster: ClusterName, status: str) -> str:
         "Remove the cause, e.g. raise a quota. Then delete the cluster and let it be created again:\n"
         f"  `gcloud container clusters delete {cluster.name} {place}`, then `pulumi up --refresh`."
     )
-
-
-def _describe(cluster: ClusterName, token: str) -> dict[str, Any]:
-    address = os.environ.get(ENDPOINT, GOOGLES_ENDPOINT)
-    request = urllib.request.Request(f"{address}{cluster.path}", headers={"Authorization": f"Bearer {token}"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - Google's or the user's own
-        described: dict[str, Any] = json.load(answer)
-    return described

@@ -192,6 +192,7 @@ class ServicePolicies(ComponentResource):
         answer_seconds: for which a request may take.
         security_policy: name of a Cloud Armor policy; None for an internal gateway.
         iap: the OAuth client of Identity-Aware Proxy; None lets in requests that nobody has signed in for.
+        labels: of the policies.
     """
 
     def __init__(
@@ -205,6 +206,7 @@ class ServicePolicies(ComponentResource):
         answer_seconds: int,
         security_policy: Input[str] | None = None,
         iap: IapSettings | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("model-serving:index:ServicePolicies", name, None, opts)
         target = {"group": "", "kind": "Service", "name": name}
@@ -221,8 +223,9 @@ class ServicePolicies(ComponentResource):
                 "clientID": iap.client_id,
                 "oauth2ClientSecret": {"name": iap.secret_name},
             }
-        _policy(self, name, "HealthCheckPolicy", namespace, target=target, default=_health_check(ready_path))
-        _policy(self, name, "GCPBackendPolicy", namespace, target=target, default=backend)
+        check = _health_check(ready_path)
+        _policy(self, name, "HealthCheckPolicy", namespace, target=target, default=check, labels=labels)
+        _policy(self, name, "GCPBackendPolicy", namespace, target=target, default=backend, labels=labels)
         self.register_outputs({})
 
 
@@ -244,12 +247,13 @@ def _policy(
     *,
     target: Mapping[str, Input[str]],
     default: Mapping[str, Any],
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     Manifest(
         name,
         "networking.gke.io/v1",
         kind,
-        metadata={"name": target["name"], "namespace": namespace},
+        metadata={"name": target["name"], "namespace": namespace, **({"labels": labels} if labels else {})},
         spec={"default": default, "targetRef": target},
         opts=ResourceOptions(parent=parent),
     )

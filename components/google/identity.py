@@ -11,7 +11,7 @@ import pulumi_gcp as gcp
 import yaml
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
-from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
+from model_serving.stack.google import REVIEW, GcpSettings, GitHubSettings, GitLabSettings
 
 PLAN: Final = "plan"
 VERIFY: Final = "verify"
@@ -27,10 +27,12 @@ DUTIES: Final[Mapping[str, str]] = {
     NODES: "What the nodes of the cluster run as",
     SERVING: "What a model server acts as if a model ever needs Google; has no role",
     TRAINING: "Trains models: reads and writes the DVC remote",
+    REVIEW: "Serves what merge requests add, in a namespace and from a repository of their own",
 }
-"""Duty -> description of its account in the console."""
+"""Duty -> description of its account in the console. Only a stack with reviews has the last."""
 
 CI_DUTIES: Final = (PLAN, VERIFY, APPLY, TRAINING)
+"""One for each job, by its token; reviews are a second one of the jobs that read."""
 READING_DUTIES: Final = (PLAN, VERIFY)
 
 READER: Final = "reader"
@@ -52,10 +54,12 @@ class Deployment:
     Attributes:
         environment: name, which is that of the stack.
         approval: whether someone has to approve each deployment.
+        reviews: whether jobs serve what merge requests add.
     """
 
     environment: str
     approval: bool
+    reviews: bool = False
 
 
 class Identity(ComponentResource):
@@ -70,10 +74,11 @@ class Identity(ComponentResource):
         self, name: str, settings: GcpSettings, deployment: Deployment, opts: ResourceOptions | None = None
     ) -> None:
         super().__init__("model-serving:index:Identity", name, None, opts)
-        self._accounts = {duty: self._account(name, settings, duty) for duty in DUTIES}
+        self._duties = [duty for duty in DUTIES if duty != REVIEW or deployment.reviews]
+        self._accounts = {duty: self._account(name, settings, duty) for duty in self._duties}
         self.members: Mapping[str, Output[str]] = {duty: account.member for duty, account in self._accounts.items()}
         self.emails: Mapping[str, Output[str]] = {duty: account.email for duty, account in self._accounts.items()}
-        self._grant_on_project(name, settings)
+        self._grant_on_project(name, settings, deployment)
         self._let_apply_use_nodes(name)
         self.providers: dict[str, Output[str]] = self._federate(name, settings, deployment)
         """gitlab or github -> name of the provider, the audience of a job's token."""
@@ -91,9 +96,9 @@ class Identity(ComponentResource):
             opts=ResourceOptions(parent=self),
         )
 
-    def _grant_on_project(self, name: str, settings: GcpSettings) -> None:
-        for duty in DUTIES:
-            for role in _roles(settings, duty):
+    def _grant_on_project(self, name: str, settings: GcpSettings, deployment: Deployment) -> None:
+        for duty in self._duties:
+            for role in _roles(settings, duty, deployment):
                 self._project_role(f"{name}-{duty}-{role.partition('/')[2]}", settings, duty, role)
         reader = self._reader(name, settings)
         for duty in (*READING_DUTIES, APPLY):
@@ -149,9 +154,13 @@ class Identity(ComponentResource):
             # https://github.com/pulumi/pulumi-gcp/issues/1149
             opts=ResourceOptions(parent=self, retain_on_delete=True),
         )
+        role = "roles/iam.workloadIdentityUser"
         for duty in CI_DUTIES:
             jobs = Output.concat("principalSet://iam.googleapis.com/", pool.name, f"/attribute.duty/{duty}")
-            self._act_as(f"{name}-jobs-{duty}", duty, role="roles/iam.workloadIdentityUser", member=jobs)
+            self._act_as(f"{name}-jobs-{duty}", duty, role=role, member=jobs)
+            # No claim tells a review from a preview in a way that a branch, which writes its own jobs, could not copy.
+            if deployment.reviews and duty in READING_DUTIES:
+                self._act_as(f"{name}-jobs-{duty}-{REVIEW}", REVIEW, role=role, member=jobs)
         return {host: self._trust(f"{name}-{host}", settings, pool, trust) for host, trust in trusted.items()}
 
     def _trust(self, name: str, settings: GcpSettings, pool: gcp.iam.WorkloadIdentityPool, trust: Trust) -> Output[str]:
@@ -178,12 +187,13 @@ class Identity(ComponentResource):
                 service_account_id=self._accounts[duty].name,
                 opts=ResourceOptions(parent=self, additional_secret_outputs=["privateKey"]),
             ).private_key
-            for duty in CI_DUTIES
+            for duty in (*CI_DUTIES, REVIEW)
+            if duty in self._duties
         }
         return Output.all(**keys)
 
 
-def _roles(settings: GcpSettings, duty: str) -> list[str]:
+def _roles(settings: GcpSettings, duty: str, deployment: Deployment) -> list[str]:
     """The roles on the project that a duty needs in this stack."""
     identity = settings.identity
     needed = {
@@ -192,7 +202,7 @@ def _roles(settings: GcpSettings, duty: str) -> list[str]:
         "federation": identity.gitlab is not None or identity.github is not None,
         "fleet": settings.cluster.fleet,
         "own bucket": settings.storage.existing is None,
-        "own registry": settings.registry.existing is None,
+        "own registry": settings.registry.existing is None or deployment.reviews,
         "policy": settings.cluster.binary_authorization,
         "public": settings.gateway.public,
     }

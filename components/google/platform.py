@@ -52,7 +52,7 @@ class Platform(ComponentResource):
             settings=settings,
             network=network,
             node_account=self.identity.emails[NODES],
-            registry=self.registry.url,
+            admitted=self.registry.admitted,
         )
         self.cluster = Cluster("cluster", cluster, child)
         self.edge = Edge("edge", settings, network, child)

@@ -9,7 +9,7 @@ import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.google.identity import APPLY, READING_DUTIES, TRAINING
-from model_serving.stack.google import GcpSettings, StateSettings
+from model_serving.stack.google import REVIEW, GcpSettings, StateSettings
 
 SOFT_DELETE_SECONDS: Final = 7 * 24 * 60 * 60
 """Google's minimum besides 0. Without the block Google keeps whatever the bucket has."""
@@ -18,7 +18,8 @@ SOFT_DELETE_SECONDS: Final = 7 * 24 * 60 * 60
 class Storage(ComponentResource):
     """The DVC remote: a bucket for training data and models, which *training* reads and writes.
 
-    It deletes no objects: destroying the stack fails while the bucket has any. An existing bucket only gets the grant.
+    It deletes no objects: destroying the stack fails while the bucket has any. An existing bucket only gets the grants.
+    *review* fetches the large files of releases from it, if the stack has reviews.
     ``members`` maps a duty to its IAM member.
     """
 
@@ -27,13 +28,15 @@ class Storage(ComponentResource):
     ) -> None:
         super().__init__("model-serving:index:Storage", name, None, opts)
         bucket: Input[str] = settings.bucket if settings.storage.existing else self._bucket(name, settings).name
-        gcp.storage.BucketIAMMember(
-            f"{name}-writer-{TRAINING}",
-            bucket=bucket,
-            role="roles/storage.objectUser",
-            member=members[TRAINING],
-            opts=ResourceOptions(parent=self),
-        )
+        for duty, kind, role in ((TRAINING, "writer", "objectUser"), (REVIEW, "reader", "objectViewer")):
+            if duty in members:
+                gcp.storage.BucketIAMMember(
+                    f"{name}-{kind}-{duty}",
+                    bucket=bucket,
+                    role=f"roles/storage.{role}",
+                    member=members[duty],
+                    opts=ResourceOptions(parent=self),
+                )
         self.url: Output[str] = Output.concat("gs://", bucket)
         self.register_outputs({"url": self.url})
 

@@ -36,6 +36,7 @@ class ContractChecksArgs:
         proxy_ranges: CIDR ranges of the gateway's proxies, which may run in the cluster.
         name: of what they share, in Kubernetes.
         more_labels: of everything here.
+        is_allowed: whether a policy lets the checks ask the gateway already.
     """
 
     namespace: Input[str]
@@ -45,6 +46,18 @@ class ContractChecksArgs:
     proxy_ranges: Sequence[str] = ()
     name: str = NAME
     more_labels: Mapping[str, str] = field(default_factory=dict)
+    is_allowed: bool = False
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of the checks and their pods."""
+        return {**LABELS, **self.more_labels}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Of what they share."""
+        labels = {"labels": {**self.more_labels}} if self.more_labels else {}
+        return {"name": self.name, "namespace": self.namespace, **labels}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +124,9 @@ class ContractChecks(ComponentResource):
     def __init__(self, name: str, args: ContractChecksArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ContractChecks", name, None, opts)
         self._args = args
-        self._labels = {**LABELS, **args.more_labels}
-        labels = {"labels": {**args.more_labels}} if args.more_labels else {}
-        self._metadata = {"name": args.name, "namespace": args.namespace, **labels}
-        self._shared = [self._scripts(name, args), self._allow_gateway(name, args)]
+        self._shared = [self._scripts(name, args)]
+        if not args.is_allowed:
+            self._shared.append(allow_gateway(name, args, ResourceOptions(parent=self)))
         self.register_outputs({})
 
     def _scripts(self, name: str, args: ContractChecksArgs) -> Manifest:
@@ -122,21 +134,8 @@ class ContractChecks(ComponentResource):
             name,
             CORE,
             "ConfigMap",
-            metadata=self._metadata,
+            metadata=args.metadata,
             data=dict(args.scripts),
-            opts=ResourceOptions(parent=self),
-        )
-
-    def _allow_gateway(self, name: str, args: ContractChecksArgs) -> Manifest:
-        egress = Output.all(url=args.url, address=args.address).apply(
-            lambda known: _egress(known["url"], known["address"], args.proxy_ranges)
-        )
-        return Manifest(
-            name,
-            "networking.k8s.io/v1",
-            "NetworkPolicy",
-            metadata=self._metadata,
-            spec={"podSelector": {"matchLabels": self._labels}, "policyTypes": ["Ingress", "Egress"], "egress": egress},
             opts=ResourceOptions(parent=self),
         )
 
@@ -149,7 +148,7 @@ class ContractChecks(ComponentResource):
             metadata={
                 "name": args.job_name,
                 "namespace": self._args.namespace,
-                "labels": self._labels,
+                "labels": self._args.labels,
                 # The next update repeats a failed check.
                 "annotations": {"pulumi.com/replaceUnready": "true", **EXISTS},
             },
@@ -157,7 +156,7 @@ class ContractChecks(ComponentResource):
                 # The script itself retries; a second pod would only hide the first one's message.
                 "backoffLimit": 0,
                 "activeDeadlineSeconds": args.active_seconds,
-                "template": {"metadata": {"labels": self._labels}, "spec": self._pod(args)},
+                "template": {"metadata": {"labels": self._args.labels}, "spec": self._pod(args)},
             },
             opts=ResourceOptions(
                 parent=self,
@@ -200,6 +199,21 @@ class ContractChecks(ComponentResource):
             "securityContext": RESTRICTED_CONTAINER,
             "volumeMounts": [{"name": NAME, "mountPath": f"{FOLDER}/server", "readOnly": True}],
         }
+
+
+def allow_gateway(name: str, args: ContractChecksArgs, opts: ResourceOptions) -> Manifest:
+    """Declares the NetworkPolicy of the checks' pods: to the gateway, and nothing else."""
+    egress = Output.all(url=args.url, address=args.address).apply(
+        lambda known: _egress(known["url"], known["address"], args.proxy_ranges)
+    )
+    return Manifest(
+        name,
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        metadata=args.metadata,
+        spec={"podSelector": {"matchLabels": args.labels}, "policyTypes": ["Ingress", "Egress"], "egress": egress},
+        opts=opts,
+    )
 
 
 def _egress(url: str, address: str | None, proxy_ranges: Sequence[str]) -> list[dict[str, Any]]:

@@ -54,6 +54,10 @@ GOOGLE: Final = Pace(learn=240, settle=60, drain=60)
 """Google's load balancer: minutes for a new Service; the others were not measured."""
 
 
+def pace_of(settings: Settings) -> Pace:
+    return GOOGLE if settings.has_googles_gateway else IN_CLUSTER
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """The namespace, gateway and cluster in which models are served.
@@ -73,7 +77,7 @@ class Place:
 
     @property
     def pace(self) -> Pace:
-        return GOOGLE if self.settings.has_googles_gateway else IN_CLUSTER
+        return pace_of(self.settings)
 
     def drain_seconds(self, model: LiveModel) -> int:
         """For which a server of a model that shuts down keeps serving."""

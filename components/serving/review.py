@@ -1,7 +1,7 @@
 """A review: the releases that a merge request adds, each served and checked under the path of the request.
 
-It declares no namespace, gateway or access of its own: those are the stack's. No traffic of the stack reaches it, and
-its images are in a part of the registry from which no stack runs anything.
+It declares no namespace, gateway or access of its own: those are the stack's, or what the stack has for reviews. No
+traffic of the stack reaches it, and its images are where no stack runs anything from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from components.serving import hooks
 from components.serving.contract import Check, CheckArgs, ContractChecks, ContractChecksArgs
 from components.serving.gateway import API_VERSION
 from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
-from components.serving.models import CONTRACT_SCRIPTS, IN_CLUSTER, gateway_seconds
+from components.serving.models import CONTRACT_SCRIPTS, gateway_seconds, pace_of
 from components.serving.rollouts import Rollouts, Version
 from components.serving.server import HTTP_PORT, NAME_LABEL, ModelServer, ModelServerArgs
 from model_serving.catalog import Release
@@ -25,7 +25,7 @@ from model_serving.images import builds, runtimes
 from model_serving.images.registry import Registry
 from model_serving.stack.inputs import Inputs
 from model_serving.stack.live import LiveModel, LiveVersion
-from model_serving.stack.reviews import GATEWAY, Review
+from model_serving.stack.reviews import Place, Review
 
 LONGEST_NAME: Final = 63
 """Characters of a Service's name."""
@@ -41,7 +41,7 @@ class ReviewImages:
     def __init__(self, stack: Inputs) -> None:
         self._settings = stack.settings.images
         registry = stack.settings.image_registry
-        own = f"{registry}/{builds.REVIEWS}"
+        own = Place.of(stack.settings).registry
         self._build = BuildArgs(registry=own, builder=self._settings.builder)
         self._own = Registry(own)
         self._places = {registry: Registry(registry), own: self._own}
@@ -97,10 +97,11 @@ class ServedReview:
 
     def __init__(self, stack: Inputs, review: Review) -> None:
         self._settings, self._review, self._models = stack.settings, review, stack.models
+        self._place = Place.of(stack.settings)
         reach = Reach(stack, None)
         self._opts = reach.administrator
         self._images = ReviewImages(stack)
-        self._rollouts = Rollouts(reach, stack.settings.namespace)
+        self._rollouts = Rollouts(reach, self._place.namespace)
 
     def declare(self) -> None:
         """Declares everything; each model's output, its URL, is known once its versions have been checked."""
@@ -133,7 +134,7 @@ class ServedReview:
         args = ModelServerArgs(
             model=model.name,
             version=release.version,
-            namespace=self._settings.namespace,
+            namespace=self._place.namespace,
             image=image,
             settings=model.settings,
             resources=version.resources,
@@ -157,6 +158,7 @@ class ServedReview:
 
     def _route(self, model: LiveModel, servers: dict[str, ModelServer]) -> Manifest:
         """One route for the model: to each version by its own path, and to the newest one without."""
+        ready = [policies for each in model.versions for policies in self._policies(model, each.release, servers)]
         newest = model.versions[-1].release.version
         rules = [self._rule(model, f"/versions/{version}", server) for version, server in servers.items()]
         name = f"{self._review.name}-{model.object_name}"
@@ -164,19 +166,42 @@ class ServedReview:
             name,
             API_VERSION,
             "HTTPRoute",
-            metadata={"name": name, "namespace": self._settings.namespace, "labels": self._review.labels},
-            spec={"parentRefs": [{"name": GATEWAY}], "rules": [*rules, self._rule(model, "", servers[newest])]},
-            opts=self._opts,
+            metadata={"name": name, "namespace": self._place.namespace, "labels": self._review.labels},
+            spec={
+                "parentRefs": [{"name": self._place.gateway}],
+                "rules": [*rules, self._rule(model, "", servers[newest])],
+            },
+            opts=pulumi.ResourceOptions.merge(self._opts, pulumi.ResourceOptions(depends_on=ready)),
         )
+
+    def _policies(self, model: LiveModel, release: Release, servers: dict[str, ModelServer]) -> list[pulumi.Resource]:
+        """What Google's load balancer needs before a route leads to a Service."""
+        if self._settings.gcp is None:
+            return []
+        # Imported here: a stack without a cloud does not wait for Google's SDK.
+        from components.google.edge import ServicePolicies  # noqa: PLC0415
+
+        policies = ServicePolicies(
+            self._name_of(release),
+            self._opts,
+            namespace=self._place.namespace,
+            ready_path=servers[release.version].ready_path,
+            drain_seconds=0,
+            answer_seconds=gateway_seconds(model),
+            labels=self._review.labels,
+        )
+        return [policies]
 
     def _rule(self, model: LiveModel, below: str, server: ModelServer) -> dict[str, Any]:
         path = {"type": "PathPrefix", "value": f"{self._review.path(model.name)}{below}"}
         rewrite = {"type": "ReplacePrefixMatch", "replacePrefixMatch": f"/v2/models/{model.name}{below}"}
+        # Google's load balancer takes it from a policy, not from the route.
+        limit = {} if self._settings.has_googles_gateway else {"timeouts": {"request": f"{gateway_seconds(model)}s"}}
         return {
             "matches": [{"path": path}],
             "filters": [{"type": "URLRewrite", "urlRewrite": {"path": rewrite}}],
             "backendRefs": [{"name": server.service, "port": HTTP_PORT, "weight": 1}],
-            "timeouts": {"request": f"{gateway_seconds(model)}s"},
+            **limit,
         }
 
     def _check(self, model: LiveModel, release: Release, image: pulumi.Output[str], route: Manifest) -> Check | None:
@@ -191,7 +216,7 @@ class ServedReview:
             fingerprint=runtimes.fingerprint(release, self._settings.images),
             start_seconds=model.settings.start_seconds,
             provision_seconds=model.settings.provision_seconds,
-            seconds=chosen.seconds or IN_CLUSTER.learn,
+            seconds=chosen.seconds or pace_of(self._settings).learn,
             answer_seconds=model.settings.answer_seconds,
             after=[route],
             path=f"{self._review.path(model.name)}/versions/{release.version}",
@@ -203,12 +228,14 @@ class ServedReview:
         return ContractChecks(
             "contract",
             ContractChecksArgs(
-                namespace=self._settings.namespace,
+                namespace=self._place.namespace,
                 scripts={path.name: path.read_text(encoding="utf-8") for path in CONTRACT_SCRIPTS},
                 url=str(self._settings.gateway.cluster_endpoint),
                 proxy_ranges=self._settings.gateway.client_ranges,
                 name=f"{self._review.name}-contract",
                 more_labels=self._review.labels,
+                # The account of reviews cannot write policies: branches open no way into the network.
+                is_allowed=self._settings.gcp is not None,
             ),
             self._opts,
         )

@@ -30,8 +30,9 @@ from model_serving.stack.google import GcpSettings
 from model_serving.stack.settings import Settings
 
 HELP: Final = "run a command with the cloud identity and the backend of a stack's jobs"
-DUTIES: Final = ("plan", "verify", "apply")
-"""Of jobs in merge requests, on main, and in the environment of the stack, see components/google/identity.py."""
+DUTIES: Final = ("plan", "verify", "apply", "review")
+"""Of jobs in merge requests, on main, in the environment of the stack, and of reviews, see
+components/google/identity.py."""
 GITLAB_TOKEN: Final = "GOOGLE_ID_TOKEN"  # noqa: S105 - the variable's name
 """Variable with the token of a GitLab job, requested in .gitlab/environments.yml."""
 GITHUB_URL: Final = "ACTIONS_ID_TOKEN_REQUEST_URL"
@@ -62,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duty",
         required=True,
         choices=(*DUTIES, TRAIN),
-        help="plan and verify only read, apply changes, train reads and writes the DVC bucket",
+        help="plan and verify only read, apply changes, review serves what a merge request adds, train reads and "
+        "writes the DVC bucket",
     )
     parser.add_argument("words", nargs="+", metavar="COMMAND", help="command to run, after --")
 

@@ -294,6 +294,7 @@ def _github_review(each: Environment) -> str:
     needs: tools
     permissions:
       contents: read
+      id-token: write # Google's identity
       packages: read # the tool image
     uses: ./.github/workflows/mlops-review.yml
     with:

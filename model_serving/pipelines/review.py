@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,8 @@ from model_serving.pipelines import backend, engine, redact, stacks
 from model_serving.pipelines.branch import Branch
 from model_serving.pipelines.review_objects import ReviewObjects
 from model_serving.problems import Failure, InvalidInput
-from model_serving.stack import live, settings
+from model_serving.stack import gke, live, settings
+from model_serving.stack.google import GcpSettings
 from model_serving.stack.models import ALL_TRAFFIC
 from model_serving.stack.pipelines import ReviewSettings
 from model_serving.stack.reviews import URL_VARIABLE, Review
@@ -46,7 +48,7 @@ A release counts as added if the target branch does not have it. Exit code: 0 if
 say, or if there is none; 1 otherwise, and then none of them is served.
 """
 HOUR: Final = 3600
-_NOT_SERVED: Final = ("gcp", "agent", "agentToken", "ci")
+_NOT_SERVED: Final = ("agent", "agentToken", "ci")
 """Sections of a stack that a review has no use for."""
 _ONE_POD: Final = ("versions", "shadow", "keepWarm", "replicas", "autoscaling")
 """Settings of a model that a review leaves out."""
@@ -78,10 +80,54 @@ def _positive(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    stack, site = options.stack, here(os.environ)
-    chosen = stacks.read(stack)
+    chosen, site = stacks.read(options.stack), here(os.environ)
+    # Before the cluster is asked for. Only what is served needs the setting: what is left on a stack has to go.
+    hours = 0 if options.expired or options.remove else _allowed(chosen, site, options.stack).hours
+    with _reached(chosen, options.stack) as reached:
+        return _run(options, reached, site, hours)
+
+
+@contextmanager
+def _reached(chosen: Settings, stack: str) -> Iterator[Settings]:
+    """The settings with a way to the cluster: on Google Cloud as whoever runs this, never through the agent."""
+    if chosen.gcp is None:
+        yield chosen
+        return
+    with tempfile.TemporaryDirectory(prefix="review-") as folder:
+        file = Path(folder) / "kubeconfig"
+        file.write_text(json.dumps(_kubeconfig(chosen.gcp, stack)), encoding="utf-8")
+        # These addresses are those of the models' gateway.
+        gateway = chosen.gateway.model_copy(update={"endpoint": None, "cluster_endpoint": None})
+        yield chosen.model_copy(update={"kubeconfig": str(file), "kube_context": None, "gateway": gateway})
+
+
+def _kubeconfig(gcp: GcpSettings, stack: str) -> dict[str, Any]:
+    cluster = gcp.cluster_name
+    try:
+        printed = subprocess.run([gke.LOGIN], capture_output=True, text=True, encoding="utf-8", check=True).stdout
+        described = gke.describe(cluster, json.loads(printed)["status"]["token"])
+        host = described["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
+    except subprocess.CalledProcessError as error:
+        raise _unreached(stack, cluster, error.stderr.strip()) from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise _unreached(stack, cluster, str(error)) from None
+    except KeyError:
+        raise _unreached(stack, cluster, "it has no DNS endpoint") from None
+    return gke.kubeconfig(cluster.name, host)
+
+
+def _unreached(stack: str, cluster: gke.ClusterName, what: str) -> Failure:
+    return Failure(
+        f"the cluster {cluster.name} in {cluster.location} cannot be reached: {what}\n"
+        "  What this merge request adds is not served, or still is.\n"
+        f"  {stack} has to be deployed with `review` in its ci section. On a laptop, run `gcloud auth login` first; "
+        "a job needs `credentials --duty review`, as docs/ci.md says."
+    )
+
+
+def _run(options: argparse.Namespace, chosen: Settings, site: Site | None, hours: int) -> int:
+    stack = options.stack
     objects = ReviewObjects(chosen, stack=stack)
-    # Also of a stack that no longer serves any: what is left there has to go.
     if options.expired:
         if not _remove_expired(objects):
             print("nothing has reached its time")
@@ -97,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
     if options.remove:
         print(f"!{request}: {'removed' if objects.remove(request) else 'nothing to remove'}")
         return 0
-    until = int(time.time()) + _allowed(chosen, site, stack).hours * HOUR
+    until = int(time.time()) + hours * HOUR
     urls = _serve(chosen, objects, stack=stack, review=Review(request=request, until=until))
     if options.out:
         options.out.write_text(f"{URL_VARIABLE}={urls[0]}\n" if urls else "", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The objects of reviews in a stack's namespace, found by their labels: no state has to be right for them to go."""
+"""The objects of reviews on a stack, found by their labels: no state has to be right for them to go."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 from model_serving.problems import Failure
 from model_serving.stack import preflight
 from model_serving.stack.cluster_api import connect
-from model_serving.stack.reviews import GATEWAY, REQUEST_LABEL, UNTIL_LABEL
+from model_serving.stack.reviews import REQUEST_LABEL, UNTIL_LABEL, Place
 from model_serving.stack.settings import Settings
 
 TIMEOUT_SECONDS: Final = 30
@@ -25,6 +25,10 @@ KINDS: Final = (
     ("networking.k8s.io", "v1", "networkpolicies"),
 )
 """Group, version and kind of a review's objects; besides, there are Services and ConfigMaps."""
+GOOGLES_KINDS: Final = tuple(
+    ("networking.gke.io", "v1", kind) for kind in ("gcpbackendpolicies", "healthcheckpolicies")
+)
+"""Those that only a stack on Google Cloud has besides."""
 
 
 class _Kind(NamedTuple):
@@ -36,21 +40,22 @@ class ReviewObjects:
     """The objects of all reviews on a stack. Methods raise `Failure` if the cluster does not answer, or refuses."""
 
     def __init__(self, settings: Settings, *, stack: str) -> None:
-        self._settings, self._stack = settings, stack
+        self._settings, self._stack, self._place = settings, stack, Place.of(settings)
 
     def gateway(self) -> str:
-        """Address of the stack's gateway."""
+        """Address of the gateway that serves reviews."""
+        place = self._place
         with self._api() as api:
             ask = client.CustomObjectsApi(api).get_namespaced_custom_object
             gateway = _answer(
-                partial(ask, "gateway.networking.k8s.io", "v1", self._settings.namespace, "gateways", GATEWAY)
+                partial(ask, "gateway.networking.k8s.io", "v1", place.namespace, "gateways", place.gateway)
             )
             addresses = gateway.get("status", {}).get("addresses") or []
         if not addresses:
             raise Failure(
-                f"the gateway of {self._stack} has no address.\n"
+                f"the gateway {place.gateway} of {self._stack} has no address.\n"
                 "  No request could reach what the merge request adds.\n"
-                f"  Look at it with `kubectl --namespace {self._settings.namespace} describe gateway {GATEWAY}`."
+                f"  Look at it with `kubectl --namespace {place.namespace} describe gateway {place.gateway}`."
             )
         return str(addresses[0]["value"])
 
@@ -71,14 +76,15 @@ class ReviewObjects:
         return sorted({int(each[REQUEST_LABEL]) for each in found if int(each.get(UNTIL_LABEL, 0)) <= moment})
 
     def _kinds(self, api: client.ApiClient) -> list[_Kind]:
-        namespace, core, others = self._settings.namespace, client.CoreV1Api(api), client.CustomObjectsApi(api)
+        namespace, core, others = self._place.namespace, client.CoreV1Api(api), client.CustomObjectsApi(api)
+        kinds = (*KINDS, *(GOOGLES_KINDS if self._settings.gcp else ()))
         return [
             *(
                 _Kind(
                     partial(others.list_namespaced_custom_object, group, version, namespace, plural),
                     partial(others.delete_collection_namespaced_custom_object, group, version, namespace, plural),
                 )
-                for group, version, plural in KINDS
+                for group, version, plural in kinds
             ),
             *(
                 _Kind(partial(found, namespace), partial(remove, namespace))
@@ -106,7 +112,7 @@ class ReviewObjects:
             f"the reviews on {self._stack} could not be read or removed: {what}\n"
             "  What this merge request adds is not served, or still is.\n"
             f"  The stack has to be deployed, and the job's account needs the rights in the namespace "
-            f"{self._settings.namespace} that docs/ci.md lists under Reviews."
+            f"{self._place.namespace} that docs/ci.md lists under Reviews."
         )
 
 

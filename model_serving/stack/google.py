@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from model_serving.sections import Branch, Cidr, DnsName, Identifier, Section, Violation, reachable, wrong
+from model_serving.stack.gke import ClusterName
 from model_serving.stack.google_cluster import Adoptable, ClusterSettings, NetworkSettings
 from model_serving.stack.google_names import (
     BucketName,
@@ -28,6 +29,9 @@ from model_serving.stack.google_names import (
     StorageLocation,
     Zone,
 )
+
+REVIEW: Final = "review"
+"""Ends the names of what reviews have of their own."""
 
 
 def names(values: Iterable[str]) -> list[str]:
@@ -158,8 +162,8 @@ class IdentitySettings(Section):
     )
     key_for_ci: bool = Field(
         False,
-        description="Create keys for the accounts plan, verify, apply and training, for a CI system without OIDC "
-        "tokens. A key is valid until someone deletes it.",
+        description="Create keys for the accounts plan, verify, apply, training and, with ci.review, review, for a CI "
+        "system without OIDC tokens. A key is valid until someone deletes it.",
     )
 
 
@@ -315,6 +319,17 @@ class GcpSettings(Section):
     def image_registry(self) -> str:
         """Registry of the images, known before it exists: host, project and repository, without a scheme."""
         return f"{self.region}-docker.pkg.dev/{self.project}/{self.registry.existing or self.name}"
+
+    @property
+    def review_registry(self) -> str:
+        """Registry of the images of reviews, from which no stack runs anything."""
+        return f"{self.region}-docker.pkg.dev/{self.project}/{self.name}-{REVIEW}"
+
+    @property
+    def cluster_name(self) -> ClusterName:
+        """The cluster, whether the stack creates it or not."""
+        name = self.cluster.existing or self.name
+        return ClusterName(project=self.project, location=self.location, name=name)
 
 
 def gitlab_projects_have_one_duty(gitlab: GitLabSettings) -> Iterator[Violation]:

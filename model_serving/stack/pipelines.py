@@ -61,5 +61,6 @@ class CiSettings(Section):
         None,
         examples=[{}],
         description="Serve the releases that a merge request adds, each under a path of its own, until it is merged or "
-        "closed. Write `review: {}` to enable it. Not on stacks with a gcp or an agent section, or with approval.",
+        "closed. Write `review: {}` to enable it. Not on stacks with approval or of the tier production; with a gcp "
+        "section, only with Google's internal gateway; without one, not with an agent section.",
     )

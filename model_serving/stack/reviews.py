@@ -1,7 +1,8 @@
 """A review: a release that a merge request adds, served before it is merged, beside what its stack serves.
 
-Its objects are in the stack's namespace. Labels say to which merge request they belong and until when they stay, so
-that they can be found without any state.
+Labels say to which merge request its objects belong and until when they stay, so that they can be found without any
+state. On Google Cloud they are in a namespace of their own, with a gateway and a registry of their own, because nobody
+has approved yet what runs there. Elsewhere they are in the stack's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from model_serving.images.builds import REVIEWS
+from model_serving.stack.google import REVIEW
+from model_serving.stack.settings import Settings
 
 _REQUEST: Final = "MODEL_SERVING_REVIEW"
 _UNTIL: Final = "MODEL_SERVING_REVIEW_UNTIL"
@@ -20,8 +25,32 @@ URL_VARIABLE: Final = "REVIEW_URL"
 """In the file from which GitLab takes the address of a review's environment."""
 GATEWAY: Final = "gateway"
 """Name of a stack's Gateway."""
+OWN_GATEWAY: Final = f"{REVIEW}-{GATEWAY}"
+"""Name of the Gateway that only serves reviews."""
 PATH: Final = "/mlapi/review"
 """Public path of all reviews, below that of the models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a stack serves reviews.
+
+    Attributes:
+        gateway: name of the Gateway, in the same namespace.
+        registry: of their images, from which no stack runs anything.
+    """
+
+    namespace: str
+    gateway: str
+    registry: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Place:
+        if settings.gcp:
+            namespace, registry = settings.review_namespace, settings.gcp.review_registry
+            return cls(namespace=namespace, gateway=OWN_GATEWAY, registry=registry)
+        registry = f"{settings.image_registry}/{REVIEWS}"
+        return cls(namespace=settings.namespace, gateway=GATEWAY, registry=registry)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,8 @@ from model_serving.stack.google import GcpSettings
 from model_serving.stack.models import ModelSettings
 from model_serving.stack.pipelines import CiSettings
 
+LONGEST_LABEL: Final = 63
+"""Characters of a namespace's name."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 NAMESPACE: Final = "model-serving"
 """Prefix of this program's keys in a stack file: the project's name in Pulumi.yaml."""
@@ -178,6 +180,16 @@ class Settings(Section):
         return self.gcp is not None and not self.gateway.class_name
 
     @property
+    def has_reviews(self) -> bool:
+        """Whether the stack serves what merge requests add."""
+        return self.ci is not None and self.ci.review is not None
+
+    @property
+    def review_namespace(self) -> str:
+        """Namespace of reviews on Google Cloud."""
+        return f"{self.namespace}-{google.REVIEW}"
+
+    @property
     def has_portal(self) -> bool:
         """Whether there is a portal: without models it would have nothing to say."""
         return self.portal and bool(self.models)
@@ -209,21 +221,40 @@ def registry_is_known(settings: Settings) -> Iterator[Violation]:
         )
 
 
-def reviews_need_no_approval(settings: Settings) -> Iterator[Violation]:
+def reviews_are_safe(settings: Settings) -> Iterator[Violation]:
     if settings.ci is None or settings.ci.review is None:
         return
-    reasons = {
-        "gcp section": (settings.gcp, "Google trusts no job of a merge request with more than reading"),
-        "agent section": (settings.agent, "the agent only lets jobs in the stack's own environment change something"),
-        "ci.approval": (settings.ci.approval, "every branch could change the cluster without anyone's approval"),
-    }
-    for name, (found, why) in reasons.items():
-        if found:
-            yield (
-                f"ci.review is set, and so is {name if '.' in name else f'the {name}'}",
-                f"The jobs of merge requests could serve nothing there, or should not: {why}.",
-                "Remove review, and set it for a stack of your own cluster and registry without either.",
-            )
+    gcp, elsewhere = settings.gcp, "Remove review, and set it for a stack for development."
+    if settings.ci.approval or settings.ci.tier == "production":
+        yield (
+            f"ci.review is set, and {'ci.approval is true' if settings.ci.approval else 'ci.tier is production'}",
+            "Every branch could run its code there without anyone's approval.",
+            elsewhere,
+        )
+    if gcp and gcp.gateway.public:
+        yield (
+            "ci.review is set, and gcp.gateway.public is true",
+            "Every branch could open its code to the internet, without Cloud Armor or Identity-Aware Proxy.",
+            elsewhere[:-1] + " whose gateway is internal (public: false).",
+        )
+    if gcp and settings.gateway.class_name:
+        yield (
+            f"ci.review is set, and gateway.className is {settings.gateway.class_name}",
+            "Its proxies may run in the namespace of the gateway: that of reviews, in which branches change pods.",
+            "Remove className, so that Google's load balancer is the gateway, or remove review.",
+        )
+    if settings.agent and gcp is None:
+        yield (
+            "ci.review is set, and so is the agent section without a gcp section",
+            "The agent only lets jobs in the stack's own environment in, and no job of a merge request.",
+            "Remove review, or the agent section; with a gcp section, reviews use an account of Google's.",
+        )
+    if gcp and len(settings.review_namespace) > LONGEST_LABEL:
+        yield (
+            f"namespace is {settings.namespace}, and ci.review is set",
+            f"The namespace of reviews, {settings.review_namespace}, would have more than {LONGEST_LABEL} characters.",
+            f"Write a namespace of at most {LONGEST_LABEL - len(google.REVIEW) - 1} characters.",
+        )
 
 
 def gateway_has_a_class(settings: Settings) -> Iterator[Violation]:
@@ -319,17 +350,19 @@ def administrator_is_named_when_needed(settings: Settings) -> Iterator[Violation
 
 
 def agent_has_its_own_namespace(settings: Settings) -> Iterator[Violation]:
-    if settings.agent and settings.agent.namespace == settings.namespace:
+    taken = {settings.review_namespace: "reviews"} if settings.has_reviews else {}
+    taken[settings.namespace] = "models"
+    if settings.agent and (whose := taken.get(settings.agent.namespace)):
         yield (
-            f"agent.namespace is {settings.namespace}, which is also the models' namespace",
-            "A job that deploys could start a pod with the agent's token in it.",
+            f"agent.namespace is {settings.agent.namespace}, which is also the {whose}' namespace",
+            "A job could start a pod with the agent's token in it.",
             "Write a namespace that contains nothing else, e.g. gitlab-agent.",
         )
 
 
 RULES: Final = (
     registry_is_known,
-    reviews_need_no_approval,
+    reviews_are_safe,
     gateway_has_a_class,
     nodes_have_accelerators,
     checks_reach_the_gateway,

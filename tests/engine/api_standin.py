@@ -41,6 +41,8 @@ STATUS: Final[Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
 KINDS: Final = {
     "configmaps": ":ConfigMap",
     "deployments": ":Deployment",
+    "gcpbackendpolicies": ":GCPBackendPolicy",
+    "healthcheckpolicies": ":HealthCheckPolicy",
     "httproutes": ":HTTPRoute",
     "jobs": ":Job",
     "networkpolicies": ":NetworkPolicy",
@@ -90,8 +92,13 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = parse_qs(url.query)
         namespace, kind = url.path.split("/")[-2:]
-        if (namespace, kind) == ("gateways", "gateway"):
+        if namespace == "gateways":
             self._answer(GATEWAY)
+            return
+        if namespace == "clusters":
+            # Of GKE's own API, which is at the same address.
+            endpoint = {"endpoint": self.headers["Host"]}
+            self._answer({"status": "RUNNING", "controlPlaneEndpointsConfig": {"dnsEndpointConfig": endpoint}})
             return
         look = functools.partial(_items, self._cloud, namespace, kind, query.get("labelSelector", [""])[0])
         things = look()

@@ -30,6 +30,7 @@ ON_PROJECT: Final[Mapping[str, frozenset[str]]] = {
         )
     ),
     "nodes": frozenset({"roles/container.defaultNodeServiceAccount"}),
+    "review": frozenset({"roles/container.clusterViewer"}),
 }
 """Duty -> roles that its account may have in the project. A new one belongs into docs/gcp.md with its reason first."""
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.engine.checkout import Ended, commit, git, run
 from tests.engine.conftest import Whole
 from tests.engine.empty_registry import EmptyRegistry
-from tests.engine.harness import AUTHORITY, ENDPOINT, Project
+from tests.engine.harness import AUTHORITY, ENDPOINT, ROOT, Project
 from tests.unit.conftest import serving
 
 MODEL = "iris-dtc"
@@ -41,21 +42,26 @@ def project(whole: Whole, tmp_path: Path) -> Iterator[Project]:
     with serving(EmptyRegistry) as registry:
         project.edit_settings("localhost:5000\n", f"{registry}\n")
         project.edit_settings("config:\n", "config:\n  model-serving:ci: {order: 1, review: {}}\n")
-        commit(project)
-        origin = str(tmp_path / "origin")
-        git(project, "clone", "--quiet", "--bare", ".", origin)
-        git(project, "remote", "add", "origin", origin)
-        git(project, "switch", "--quiet", "--create", "branch")
-        release = project.folder / "models" / MODEL / "1.1"
-        shutil.copytree(release.with_name("1.0"), release)
-        settings = release / "model-settings.json"
-        settings.write_text(settings.read_text().replace('"1.0"', '"1.1"'))
-        commit(project)
+        add_release(project, tmp_path)
         yield project
 
 
+def add_release(project: Project, folder: Path) -> None:
+    """On a branch; what was there before is the main branch of the remote."""
+    commit(project)
+    origin = str(folder / "origin")
+    git(project, "clone", "--quiet", "--bare", ".", origin)
+    git(project, "remote", "add", "origin", origin)
+    git(project, "switch", "--quiet", "--create", "branch")
+    release = project.folder / "models" / MODEL / "1.1"
+    shutil.copytree(release.with_name("1.0"), release)
+    settings = release / "model-settings.json"
+    settings.write_text(settings.read_text().replace('"1.0"', '"1.1"'))
+    commit(project)
+
+
 def review(project: Project, *options: str) -> Ended:
-    return run(project, "review", "--stack", "local", "--request", "12", *options)
+    return run(project, "review", "--stack", project.stack, "--request", "12", *options)
 
 
 def served(project: Project) -> set[str]:
@@ -84,4 +90,25 @@ def test_what_does_not_work_is_told_and_removed(project: Project) -> None:
     assert ended.code == 1
     assert "permission" in ended.text.lower()
     assert "Correct the release and push again." in ended.text
+    assert served(project) == set()
+
+
+def test_on_google_cloud_it_is_served_with_what_the_job_may_do_there_and_nothing_at_google(
+    whole: Whole, tmp_path: Path
+) -> None:
+    project = whole("dev")
+    project.set_settings("ci", {"review": {}}, over=True)
+    add_release(project, tmp_path)
+    ended = review(project)
+    assert ended.code == 0, ended
+    assert "http://10.10.0.9/mlapi/review/12/v2/models/iris-dtc/infer" in ended.text
+    places = {each["outputs"]["metadata"]["namespace"] for each in project.cloud.resources("kubernetes").values()}
+    assert places == {"models-review"}
+    may = yaml.safe_load((ROOT / "components" / "google" / "permissions.yaml").read_text())["review"]["owned"]
+    for token in (each["token"] for each in project.cloud.resources("kubernetes").values()):
+        _, version, kind = token.split(":")
+        group = version.rpartition("/")[0].replace("core", "")
+        assert any(name.startswith(kind.lower().removesuffix("y")) for name in may[group]), token
+    assert project.cloud.resources() == {}
+    assert review(project, "--remove").code == 0
     assert served(project) == set()

@@ -46,6 +46,7 @@ class Variant:
 
     Attributes:
         gcp: fragment of ``model-serving:gcp``.
+        ci: fragment of ``model-serving:ci``.
         resources: number of resources at Google.
         doors: names of the resources through which the internet comes in.
         existing: types and inputs of what is at Google before the stack.
@@ -54,6 +55,7 @@ class Variant:
     resources: int
     stack: str = "dev"
     gcp: Mapping[str, Any] = field(default_factory=dict)
+    ci: Mapping[str, Any] = field(default_factory=dict)
     doors: frozenset[str] = frozenset()
     existing: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
@@ -63,6 +65,8 @@ class Variant:
             project.set_settings("gcp", self.gcp, over=True)
             # One model shows what a variant does to each of them.
             project.set_settings("models", {"iris-dtc": {}})
+        if self.ci:
+            project.set_settings("ci", self.ci, over=True)
         google = Google(project.cloud.folder, None, project.environment)
         google.config = {"project": "my-models-dev", "region": "europe-west1"}
         for number, (token, inputs) in enumerate(self.existing):
@@ -109,6 +113,6 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "binary-authorization": Variant(
         gcp={"cluster": {"binaryAuthorization": True, "allowedImages": ["registry.gitlab.com/agent/*"]}}, resources=59
     ),
-    "pipelines": Variant(gcp=PIPELINES, resources=76),
+    "pipelines": Variant(gcp=PIPELINES, ci={"review": {}}, resources=86),
     "existing": Variant(gcp=EXISTING | {"services": {"enable": False}}, resources=35, existing=THERE),
 }

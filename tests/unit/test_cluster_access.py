@@ -19,7 +19,7 @@ def plural(kind: str) -> str:
     return f"{name[:-1]}ies" if name.endswith("policy") else f"{name}s"
 
 
-@pytest.mark.parametrize("variant", ["public", "with an agent", "with each kind of traffic"])
+@pytest.mark.parametrize("variant", ["public", "with an agent", "with reviews", "with each kind of traffic"])
 def test_a_reader_of_the_cluster_may_read_every_kind_of_it(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = {
         (each["apiVersion"].rpartition("/")[0], plural(each["kind"])) for each in manifests(variant, monkeypatch)

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -16,7 +17,9 @@ from components.google import observability
 from components.google.edge import GOOGLE_RANGES
 from components.google.identity import DUTIES, Deployment, trust_github, trust_gitlab
 from components.google.platform import Platform
+from components.google.reviews import Reviews
 from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
+from model_serving.stack.settings import Settings
 from tests.engine import sdk_types
 from tests.unit.conftest import Recorder, mocked, serving
 from tests.unit.gcp_table import documented
@@ -71,6 +74,7 @@ BINDINGS = {
 TOKEN = "ya29.of-this-update"  # noqa: S105 - made up
 OWN_ROLE = "^projects/acme-models/roles/model_serving_"
 CLUSTER_BINDING = "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding"
+NAMESPACE_BINDING = "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding"
 
 
 DEPLOYMENT = Deployment(environment="production", approval=True)
@@ -139,13 +143,17 @@ def recorder() -> Iterator[CloudRecorder]:
 def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[CloudRecorder, dict[str, Any]]]:
     """Declares a platform; hands out what was declared and what it told of itself."""
 
-    def run(answer_seconds: int = 30, **sections: Any) -> tuple[CloudRecorder, dict[str, Any]]:
+    def run(
+        answer_seconds: int = 30, *, reviews: bool = False, **sections: Any
+    ) -> tuple[CloudRecorder, dict[str, Any]]:
         settings = GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | sections)
         told: dict[str, Any] = {}
 
         def program() -> None:
-            made = Platform("platform", settings, "models", DEPLOYMENT)
+            made = Platform("platform", settings, "models", replace(DEPLOYMENT, reviews=reviews))
             opts = pulumi.ResourceOptions()
+            if reviews:
+                Reviews("reviews", Settings(gcp=settings), made)
             made.equip("models", "gateway", opts)
             made.equip_service(
                 "iris-1-0",
@@ -195,7 +203,7 @@ def _on(typ: str, inputs: dict[str, Any]) -> str:
         case "gcp:kms":
             return {KEY: "state key", CLUSTER_KEY: "cluster key"}[inputs["cryptoKeyId"]]
         case "gcp:artifactregistry":
-            return "repository"
+            return "review repository" if inputs["repository"].endswith("-review") else "repository"
         case _:
             found = re.search(r"model-serving-(\w+)@", inputs["serviceAccountId"])
             assert found
@@ -207,15 +215,16 @@ def _bindings(recorder: CloudRecorder) -> Counter[tuple[str, str, str]]:
         (_who(inputs["member"]), re.sub(OWN_ROLE, "own: ", inputs["role"]), _on(typ, inputs))
         for typ, _, inputs in recorder.all_of(*BINDINGS)
     )
-    for _, _, inputs in recorder.all_of(CLUSTER_BINDING):
+    for typ, _, inputs in recorder.all_of(CLUSTER_BINDING, NAMESPACE_BINDING):
         role = inputs["roleRef"]["name"].replace("model-serving-", "own: ")
-        found.update((_who(f"serviceAccount:{subject['name']}"), role, "cluster") for subject in inputs["subjects"])
+        on = "cluster" if typ == CLUSTER_BINDING else f"namespace {inputs['metadata']['namespace']}"
+        found.update((_who(f"serviceAccount:{subject['name']}"), role, on) for subject in inputs["subjects"])
     return found
 
 
 @pytest.mark.documents
 def test_every_binding_is_in_the_table_and_every_row_of_it_is_made(platform: Run) -> None:
-    recorder, _ = platform(**EVERYTHING)
+    recorder, _ = platform(reviews=True, **EVERYTHING)
     made, rows = _bindings(recorder), documented()
     assert set(made) - set(rows) == set(), "declared, but not in the table of docs/gcp.md"
     assert set(rows) - set(made) == set(), "in the table of docs/gcp.md, but not declared"
@@ -223,9 +232,10 @@ def test_every_binding_is_in_the_table_and_every_row_of_it_is_made(platform: Run
 
 
 def test_no_type_of_binding_escapes_the_table(platform: Run) -> None:
-    recorder, _ = platform(**EVERYTHING)
+    recorder, _ = platform(reviews=True, **EVERYTHING)
     grants = re.compile(r"iam(binding|member|policy)|rolebinding", re.IGNORECASE)
-    assert {typ for typ, _, _ in recorder.all_of() if grants.search(typ)} == {*BINDINGS, CLUSTER_BINDING}
+    found = {typ for typ, _, _ in recorder.all_of() if grants.search(typ)}
+    assert found == {*BINDINGS, CLUSTER_BINDING, NAMESPACE_BINDING}
 
 
 @pytest.mark.parametrize("sections", [{}, {"state": STATE, "identity": EVERYTHING["identity"]}, ADOPTED])
@@ -354,26 +364,27 @@ def test_no_key_is_made_unless_asked_for(platform: Run) -> None:
 
 
 def test_keys_are_secret(platform: Run) -> None:
-    _, told = platform(**EVERYTHING)
+    _, told = platform(reviews=True, **EVERYTHING)
     keys, secret = told["keys"]
-    assert set(keys) == {"plan", "verify", "apply", "training"}
+    assert set(keys) == {"plan", "verify", "apply", "training", "review"}
     assert secret
 
 
 # What is declared
 
 
-def test_each_duty_has_an_account(platform: Run) -> None:
-    recorder, _ = platform()
-    assert {i["accountId"] for i in recorder.of_kind("Account").values()} == {
-        f"model-serving-{duty}" for duty in DUTIES
-    }
+@pytest.mark.parametrize("reviews", [True, False])
+def test_each_duty_has_an_account_and_a_stack_without_reviews_has_none_for_them(platform: Run, reviews: bool) -> None:
+    recorder, _ = platform(reviews=reviews)
+    accounts = {i["accountId"].removeprefix("model-serving-") for i in recorder.of_kind("Account").values()}
+    assert accounts == DUTIES.keys() - (set() if reviews else {"review"})
 
 
 def test_no_input_was_misspelt(platform: Run) -> None:
     # Neither the SDK nor the light classes mind a key that nobody knows, deep inside of what they are given.
-    recorder, _ = platform(**EVERYTHING)
-    made = [(typ, name, inputs) for typ, name, inputs in recorder.all_of() if typ.startswith("gcp:")]
+    recorder, _ = platform(reviews=True, **EVERYTHING)
+    known = ("gcp:", "kubernetes:core/", "kubernetes:rbac.", "kubernetes:networking.k8s.io/")
+    made = [(typ, name, inputs) for typ, name, inputs in recorder.all_of() if typ.startswith(known)]
     assert made
     assert {(typ, name): found for typ, name, i in made if (found := list(sdk_types.problems(typ, i)))} == {}
 
@@ -555,6 +566,67 @@ def test_existing_cluster_without_a_dns_endpoint_is_refused(platform: Run, recor
     recorder.endpoint = ""
     with pytest.raises(pulumi.RunError, match="--enable-dns-access"):
         platform(**ADOPTED)
+
+
+# What reviews have
+
+
+def test_reviews_push_where_no_released_image_is(platform: Run) -> None:
+    recorder, _ = platform(reviews=True, cluster={"binaryAuthorization": True})
+    of_reviews = recorder.of_kind("Repository")["registry-review"]
+    assert of_reviews["repositoryId"] == "model-serving-review"
+    assert [policy["condition"] for policy in of_reviews["cleanupPolicies"]] == [
+        {"tagState": "ANY", "olderThan": "5184000s"}
+    ]
+    writers = {
+        (_who(inputs["member"]), _on(typ, inputs))
+        for typ, _, inputs in recorder.all_of(*BINDINGS)
+        if inputs["role"] == "roles/artifactregistry.writer"
+    }
+    assert writers == {("apply", "repository"), ("review", "review repository")}
+    (policy,) = recorder.of_kind("Policy").values()
+    assert [
+        pattern["namePattern"].rpartition("acme-models/")[2] for pattern in policy["admissionWhitelistPatterns"]
+    ] == [
+        "model-serving/**",
+        "model-serving-review/**",
+    ]
+
+
+def test_an_existing_registry_does_not_keep_apply_from_making_that_of_reviews(platform: Run) -> None:
+    recorder, _ = platform(reviews=True, **ADOPTED)
+    assert set(recorder.of_kind("Repository")) == {"registry-review"}
+    assert ("apply", "roles/artifactregistry.admin", "project") in _bindings(recorder)
+
+
+def test_a_branch_gets_neither_secrets_nor_a_way_around_the_gateway(platform: Run) -> None:
+    recorder, _ = platform(reviews=True)
+    (namespace,) = recorder.of_kind("Namespace").values()
+    # No pod runs on the node's network, where the token of the nodes' account is.
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    (role,) = recorder.of_kind("Role").values()
+    written = {kind for rule in role["rules"] if "create" in rule["verbs"] for kind in rule["resources"]}
+    assert written == {
+        *("configmaps", "deployments", "gcpbackendpolicies", "healthcheckpolicies", "httproutes", "jobs", "services")
+    }
+    read = {kind for rule in role["rules"] for kind in rule["resources"]} - written
+    assert read == {"gateways", "networkpolicies", "pods", "replicasets"}
+    (limits,) = recorder.of_kind("ResourceQuota").values()
+    assert limits["spec"]["hard"].items() >= {"services.loadbalancers": "0", "services.nodeports": "0"}.items()
+    (gateway,) = recorder.of_kind("Gateway").values()
+    assert gateway["spec"]["gatewayClassName"] == "gke-l7-rilb"
+    assert [each["allowedRoutes"] for each in gateway["spec"]["listeners"]] == [{"namespaces": {"from": "Same"}}]
+    policies = recorder.of_kind("NetworkPolicy")
+    assert policies["reviews-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    sources = [
+        each["ipBlock"]["cidr"] for rule in policies["reviews-servers"]["spec"]["ingress"] for each in rule["from"]
+    ]
+    assert sources == ["10.0.8.0/23", *GOOGLE_RANGES]
+    assert "egress" not in policies["reviews-servers"]["spec"]
+    assert policies["reviews-contract"]["spec"]["egress"][-1] == {
+        "to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}],
+        "ports": [{"port": 80, "protocol": "TCP"}],
+    }
 
 
 # What Google says of the cluster

@@ -138,7 +138,17 @@ def test_a_stack_that_serves_reviews_gets_the_jobs_for_it_and_no_other_stack_doe
         assert job["environment"]["name"] == job["resource_group"] == "review/dev-$CI_MERGE_REQUEST_IID", (
             "one at a time"
         )
-    assert "id_tokens" not in str([served, removed]), "it acts as nobody in the cloud"
+    assert "id_tokens" not in str([served, removed]), "without a platform, it acts as nobody in the cloud"
+
+
+def test_a_review_on_google_cloud_has_a_token_and_no_duty_but_its_own(tmp_path: Path) -> None:
+    write_stack(tmp_path, "dev", **GOOGLE, gateway={}, ci={"order": 1, "review": {}, "projectNumber": 4711})
+    jobs = generated(tmp_path)
+    own = workflow(PROJECT / ".gitlab-ci.yml")
+    for name in ("review", "remove review", "expired reviews"):
+        assert jobs[f"{name} dev"]["id_tokens"] == jobs["preview dev"]["id_tokens"]
+        (template,) = (each for each in jobs[f"{name} dev"]["extends"] if each != ".docker")
+        assert re.findall(r"--duty (\w+)", str(own[template]["script"])) == ["review"]
 
 
 def test_forks_are_served_nothing() -> None:
@@ -159,7 +169,9 @@ def test_githubs_workflow_of_reviews_is_there_while_a_stack_serves_some(copy: Pa
     assert jobs["review-dev"]["with"]["stack"] == "dev"
     asked = workflow(copy / ".github" / "workflows" / "mlops-review.yml")["jobs"]["review"]
     allowed = jobs["review-dev"]["permissions"]
-    assert asked["permissions"] == allowed == {"contents": "read", "packages": "read"}, "nothing of Google's"
+    assert asked["permissions"] == allowed == {"contents": "read", "id-token": "write", "packages": "read"}
+    commands = [step["run"] for step in asked["steps"] if "model_serving" in step.get("run", "")]
+    assert [re.findall(r"--duty (\w+)", command) for command in commands] == [["review"]] * 3
     write_stack(copy / "stacks", "dev", ci={"order": 1})
     assert command_line.main(["pipelines", "--check"]) == 1
     assert generate.run(Namespace(check=False)) == 0

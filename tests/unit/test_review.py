@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -18,6 +19,7 @@ from model_serving.__main__ import main
 from model_serving.hosts.github import GitHub
 from model_serving.hosts.gitlab import GitLab
 from model_serving.pipelines import review, review_objects, stacks
+from model_serving.stack import gke
 from model_serving.stack.reviews import REQUEST_LABEL, UNTIL_LABEL, Review
 from tests.unit.conftest import serving
 
@@ -26,7 +28,11 @@ MODEL = "iris-dtc"
 OBJECTS = "/apis/apps/v1/namespaces/models/deployments"
 ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/models/httproutes"
 SERVICES = "/api/v1/namespaces/models/services"
-GATEWAY = "/apis/gateway.networking.k8s.io/v1/namespaces/models/gateways/gateway"
+GATEWAYS = "/apis/gateway.networking.k8s.io/v1/namespaces/models{}/gateways/{}gateway"
+GOOGLES_POLICIES = "/apis/networking.gke.io/v1/namespaces/models-review/healthcheckpolicies"
+LOGIN = """#!/bin/sh
+echo '{"status": {"token": "of-the-job"}}'
+"""
 FAR = int(time.time()) + 9999
 MERGE_REQUEST = {
     "CI_API_V4_URL": "https://gitlab.example/api/v4",
@@ -43,13 +49,20 @@ class Cluster(BaseHTTPRequestHandler):
     objects: ClassVar[dict[str, list[dict[str, str]]]] = {}
     addresses: ClassVar[list[dict[str, str]]] = []
     refuses: ClassVar[bool] = False
+    cluster: ClassVar[dict[str, Any]] = {}
+    """What Google says of it."""
 
     def do_GET(self) -> None:
         if self.refuses:
             self.send_error(403, "Forbidden")
             return
         path, selected = self._asked()
-        if path == GATEWAY:
+        if path.startswith("/v1/projects/"):
+            assert path == "/v1/projects/acme-dev/locations/europe-west1/clusters/model-serving"
+            assert self.headers["Authorization"] == "Bearer of-the-job"
+            self._answer(self.cluster)
+            return
+        if path in (GATEWAYS.format("", ""), GATEWAYS.format("-review", "review-")):
             self._answer({"status": {"addresses": self.addresses}})
             return
         items = [{"metadata": {"name": "one", "labels": each}} for each in self.objects.get(path, []) if selected(each)]
@@ -336,3 +349,81 @@ def test_the_labels_are_what_the_objects_are_found_by() -> None:
     assert Review.of({}) is None
     assert asked.deadline == "2025-11-24 16:00 UTC"
     assert {kind for *_, kind in review_objects.KINDS} >= {"httproutes", "deployments", "jobs", "networkpolicies"}
+
+
+@pytest.fixture
+def on_google(checkout: Path, cluster: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkout, with a stack on Google Cloud that jobs reach through the agent."""
+    ready = {"status": "RUNNING", "controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": cluster}}}
+    monkeypatch.setattr(Cluster, "cluster", ready)
+    monkeypatch.setenv("GOOGLE_CONTAINER_CUSTOM_ENDPOINT", f"http://{cluster}/v1/")
+    # Google's endpoint has a certificate; this one has none.
+    secure = gke.kubeconfig
+    monkeypatch.setattr(gke, "kubeconfig", lambda name, host: _with_plain_http(secure(name, host)))
+    login = checkout.parent / "bin" / "gke-gcloud-auth-plugin"
+    login.parent.mkdir()
+    login.write_text(LOGIN)
+    login.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{login.parent}{os.pathsep}{os.environ['PATH']}")
+    config = {
+        "gcp": {"project": "acme-dev", "region": "europe-west1"},
+        "gateway": {"endpoint": "http://models.example", "clusterEndpoint": "http://192.0.2.99"},
+        "agent": {"name": "dev", "project": "acme/models", "projectId": 11, "groupIds": [1]},
+        "kubeContext": "acme/models:dev",
+        "ci": {"order": 1, "review": {}},
+    }
+    content = {"config": {f"model-serving:{key}": value for key, value in config.items()}}
+    (checkout / "stacks" / "Pulumi.dev.yaml").write_text(json.dumps(content))
+    return checkout
+
+
+def _with_plain_http(kubeconfig: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(kubeconfig).replace("https://", "http://"))  # type: ignore[no-any-return]
+
+
+def test_on_google_cloud_a_review_reaches_the_cluster_as_its_job_and_asks_the_gateway_of_reviews(
+    on_google: Path, engine: Engine
+) -> None:
+    release(on_google, "1.1")
+    there = "/apis/apps/v1/namespaces/models-review/deployments"
+    Cluster.objects = {
+        there: [labels(12, FAR - 1)],
+        GOOGLES_POLICIES: [labels(12), labels(13, 1)],
+        OBJECTS: [labels(12)],
+    }
+    assert main(["review", "--stack", "dev"]) == 0
+    assert Cluster.objects[there] == Cluster.objects[GOOGLES_POLICIES] == [], "an older push, and an expired one"
+    ((_, content, _),) = engine.ups
+    addresses = dict.fromkeys(("endpoint", "clusterEndpoint"), "http://192.0.2.10")
+    assert content["model-serving:gateway"] == addresses, "not those of the models"
+    assert content["model-serving:gcp"]["project"] == "acme-dev"
+    assert not content.keys() & {f"model-serving:{key}" for key in ("agent", "kubeContext", "ci")}
+    assert not Path(content["model-serving:kubeconfig"]).exists(), "it went with the command"
+
+
+@pytest.mark.parametrize(
+    ("described", "login", "told"),
+    [
+        ({}, LOGIN, "it has no DNS endpoint"),
+        ({}, "#!/bin/sh\necho no account >&2; exit 1\n", "no account"),
+        ({}, "#!/bin/sh\necho nothing\n", "Expecting value"),
+    ],
+)
+def test_a_cluster_that_google_does_not_show_is_told(
+    on_google: Path, described: dict[str, Any], login: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Cluster.cluster = described
+    (on_google.parent / "bin" / "gke-gcloud-auth-plugin").write_text(login)
+    assert main(["review", "--stack", "dev", "--remove"]) == 1
+    said = capsys.readouterr().err
+    assert told in said
+    assert "needs `credentials --duty review`" in said
+
+
+def test_a_fork_is_refused_before_google_is_asked(
+    on_google: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (on_google.parent / "bin" / "gke-gcloud-auth-plugin").unlink()
+    monkeypatch.setenv("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "8")
+    assert main(["review", "--stack", "dev"]) == 1
+    assert "push its branch to this repository" in capsys.readouterr().err

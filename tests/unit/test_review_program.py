@@ -31,16 +31,19 @@ REVIEW = Review(request=12, until=1_764_000_000)
 PATH = f"/mlapi/review/12/v2/models/{MODEL}"
 
 
-def declared(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, str], **model: Any) -> Recorder:
+def declared(
+    monkeypatch: pytest.MonkeyPatch, found: Mapping[str, str], *, stack: str = "local", **model: Any
+) -> Recorder:
     """The program's resources for a merge request that adds the model.
 
     Args:
         found: image with its tag, as far as its name is given -> digest, of those that the registry has.
+        stack: that serves it.
         model: the stack's settings of the model.
     """
-    config = yaml.safe_load((PROJECT / "stacks" / "Pulumi.local.yaml").read_text())
+    config = yaml.safe_load((PROJECT / "stacks" / f"Pulumi.{stack}.yaml").read_text())
     config["config"]["model-serving:models"] = {MODEL: model}
-    chosen = stacks.parse("local", json.dumps(config))
+    chosen = stacks.parse(stack, json.dumps(config))
     added = [*catalog.read(PROJECT / "models").releases(MODEL)]
     content = stack_of_review(chosen, added, endpoint="http://192.0.2.10")
 
@@ -148,3 +151,37 @@ def test_the_same_content_is_not_built_again(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_stack_that_checks_no_contract_checks_none_of_a_review(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = declared(monkeypatch, {}, contract={"check": False})
     assert recorder.of_kind("Job") == recorder.of_kind("NetworkPolicy") == {}
+
+
+REGISTRY = "europe-west1-docker.pkg.dev/my-models-dev/model-serving"
+
+
+@pytest.fixture
+def on_google(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    return declared(monkeypatch, {f"{REGISTRY}/runtime:": "sha256:12"}, stack="dev")
+
+
+def test_on_google_cloud_everything_is_in_the_namespace_of_reviews_and_behind_their_gateway(
+    on_google: Recorder,
+) -> None:
+    objects = {key: made for key, made in on_google.made.items() if key[0].startswith("kubernetes:")}
+    # No network policy: those of the namespace are the stack's, and no branch's.
+    kinds = sorted(typ.rpartition(":")[2] for typ, _ in objects)
+    policies = ["GCPBackendPolicy", "HealthCheckPolicy"]
+    assert kinds == ["ConfigMap", "Deployment", policies[0], "HTTPRoute", policies[1], "Job", "Service"]
+    for (_, name), made in objects.items():
+        assert made["metadata"]["namespace"] == "models-review", name
+        assert made["metadata"]["labels"].items() >= REVIEW.labels.items(), name
+    (route,) = on_google.of_kind("HTTPRoute").values()
+    assert route["spec"]["parentRefs"] == [{"name": "review-gateway"}]
+    assert "timeouts" not in str(route), "they are the policy's"
+    (backend,) = on_google.of_kind("GCPBackendPolicy").values()
+    assert backend["spec"]["targetRef"]["name"] in on_google.of_kind("Service")
+    assert not [typ for typ, _ in on_google.made if typ.startswith("gcp:")], "nothing of Google's own"
+
+
+def test_on_google_cloud_its_images_are_in_a_repository_of_their_own(on_google: Recorder) -> None:
+    (image,) = on_google.of_kind("Image").values()
+    (tag,) = image["tags"]
+    assert tag.startswith(f"{REGISTRY}-review/{MODEL}:1.0-")
+    assert image["buildArgs"]["RUNTIME"].startswith(f"{REGISTRY}/runtime:"), "the stack's own is built upon"

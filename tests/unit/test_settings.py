@@ -13,6 +13,11 @@ from model_serving.problems import InvalidInput
 from model_serving.sections import Violation, sections_in, violations
 from model_serving.stack import settings
 
+GCP: dict[str, Any] = {"project": "my-project", "region": "europe-west1"}
+GOOGLES: dict[str, Any] = {"gcp": GCP, "gateway": None}
+"""A stack on Google Cloud with Google's own gateway."""
+AGENT: dict[str, Any] = {"name": "dev", "project": "group/models", "projectId": 11, "groupIds": [1]}
+
 
 def read(**values: Any) -> settings.Settings:
     whole = {"registry": "localhost:5000", "gateway": {"className": "contour"}} | values
@@ -32,6 +37,11 @@ def test_a_stack_needs_no_more_than_a_registry_and_a_gateway_class() -> None:
     stack = read(models={"iris-dtc": {}})
     assert stack.models["iris-dtc"].replicas == 1
     assert stack.namespace == "models"
+
+
+@pytest.mark.parametrize("sections", [{}, GOOGLES, {**GOOGLES, "agent": AGENT}], ids=["own", "Google", "agent"])
+def test_a_stack_for_development_may_serve_reviews(sections: dict[str, Any]) -> None:
+    assert read(ci={"order": 1, "review": {}}, **sections).has_reviews
 
 
 def test_large_files_are_in_the_platforms_dvc_bucket_unless_the_stack_says_where() -> None:
@@ -103,14 +113,43 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
         ),
         ({"ci": {"order": 1, "review": {"hours": 0}}}, "ci.review.hours is 0", "Write 1 to 720"),
         (
-            {"ci": {"order": 1, "review": {}}, "gcp": {"project": "my-project", "region": "europe-west1"}},
-            "ci.review is set, and so is the gcp section",
-            "Remove review",
+            {
+                "ci": {"order": 1, "review": {}},
+                "gcp": GCP | {"gateway": {"public": True, "access": "open", "domain": "models.example.com"}},
+                "gateway": None,
+            },
+            "ci.review is set, and gcp.gateway.public is true",
+            "whose gateway is internal",
         ),
         (
             {"ci": {"order": 1, "review": {}, "approval": True}},
-            "ci.review is set, and so is ci.approval",
+            "ci.review is set, and ci.approval is true",
             "without anyone's approval",
+        ),
+        (
+            {"ci": {"order": 1, "review": {}, "tier": "production"}, **GOOGLES},
+            "ci.review is set, and ci.tier is production",
+            "for a stack for development",
+        ),
+        (
+            {"ci": {"order": 1, "review": {}}, "gcp": GCP, "gateway": {"className": "istio"}},
+            "ci.review is set, and gateway.className is istio",
+            "Remove className",
+        ),
+        (
+            {"ci": {"order": 1, "review": {}}, "agent": AGENT},
+            "ci.review is set, and so is the agent section without a gcp section",
+            "with a gcp section, reviews use an account of Google's",
+        ),
+        (
+            {"ci": {"order": 1, "review": {}}, **GOOGLES, "agent": AGENT | {"namespace": "models-review"}},
+            "agent.namespace is models-review, which is also the reviews' namespace",
+            "Write a namespace that contains nothing else",
+        ),
+        (
+            {"ci": {"order": 1, "review": {}}, **GOOGLES, "namespace": "m" * 57},
+            f"namespace is {'m' * 57}, and ci.review is set",
+            "Write a namespace of at most 56 characters",
         ),
         ({"models": {"a": {"keepWarm": -1}}}, "keepWarm is -1", "greater than or equal to 0"),
         (
