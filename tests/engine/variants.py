@@ -46,6 +46,7 @@ class Variant:
 
     Attributes:
         gcp: fragment of ``model-serving:gcp``.
+        grpc: whether the models can be asked over gRPC as well.
         resources: number of resources at Google.
         doors: names of the resources through which the internet comes in.
         existing: types and inputs of what is at Google before the stack.
@@ -54,6 +55,7 @@ class Variant:
     resources: int
     stack: str = "dev"
     gcp: Mapping[str, Any] = field(default_factory=dict)
+    grpc: bool = False
     doors: frozenset[str] = frozenset()
     existing: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
@@ -63,6 +65,8 @@ class Variant:
             project.set_settings("gcp", self.gcp, over=True)
             # One model shows what a variant does to each of them.
             project.set_settings("models", {"iris-dtc": {}})
+        if self.grpc:
+            project.set_settings("gateway", {"grpc": True})
         google = Google(project.cloud.folder, None, project.environment)
         google.config = {"project": "my-models-dev", "region": "europe-west1"}
         for number, (token, inputs) in enumerate(self.existing):
@@ -98,6 +102,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
                 "allowedRanges": ["203.0.113.0/24"],
             }
         },
+        grpc=True,
         resources=66,
         doors=frozenset({"edge", "gateway"}),
     ),

@@ -139,7 +139,9 @@ def recorder() -> Iterator[CloudRecorder]:
 def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[CloudRecorder, dict[str, Any]]]:
     """Declares a platform; hands out what was declared and what it told of itself."""
 
-    def run(answer_seconds: int = 30, **sections: Any) -> tuple[CloudRecorder, dict[str, Any]]:
+    def run(
+        answer_seconds: int = 30, ready_port: int | None = None, **sections: Any
+    ) -> tuple[CloudRecorder, dict[str, Any]]:
         settings = GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | sections)
         told: dict[str, Any] = {}
 
@@ -151,6 +153,7 @@ def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[C
                 "iris-1-0",
                 namespace="models",
                 ready_path="/ready",
+                ready_port=ready_port,
                 drain_seconds=10,
                 answer_seconds=answer_seconds,
                 opts=opts,
@@ -461,7 +464,18 @@ def test_health_check_asks_the_model(platform: Run) -> None:
     recorder, _ = platform()
     (policy,) = recorder.of_kind("HealthCheckPolicy").values()
     assert policy["spec"]["default"]["config"]["httpHealthCheck"]["requestPath"] == "/ready"
+    assert policy["spec"]["default"]["config"]["httpHealthCheck"]["portSpecification"] == "USE_SERVING_PORT"
     assert policy["spec"]["targetRef"] == {"group": "", "kind": "Service", "name": "iris-1-0"}
+
+
+def test_health_check_of_a_service_with_several_ports_asks_the_one_that_answers(platform: Run) -> None:
+    recorder, _ = platform(ready_port=8080)
+    (policy,) = recorder.of_kind("HealthCheckPolicy").values()
+    assert policy["spec"]["default"]["config"]["httpHealthCheck"] == {
+        "portSpecification": "USE_FIXED_PORT",
+        "port": 8080,
+        "requestPath": "/ready",
+    }
 
 
 def test_autopilot_is_the_default_and_has_no_pool(platform: Run) -> None:
