@@ -208,6 +208,6 @@ def _grpc_rule(
             {"path": {"type": "Exact", "value": f"/{GRPC_SERVICE}/{method}"}, "headers": headers}
             for method in GRPC_METHODS
         ],
-        "filters": [*copies],
+        **({"filters": [*copies]} if copies else {}),
         "backendRefs": backends,
     }

@@ -160,6 +160,33 @@ def test_every_datatype_comes_back_over_grpc_as_it_went(echo: Launched) -> None:
             assert decoded == array.tolist(), datatype
 
 
+ROWS: Final = (1, 100, 1_000)
+CALLS: Final = 300
+
+
+@pytest.mark.thorough("test_tritonclient_works_over_grpc_as_it_comes")
+def test_requests_over_grpc_and_rest_by_a_second_of_a_core(iris: Launched, figure: Figure) -> None:
+    """In turns, and of the server's processor time only. REST has JSON, gRPC what tritonclient sends."""
+    ratios: dict[int, list[float]] = {}
+    connection = iris.connection()
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{iris.grpc_port}") as client:
+        for rows in ROWS:
+            array = np.random.default_rng(0).random((rows, 4), dtype="float32")
+            body, _ = triton.InferenceServerClient.generate_request_body([tensor(array, "FP32", binary=False)])
+            sent = over_grpc(array, "FP32")
+            ratios[rows] = []
+            for _ in range(5):
+                began = iris.processor_seconds
+                for _ in range(CALLS):
+                    assert iris.infer(body, connection).status == 200
+                rest = iris.processor_seconds - began
+                for _ in range(CALLS):
+                    client.infer("iris-dtc", [sent])
+                ratios[rows].append(rest / (iris.processor_seconds - began - rest))
+    connection.close()
+    figure(", ".join(f"{median(found):.2f} times REST with {rows} rows" for rows, found in ratios.items()))
+
+
 TYPED: Final = """
 import sys
 import grpc

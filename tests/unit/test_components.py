@@ -294,7 +294,7 @@ def test_metadata_of_grpc_chooses_the_model_and_a_version_and_without_one_the_we
     ]
     assert {reference["port"] for rule in rules for reference in rule["backendRefs"]} == {8081}
     copy = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "iris-dtc-1-2", "port": 8081}}}
-    assert [rule["filters"] for rule in rules] == [[], [], [copy]]
+    assert [rule.get("filters") for rule in rules] == [None, None, [copy]]
     assert {rule["timeouts"]["request"] for rule in rules} == {"60s"}
 
 
