@@ -10,8 +10,15 @@ from typing import Any, Final
 import grpc  # type: ignore[import-untyped]
 import numpy as np
 from mlserver import Settings
-from mlserver.grpc.converters import ModelInferResponseConverter
-from mlserver.grpc.dataplane_pb2 import ModelInferRequest, ModelInferResponse, ModelReadyRequest, ModelReadyResponse
+from mlserver.grpc.converters import ModelInferResponseConverter, ModelMetadataResponseConverter
+from mlserver.grpc.dataplane_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelMetadataRequest,
+    ModelMetadataResponse,
+    ModelReadyRequest,
+    ModelReadyResponse,
+)
 from mlserver.grpc.dataplane_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from mlserver.grpc.interceptors import PromServerInterceptor
 from mlserver.grpc.servicers import InferenceServicer
@@ -56,6 +63,11 @@ class Service(InferenceServicer):  # type: ignore[misc]
     async def ModelReady(self, request: ModelReadyRequest, context: Any) -> ModelReadyResponse:  # noqa: N802 - gRPC's name
         async with self._told(context):
             return ModelReadyResponse(ready=await self._plane.model_ready(request.name, request.version or None))
+
+    async def ModelMetadata(self, request: ModelMetadataRequest, context: Any) -> ModelMetadataResponse:  # noqa: N802
+        async with self._told(context):
+            metadata = await self._plane.model_metadata(request.name, request.version or None)
+            return ModelMetadataResponseConverter.from_types(metadata)
 
     async def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: N802 - gRPC's name
         async with self._told(context), self._limits.turn(request.ByteSize(), parsed_bytes(request)):

@@ -150,6 +150,9 @@ def test_tritonclient_works_over_grpc_as_it_comes(iris: Launched) -> None:
         assert client.is_server_ready()
         assert client.is_model_ready("iris-dtc")
         assert client.get_model_metadata("iris-dtc").inputs[0].datatype == "FP32"
+        for ask in (client.is_model_ready, client.get_model_metadata):
+            with pytest.raises(InferenceServerException, match="Model other not found"):
+                ask("other")
 
 
 def test_every_datatype_comes_back_over_grpc_as_it_went(echo: Launched) -> None:
