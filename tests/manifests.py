@@ -31,7 +31,7 @@ VARIANTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "dev": ("dev", {}),
     "staging": ("staging", {}),
     "production": ("production", {}),
-    "public": ("production", {"gcp": PUBLIC}),
+    "public": ("production", {"gcp": PUBLIC, "gateway": {"grpc": True}}),
     "internal with a domain": ("staging", {"gcp": {"gateway": {"domain": "models.acme.internal.example"}}}),
     "zonal": ("dev", {"gcp": {"zone": "europe-west1-b", "cluster": {"mode": "standard"}}}),
     "regional": ("production", {"gcp": {"cluster": {"mode": "standard"}}}),

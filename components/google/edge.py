@@ -188,6 +188,7 @@ class ServicePolicies(ComponentResource):
         opts: with the provider of the cluster.
         namespace: of the Service.
         ready_path: answers 200 exactly when the server can serve.
+        ready_port: that answers it; None if the Service has no other port.
         drain_seconds: for which a pod that shuts down keeps serving.
         answer_seconds: for which a request may take.
         security_policy: name of a Cloud Armor policy; None for an internal gateway.
@@ -202,6 +203,7 @@ class ServicePolicies(ComponentResource):
         *,
         namespace: Input[str],
         ready_path: str,
+        ready_port: int | None = None,
         drain_seconds: int,
         answer_seconds: int,
         security_policy: Input[str] | None = None,
@@ -223,19 +225,20 @@ class ServicePolicies(ComponentResource):
                 "clientID": iap.client_id,
                 "oauth2ClientSecret": {"name": iap.secret_name},
             }
-        check = _health_check(ready_path)
+        check = _health_check(ready_path, ready_port)
         _policy(self, name, "HealthCheckPolicy", namespace, target=target, default=check, labels=labels)
         _policy(self, name, "GCPBackendPolicy", namespace, target=target, default=backend, labels=labels)
         self.register_outputs({})
 
 
-def _health_check(path: str) -> dict[str, Any]:
+def _health_check(path: str, port: int | None) -> dict[str, Any]:
+    where = {"portSpecification": "USE_FIXED_PORT", "port": port} if port else {"portSpecification": "USE_SERVING_PORT"}
     return {
         "checkIntervalSec": 5,
         "timeoutSec": 3,
         "healthyThreshold": 1,
         "unhealthyThreshold": 2,
-        "config": {"type": "HTTP", "httpHealthCheck": {"portSpecification": "USE_SERVING_PORT", "requestPath": path}},
+        "config": {"type": "HTTP", "httpHealthCheck": {**where, "requestPath": path}},
     }
 
 

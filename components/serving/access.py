@@ -9,7 +9,7 @@ from typing import Any
 from pulumi import ComponentResource, Input, ResourceOptions
 
 from components.manifest import Manifest
-from components.serving.server import HTTP_PORT, METRICS_PORT, VERSION_LABEL
+from components.serving.server import GRPC_PORT, HTTP_PORT, METRICS_PORT, VERSION_LABEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,14 @@ class ServerAccessArgs:
     Attributes:
         client_ranges: CIDR ranges of the gateway's proxies, the only sources of requests.
         scraper_namespaces: namespaces whose pods may read the metrics.
+        grpc: whether those proxies may ask over gRPC as well.
         asking: labels of pods in the namespace that may ask whether a server is ready.
     """
 
     namespace: Input[str]
     client_ranges: Sequence[str] = ()
     scraper_namespaces: Sequence[str] = ()
+    grpc: bool = False
     asking: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,11 +55,12 @@ class ServerAccess(ComponentResource):
 
 def _rules(args: ServerAccessArgs) -> Iterator[dict[str, Any]]:
     """One rule per kind of source; a rule without sources would allow every source."""
-    sources: list[dict[str, Any]] = [{"ipBlock": {"cidr": cidr}} for cidr in args.client_ranges]
-    if args.asking:
-        sources.append({"podSelector": {"matchLabels": args.asking}})
+    proxies: list[dict[str, Any]] = [{"ipBlock": {"cidr": cidr}} for cidr in args.client_ranges]
+    sources = [*proxies, *([{"podSelector": {"matchLabels": args.asking}}] if args.asking else [])]
     if sources:
         yield {"from": sources, "ports": [{"port": HTTP_PORT}]}
+    if proxies and args.grpc:
+        yield {"from": proxies, "ports": [{"port": GRPC_PORT}]}
     if args.scraper_namespaces:
         names = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [*args.scraper_namespaces]}
         scraper = {"namespaceSelector": {"matchExpressions": [names]}}

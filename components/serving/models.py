@@ -19,7 +19,7 @@ from components.serving.images import ModelImages
 from components.serving.portal import Portal, PortalArgs, ServedVersion
 from components.serving.rollouts import Rollouts, Version
 from components.serving.route import Backend, ModelRoute, ModelRouteArgs
-from components.serving.server import ModelServer, ModelServerArgs
+from components.serving.server import HTTP_PORT, ModelServer, ModelServerArgs
 from model_serving.catalog import Release
 from model_serving.catalog.description import describe
 from model_serving.images import runtimes
@@ -95,7 +95,7 @@ class Place:
         return [*self.settings.scraper_namespaces, *of_platform]
 
     def equip_service(
-        self, name: str, *, ready_path: str, drain_seconds: int, answer_seconds: int
+        self, name: str, *, ready_path: str, drain_seconds: int, answer_seconds: int, grpc: bool = False
     ) -> list[pulumi.Resource]:
         """The platform's load balancer needs its policies before a route leads to a Service."""
         if self.platform is None:
@@ -104,6 +104,8 @@ class Place:
             name,
             namespace=self.namespace,
             ready_path=ready_path,
+            # The policy is the Service's, whichever port a route leads to.
+            ready_port=HTTP_PORT if grpc else None,
             drain_seconds=drain_seconds,
             answer_seconds=answer_seconds,
             opts=self.opts,
@@ -121,6 +123,7 @@ class Serving:
             namespace=place.namespace,
             client_ranges=place.client_ranges,
             scraper_namespaces=place.scraper_namespaces,
+            grpc=place.settings.gateway.grpc,
             asking=portal.LABELS if place.settings.has_portal else {},
         )
         ServerAccess("model-servers", access, place.opts)
@@ -145,6 +148,7 @@ class Serving:
                 namespace=place.namespace,
                 gateway=place.gateway.name,
                 backends=backends,
+                grpc=place.settings.gateway.grpc,
                 settled=self._settled,
                 # Google's load balancer takes it from a policy, not from the route.
                 answer_seconds=None if place.settings.has_googles_gateway else gateway_seconds(model),
@@ -190,6 +194,7 @@ class Serving:
                 weight=version.weight,
                 shadow=version.shadow,
                 deployed=server.created,
+                grpc=self._place.settings.gateway.grpc,
                 about=describe(version.release) if self._place.settings.has_portal else {},
             )
         )
@@ -220,6 +225,7 @@ class Serving:
             resources=version.resources,
             drain_seconds=self._place.drain_seconds(model),
             allowed_origins=self._place.settings.gateway.allowed_origins,
+            grpc=self._place.settings.gateway.grpc,
             changes=self._rollouts.changes,
         )
         return ModelServer(version.release.label, args, self._place.opts)
@@ -230,6 +236,7 @@ class Serving:
             ready_path=server.ready_path,
             drain_seconds=self._place.drain_seconds(model),
             answer_seconds=gateway_seconds(model),
+            grpc=self._place.settings.gateway.grpc,
         )
 
     def _contract(

@@ -51,6 +51,7 @@ class ServedVersion:
         weight: percent of the model's traffic.
         shadow: whether it gets a copy of the model's requests.
         deployed: when, if known.
+        grpc: whether it can be asked over gRPC as well.
         about: description of its release, see model_serving/catalog/description.py.
     """
 
@@ -61,6 +62,7 @@ class ServedVersion:
     weight: int
     shadow: bool = False
     deployed: Input[str | None] = None
+    grpc: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,6 +75,7 @@ class ServedVersion:
                 "weight": self.weight,
                 "shadow": self.shadow,
                 "deployed": known[1],
+                "grpc": self.grpc,
                 "readyUrl": f"http://{known[0]}:{HTTP_PORT}{self.ready_path}",
                 "about": dict(self.about),
             }

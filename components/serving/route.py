@@ -1,4 +1,4 @@
-"""The HTTPRoutes of a model: one per version, and one that splits the traffic by the versions' weights."""
+"""The HTTPRoutes of a model: one per version, one that splits the traffic by the versions' weights, one for gRPC."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from pulumi import ComponentResource, Input, Output, Resource, ResourceHook, Res
 
 from components.manifest import Manifest
 from components.serving.gateway import API_VERSION
-from components.serving.server import HTTP_PORT
+from components.serving.server import GRPC_PORT, HTTP_PORT
 
 PUBLIC_PREFIX: Final = "/mlapi"
 """Before MLServer's own paths, so that the host can also serve a page or another API."""
 VERSION_HEADER: Final = "x-model-version"
-"""Header by which a tester chooses a version at the model's own URL."""
+"""Header by which a tester chooses a version at the model's own URL, and metadata of gRPC that does the same."""
+MODEL_HEADER: Final = "x-model-name"
+"""Metadata of gRPC that chooses the model: its name is in the message, which no gateway reads."""
+GRPC_SERVICE: Final = "inference.GRPCInferenceService"
+GRPC_METHODS: Final = (
+    *("ServerLive", "ServerReady", "ServerMetadata"),
+    *("ModelReady", "ModelMetadata", "ModelInfer", "ModelStreamInfer"),
+)
+"""Each exactly: the service can also load and unload models. A route may have 127 matches; 16 rules have 112."""
+GRPC_SUFFIX: Final = ".grpc"
+"""Of the name of the route for gRPC; with a dot and what is not a version, like the portal's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +59,7 @@ class ModelRouteArgs:
         gateway: name of the Gateway, in the same namespace.
         backends: by version.
         answer_seconds: request timeout; None keeps the gateway's own. Envoy's default is 15 s.
+        grpc: whether the model can be asked over gRPC as well.
         settled: waits until the gateway follows, after the model's traffic has moved.
     """
 
@@ -57,6 +68,7 @@ class ModelRouteArgs:
     gateway: Input[str]
     backends: Mapping[str, Backend]
     answer_seconds: int | None = None
+    grpc: bool = False
     settled: ResourceHook | None = None
 
 
@@ -70,7 +82,10 @@ def _inside(model: str) -> str:
 
 
 class ModelRoute(ComponentResource):
-    """Pinned routes ``…/models/<name>/versions/<version>`` and the model's own ``…/models/<name>``.
+    """Pinned routes ``…/models/<name>/versions/<version>``, the model's own ``…/models/<name>``, and one for gRPC.
+
+    The last one is an HTTPRoute as well: a GRPCRoute has no timeouts, and a gateway has to refuse one beside HTTPRoutes
+    for the same hosts, https://gateway-api.sigs.k8s.io/reference/spec/#grpcroutespec.
 
     No route leads to the rest of MLServer's API, e.g. its repository API, which can unload a model.
     """
@@ -78,9 +93,10 @@ class ModelRoute(ComponentResource):
     def __init__(self, name: str, args: ModelRouteArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("model-serving:index:ModelRoute", name, None, opts)
         pinned = [self._pinned(name, args, version, backend) for version, backend in args.backends.items()]
-        weighted = self._weighted(name, args, pinned)
+        moving = [self._weighted(name, args, pinned), *([self._grpc(name, args, pinned)] if args.grpc else [])]
         # Known only when the traffic has moved, so that a release is only reported once it is done.
-        self.path: Output[str] = weighted.metadata["name"].apply(lambda _: f"{PUBLIC_PREFIX}{_inside(args.model)}")
+        moved = Output.all(*(route.metadata["name"] for route in moving))
+        self.path: Output[str] = moved.apply(lambda _: f"{PUBLIC_PREFIX}{_inside(args.model)}")
         self.register_outputs({"path": self.path})
 
     def _pinned(self, name: str, args: ModelRouteArgs, version: str, backend: Backend) -> Manifest:
@@ -91,17 +107,30 @@ class ModelRoute(ComponentResource):
 
     def _weighted(self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource]) -> Manifest:
         """The model's traffic by weight; last, so that it only moves to versions that have proven themselves."""
-        path, backends = _inside(args.model), [*args.backends.values()]
-        answering = {version: backend for version, backend in args.backends.items() if not backend.shadow}
-        copies = [
-            {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": backend.service, "port": HTTP_PORT}}}
-            for backend in backends
-            if backend.shadow
-        ]
+        path = _inside(args.model)
+        answering = _answering(args)
         by_header = [
             _rule(path, [_to(backend, weight=1)], header=version) for version, backend in sorted(answering.items())
         ]
-        by_weight = _rule(path, [_to(backend, weight=backend.weight) for backend in answering.values()], copies=copies)
+        weights = [_to(backend, weight=backend.weight) for backend in answering.values()]
+        by_weight = _rule(path, weights, copies=_copies(args, HTTP_PORT))
+        return self._moving(name, args, pinned, [*by_header, by_weight])
+
+    def _grpc(self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource]) -> Manifest:
+        """The same for gRPC."""
+        answering = _answering(args)
+        by_header = [
+            _grpc_rule(args.model, [_to(backend, weight=1, port=GRPC_PORT)], version=version)
+            for version, backend in sorted(answering.items())
+        ]
+        weights = [_to(backend, weight=backend.weight, port=GRPC_PORT) for backend in answering.values()]
+        by_weight = _grpc_rule(args.model, weights, copies=_copies(args, GRPC_PORT))
+        return self._moving(f"{name}{GRPC_SUFFIX}", args, pinned, [*by_header, by_weight])
+
+    def _moving(
+        self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource], rules: Sequence[dict[str, Any]]
+    ) -> Manifest:
+        backends = args.backends.values()
         # The engine registers a route once its inputs are known: this one waits for every version's contract.
         shown = [known for backend in backends for known in backend.shown]
         gateway = Output.all(args.gateway, *shown).apply(lambda known: str(known[0]))
@@ -110,7 +139,19 @@ class ModelRoute(ComponentResource):
             depends_on=[*pinned, *(resource for backend in backends for resource in backend.proven)],
             hooks=ResourceHookBinding(after_update=[args.settled]) if args.settled else None,
         )
-        return _route(name, args, gateway, [*by_header, by_weight], opts)
+        return _route(name, args, gateway, rules, opts)
+
+
+def _answering(args: ModelRouteArgs) -> dict[str, Backend]:
+    return {version: backend for version, backend in args.backends.items() if not backend.shadow}
+
+
+def _copies(args: ModelRouteArgs, port: int) -> list[dict[str, Any]]:
+    return [
+        {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": backend.service, "port": port}}}
+        for backend in args.backends.values()
+        if backend.shadow
+    ]
 
 
 def _route(
@@ -136,8 +177,8 @@ def _services(route: Mapping[str, Any]) -> set[str]:
     return {reference["name"] for rule in route["spec"]["rules"] for reference in rule["backendRefs"]}
 
 
-def _to(backend: Backend, *, weight: int) -> dict[str, Any]:
-    return {"name": backend.service, "port": HTTP_PORT, "weight": weight}
+def _to(backend: Backend, *, weight: int, port: int = HTTP_PORT) -> dict[str, Any]:
+    return {"name": backend.service, "port": port, "weight": weight}
 
 
 def _rule(
@@ -153,5 +194,20 @@ def _rule(
     return {
         "matches": [match],
         "filters": [{"type": "URLRewrite", "urlRewrite": rewrite}, *copies],
+        "backendRefs": backends,
+    }
+
+
+def _grpc_rule(
+    model: str, backends: list[dict[str, Any]], *, version: str | None = None, copies: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    chosen = {MODEL_HEADER: model} | ({VERSION_HEADER: version} if version else {})
+    headers = [{"type": "Exact", "name": name, "value": value} for name, value in chosen.items()]
+    return {
+        "matches": [
+            {"path": {"type": "Exact", "value": f"/{GRPC_SERVICE}/{method}"}, "headers": headers}
+            for method in GRPC_METHODS
+        ],
+        **({"filters": [*copies]} if copies else {}),
         "backendRefs": backends,
     }

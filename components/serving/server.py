@@ -33,6 +33,7 @@ class ModelServerArgs:
         resources: of each pod; cores are reserved, but not limited, because throttling costs latency.
         drain_seconds: for which a pod that shuts down keeps serving, until every proxy has removed it.
         allowed_origins: of web pages whose scripts may ask it.
+        grpc: whether its Service has the port for gRPC.
         changes: called before the Deployment is created or updated.
         more_labels: of its objects and pods; they replace others of the same key.
     """
@@ -45,6 +46,7 @@ class ModelServerArgs:
     resources: PodResources
     drain_seconds: int
     allowed_origins: Sequence[str] = ()
+    grpc: bool = False
     changes: ResourceHook | None = None
     more_labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -114,6 +116,8 @@ class ModelServer(ComponentResource):
         )
 
     def _service(self, name: str, args: ModelServerArgs) -> Manifest:
+        # Without the protocol, a gateway would speak HTTP/1.1 to it.
+        grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
         return Manifest(
             name,
             CORE,
@@ -121,7 +125,7 @@ class ModelServer(ComponentResource):
             metadata={**self._metadata, "annotations": SKIP_AWAIT},
             spec={
                 "selector": args.labels,
-                "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http"}],
+                "ports": [{"name": "http", "port": HTTP_PORT, "targetPort": "http"}, *([grpc] if args.grpc else [])],
             },
             opts=ResourceOptions(parent=self),
         )

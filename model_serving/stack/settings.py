@@ -111,6 +111,12 @@ class GatewaySettings(Section):
         description="Origins of web pages whose scripts may ask the models (CORS). Defaults to none. Clients other "
         "than browsers need no permission.",
     )
+    grpc: bool = Field(
+        False,
+        description="Let clients ask the models over gRPC as well, at the same address: the V2 protocol's "
+        "`inference.GRPCInferenceService`, with the metadata `x-model-name` and, for a certain version, "
+        "`x-model-version`. The gateway must speak HTTP/2 to Services whose appProtocol is kubernetes.io/h2c.",
+    )
 
 
 class Encrypted(Section):
@@ -266,6 +272,16 @@ def gateway_has_a_class(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def grpc_reaches_the_gateway(settings: Settings) -> Iterator[Violation]:
+    gcp = settings.gcp
+    if gcp and settings.has_googles_gateway and settings.gateway.grpc and not gcp.gateway.domain:
+        yield (
+            "gateway.grpc is true, and gcp.gateway.domain is missing",
+            "Google's load balancer only takes HTTP/2, and so gRPC, from clients that connect with TLS.",
+            "Write the domain of a certificate, gcp.gateway.domain, or remove grpc.",
+        )
+
+
 def nodes_have_accelerators(settings: Settings) -> Iterator[Violation]:
     cluster = settings.gcp and settings.gcp.cluster
     wanting = [name for name, model in settings.models.items() if model.gpu]
@@ -364,6 +380,7 @@ RULES: Final = (
     registry_is_known,
     reviews_are_safe,
     gateway_has_a_class,
+    grpc_reaches_the_gateway,
     nodes_have_accelerators,
     checks_reach_the_gateway,
     agent_has_one_token,

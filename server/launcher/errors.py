@@ -60,12 +60,20 @@ def install(app: FastAPI) -> Application:
     return _Answered(app)
 
 
-async def _stated(_: Request, error: Exception) -> Response:
+def told(error: Exception) -> tuple[int, str]:
+    """Status and text of an exception, as clients get them."""
+    if not isinstance(error, MLServerError | HTTPException):
+        return HTTPStatus.INTERNAL_SERVER_ERROR, of_model(error)
     status = stated_status(error) or HTTPStatus.INTERNAL_SERVER_ERROR
     text = str(getattr(error, "detail", error)).removeprefix(PREFIX)
+    # Of a worker, which has logged the traceback.
+    is_models = status == HTTPStatus.INTERNAL_SERVER_ERROR
+    return status, shown(f"the model failed: {text}") if is_models else text
+
+
+async def _stated(_: Request, error: Exception) -> Response:
+    status, text = told(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        # Of a worker, which has logged the traceback.
-        text = shown(f"the model failed: {text}")
         logger.error(text)
     return Response({"error": text}, status, getattr(error, "headers", None))
 

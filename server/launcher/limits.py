@@ -1,7 +1,7 @@
 """The limits of requests, which keep memory and waiting bounded whatever clients send.
 
-It stands before MLServer's application and knows nothing of it. What it refuses leaves the connection usable: uvicorn
-reads the rest of a body and throws it away.
+It stands before MLServer's application and knows nothing of it; gRPC asks it for turns. What it refuses leaves the
+connection usable: uvicorn reads the rest of a body and throws it away.
 """
 
 from __future__ import annotations
@@ -97,6 +97,10 @@ class Refusal(Exception):
         self.headers = [(b"retry-after", str(RETRY_SECONDS).encode())] if again else []
 
 
+class TooLate(Refusal):
+    """The model has not answered in time."""
+
+
 class Gone(Exception):
     """The client has closed the connection."""
 
@@ -127,7 +131,7 @@ class Limits:
         try:
             await self._within(scope, receive, send)
         except Refusal as refusal:
-            self._refused(refusal.status)
+            self.count(refusal)
             await answer(send, refusal.status, str(refusal), refusal.headers)
         except Gone:
             return
@@ -137,14 +141,40 @@ class Limits:
         try:
             self._check_waiting()
             content = await body.read()
-            self._check_waiting()
-            self._waiting += 1
-            try:
-                await self._timed(content, body.unpacked_scope(), receive, send)
-            finally:
-                self._waiting -= 1
+            await self._timed(content, body.unpacked_scope(), receive, send)
         finally:
             self._held -= body.held
+
+    def count(self, refusal: Refusal) -> None:
+        """Tells of a refusal."""
+        self._refused(refusal.status)
+
+    @asynccontextmanager
+    async def turn(self, size: int = 0, parsed: int = 0) -> AsyncIterator[Callable[[], None]]:
+        """The turn of a request that is there as a whole; gives what extends its time, for each part of an answer.
+
+        Args:
+            size: bytes of it that nobody has counted yet.
+            parsed: about how much memory it takes when it is parsed.
+
+        Raises:
+            Refusal: if it is beyond a limit; TooLate if its time is over.
+        """
+        self._check_waiting()
+        self._waiting += 1
+        loop, seconds = asyncio.get_running_loop(), self._bounds.answer_seconds
+        try:
+            self.hold(size, of=size)
+            async with asyncio.timeout(seconds) as limit, self._parsing(parsed):
+                yield lambda: limit.reschedule(loop.time() + seconds)
+        except TimeoutError:
+            # The application may have raised one of its own.
+            if not limit.expired():
+                raise
+            raise TooLate(503, f"the model has not answered within {seconds:g} s", again=True) from None
+        finally:
+            self._waiting -= 1
+            self._held -= size
 
     def _check_waiting(self) -> None:
         if self._waiting >= self._bounds.waiting:
@@ -180,25 +210,23 @@ class Limits:
                 self._room.notify_all()
 
     async def _timed(self, content: bytes, scope: Scope, receive: Receive, send: Send) -> None:
-        seconds, begun = self._bounds.answer_seconds, False
+        begun = False
         size = parsed_bytes(content, dict(scope["headers"]).get(HEADER.encode()))
-        loop = asyncio.get_running_loop()
 
         async def sent(message: Message) -> None:
             nonlocal begun
             begun = True
             if message.get("more_body"):
-                limit.reschedule(loop.time() + seconds)
+                extend()
             await send(message)
 
         try:
-            async with asyncio.timeout(seconds) as limit, self._parsing(size):
+            async with self.turn(parsed=size) as extend:
                 await self._app(scope, _replayed(content, receive), sent)
-        except TimeoutError:
-            # The application may have raised one of its own.
-            if begun or not limit.expired():
-                raise
-            raise Refusal(503, f"the model has not answered within {seconds:g} s", again=True) from None
+        except TooLate as refusal:
+            if begun:
+                raise TimeoutError from refusal
+            raise
 
 
 class _Body:

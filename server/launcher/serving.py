@@ -15,7 +15,6 @@ import uvicorn
 from mlserver import MLModel, ModelSettings, Settings
 from mlserver.batching import load_batching
 from mlserver.errors import MLServerError
-from mlserver.grpc import GRPCServer
 from mlserver.handlers import DataPlane, ModelRepositoryHandlers, get_custom_handlers
 from mlserver.logging import logger
 from mlserver.metrics import MetricsServer
@@ -35,7 +34,7 @@ from starlette.responses import Response as HttpResponse
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from . import binary, errors
+from . import binary, errors, rpc
 from .errors import EncodingFailed, Refused
 from .limits import RETRY_SECONDS, Application, Bounds, Limits, Receive, Scope, Send
 from .model import Checked
@@ -270,8 +269,6 @@ class Serving:
         *,
         origins: Sequence[str] = (),
     ) -> None:
-        if settings.grpc_max_message_length is None:
-            settings.grpc_max_message_length = bounds.request_bytes
         settings.extensions = [*settings.extensions, binary.EXTENSION]
         self._origins = origins
         self._release = release
@@ -283,8 +280,10 @@ class Serving:
         handlers = ModelRepositoryHandlers(repository=OneRelease(release), model_registry=self._registry)
         self._app = create_app(settings, plane, handlers)
         self._app.router.routes[:0] = Inference(plane).routes()
-        self._rest = _Uvicorn(self._configured(settings, bounds, socket))
-        self._grpc = GRPCServer(settings, plane, handlers)
+        refused = Counter("model_serving_refused_requests", "Requests that a limit of the server refused", ["status"])
+        limits = Limits(errors.install(self._app), bounds, lambda status: refused.labels(status).inc())
+        self._rest = _Uvicorn(self._configured(settings, limits, socket))
+        self._grpc = rpc.Server(settings, rpc.Service(plane, handlers, limits), limits)
 
     def _started_pool(self, settings: Settings) -> InferencePoolRegistry | None:
         if not settings.parallel_workers:
@@ -305,14 +304,12 @@ class Serving:
             self._app.add_api_route(handler.rest_path, endpoint, methods=[handler.rest_method])
         return model
 
-    def _configured(self, settings: Settings, bounds: Bounds, socket: int | None) -> uvicorn.Config:
-        refused = Counter("model_serving_refused_requests", "Requests that a limit of the server refused", ["status"])
-        app = errors.install(self._app)
+    def _configured(self, settings: Settings, app: Application, socket: int | None) -> uvicorn.Config:
         options = {"log_config": settings.logging_settings} if settings.logging_settings else {}
         if not settings.debug:
             disable_health_access_logs()
         return uvicorn.Config(
-            self._allowing(Limits(app, bounds, lambda status: refused.labels(status).inc())),
+            self._allowing(app),
             host=settings.host,
             port=settings.http_port,
             fd=socket,

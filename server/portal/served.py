@@ -18,6 +18,7 @@ class Version:
         ready_url: answers 200 if the version can serve.
         shadow: whether it gets a copy of the model's requests.
         deployed: when, in the form of RFC 3339; None is not known.
+        grpc: whether it can be asked over gRPC as well.
         about: description of its release: inputs, outputs, request, response, frameworks, implementation, origin; each
             only if known.
     """
@@ -28,6 +29,7 @@ class Version:
     ready_url: str
     shadow: bool = False
     deployed: str | None = None
+    grpc: bool = False
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -39,6 +41,7 @@ class Version:
             "weight": self.weight,
             "shadow": self.shadow,
             "deployed": self.deployed,
+            "grpc": self.grpc,
             "about": dict(self.about),
         }
 
@@ -53,6 +56,7 @@ def read(path: Path) -> list[Version]:
             ready_url=each["readyUrl"],
             shadow=each.get("shadow", False),
             deployed=each.get("deployed"),
+            grpc=each.get("grpc", False),
             about=each.get("about", {}),
         )
         for each in json.loads(path.read_text(encoding="utf-8"))

@@ -8,9 +8,20 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
+import numpy as np
 import pytest
+from tritonclient import grpc as tritonclient
+from tritonclient.grpc.service_pb2 import (
+    ModelInferRequest,
+    ModelReadyRequest,
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+)
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.cluster.conftest import ENDPOINT, Project, ask
 from tests.cluster.stack import MODEL, Stack, changed, name_of
@@ -19,8 +30,9 @@ from tests.cluster.test_serving import IRIS
 URL = f"/mlapi/v2/models/{MODEL}/infer"
 SCRAPE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
 BOUNDS = {"minimum": 2, "maximum": 4}
-ROUTE_AND_PORTAL = [
+ROUTES_AND_PORTAL = [
     ("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}"),
+    ("update", f"kubernetes:gateway.networking.k8s.io/v1:HTTPRoute::{MODEL}.grpc"),
     # The portal is told: its page shows weights and shadows, and versions with traffic count for the stack's readiness.
     ("replace", "kubernetes:core/v1:ConfigMap::portal"),
     ("update", "kubernetes:apps/v1:Deployment::portal"),
@@ -53,11 +65,43 @@ def answers(count: int, headers: dict[str, str] | None = None) -> Counter[str]:
     return found
 
 
+@contextmanager
+def over_grpc() -> Iterator[GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(ENDPOINT.removeprefix("http://"), [("grpc.enable_retries", 0)]) as channel:
+        yield GRPCInferenceServiceStub(channel)
+
+
+def flower(*, raw: bool = True, size: int = 4) -> ModelInferRequest:
+    """A request as tritonclient makes it, or with its values in a field, as MLServer's client does."""
+    values = np.full(size, 1.5, np.float32)
+    tensor = ModelInferRequest.InferInputTensor(name="predict", datatype="FP32", shape=[1, size])
+    if not raw:
+        tensor.contents.fp32_contents.extend(values.tolist())
+    contents = [values.tobytes()] if raw else []
+    return ModelInferRequest(model_name=MODEL, inputs=[tensor], raw_input_contents=contents)
+
+
+def answers_over_grpc(count: int, version: str = "") -> Counter[str]:
+    """How often each version answered, the first time tritonclient, and then messages of either form."""
+    metadata = {"x-model-name": MODEL} | ({"x-model-version": version} if version else {})
+    tensor = tritonclient.InferInput("predict", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.array([IRIS["inputs"][0]["data"]], np.float32))
+    with tritonclient.InferenceServerClient(ENDPOINT.removeprefix("http://")) as client:
+        answer = client.infer(MODEL, [tensor], headers=metadata)
+    assert answer.as_numpy("predict").tolist() == [[0]]
+    found = Counter([answer.get_response().model_version])
+    with over_grpc() as stub:
+        for number in range(1, count):
+            response = stub.ModelInfer(flower(raw=bool(number % 2)), metadata=[*metadata.items()], timeout=10)
+            found[response.model_version] += 1
+    return found
+
+
 def planned(project: Project) -> list[tuple[str, str]]:
     """What an update would do, and to which resource."""
     shown = project.run("sh", "-c", "pulumi preview --json --stack local 2>/dev/null").stdout
     steps: list[dict[str, Any]] = json.loads(shown)["steps"]
-    return [(step["op"], step["urn"].rpartition("$")[2]) for step in steps if step["op"] != "same"]
+    return sorted((step["op"], step["urn"].rpartition("$")[2]) for step in steps if step["op"] != "same")
 
 
 def requests_of(project: Project, version: str) -> float:
@@ -70,11 +114,12 @@ def requests_of(project: Project, version: str) -> float:
 def test_weights_alone_change_one_route(project: Project, versions: tuple[str, str], stack: Stack) -> None:
     old, new = versions
     stack.configure(versions={old: 50, new: 50})
-    assert planned(project) == ROUTE_AND_PORTAL
+    assert planned(project) == sorted(ROUTES_AND_PORTAL)
     project.up()
     found = answers(100)
     assert found.keys() == {old, new}
     assert 25 < found[new] < 75
+    assert 25 < answers_over_grpc(100)[new] < 75
 
 
 def test_a_header_chooses_the_version(project: Project, versions: tuple[str, str], stack: Stack) -> None:
@@ -87,6 +132,31 @@ def test_a_header_chooses_the_version(project: Project, versions: tuple[str, str
     with urllib.request.urlopen(metadata, timeout=10) as answer:
         assert json.load(answer)["name"] == MODEL
     assert answers(20, {"X-Model-Version": "9.9"}) == {old: 20}, "an unknown version is like none"
+    assert answers_over_grpc(20) == answers_over_grpc(20, "9.9") == {old: 20}
+    assert answers_over_grpc(20, new) == {new: 20}
+
+
+def test_a_mistake_over_grpc_has_its_code_and_nothing_loads_or_unloads(versions: tuple[str, str]) -> None:
+    named = [("x-model-name", MODEL)]
+    with over_grpc() as stub:
+
+        def refused(method: str, request: Any, metadata: list[tuple[str, str]]) -> tuple[grpc.StatusCode, str]:
+            with pytest.raises(grpc.RpcError) as refused:
+                getattr(stub, method)(request, metadata=metadata, timeout=10)
+            return refused.value.code(), refused.value.details()
+
+        code, text = refused("ModelInfer", flower(size=3), named)
+        assert (code, "which is 4 features and not 3" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True), text
+        code, text = refused("ModelInfer", flower(size=3_000_000), named)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED, text
+        for metadata in ([], [("x-model-name", "other")]):
+            assert refused("ModelInfer", flower(), metadata)[0] is grpc.StatusCode.UNIMPLEMENTED
+        for method, request in (
+            ("RepositoryModelUnload", RepositoryModelUnloadRequest(model_name=MODEL)),
+            ("RepositoryModelLoad", RepositoryModelLoadRequest(model_name=MODEL)),
+        ):
+            assert refused(method, request, named)[0] is grpc.StatusCode.UNIMPLEMENTED
+        assert stub.ModelReady(ModelReadyRequest(name=MODEL), metadata=named, timeout=10).ready
 
 
 def test_a_shadow_gets_every_request_and_answers_none(
@@ -94,10 +164,11 @@ def test_a_shadow_gets_every_request_and_answers_none(
 ) -> None:
     old, new = versions
     stack.configure(versions={old: 100}, shadow=new)
-    assert planned(project) == ROUTE_AND_PORTAL
+    assert planned(project) == sorted(ROUTES_AND_PORTAL)
     project.up()
     before = requests_of(project, new)
-    assert answers(30) == {old: 30}
+    assert answers(20) == {old: 20}
+    assert answers_over_grpc(10) == {old: 10}
     assert answers(5, {"X-Model-Version": new}) == {old: 5}, "not even for a tester"
     deadline = time.monotonic() + 60
     while requests_of(project, new) < before + 30 and time.monotonic() < deadline:

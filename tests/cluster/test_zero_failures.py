@@ -17,6 +17,7 @@ import pytest
 
 from tests.cluster.conftest import ENDPOINT, Project
 from tests.cluster.load import Load, Report
+from tests.cluster.load_of_clients import Clients
 from tests.cluster.stack import MODEL, Stack
 from tests.cluster.test_serving import IRIS
 from tests.conftest import Figure
@@ -63,6 +64,7 @@ def repeat(
     settle: Callable[[], None],
     requests: int = REQUESTS_IN_ALL,
     times: int = 2,
+    loaded: Callable[[Project], Load | Clients] = load_of,
 ) -> tuple[Report, str]:
     """Repeats an operation until enough requests were answered in the meantime.
 
@@ -71,10 +73,11 @@ def repeat(
         settle: waits for what the operations left to be done, still under load.
         requests: how many are enough.
         times: how often it is done at least.
+        loaded: makes the load.
     """
     seconds = []
     deadline = time.monotonic() + OPERATIONS_SECONDS
-    with load_of(stack.project) as load:
+    with loaded(stack.project) as load:
         for number in itertools.count(1):
             seconds.append(operation(number))
             # An early end: what failed is told at once.
@@ -96,6 +99,22 @@ def test_releases(stack: Stack, figure: Figure, *, is_thorough: bool) -> None:
 
     requests = REQUESTS_IN_ALL if is_thorough else REQUESTS
     report, text = repeat(stack, release, settle=lambda: stack.await_pods(1), requests=requests)
+    assert len(report.versions) >= 3, "traffic moved more than once"
+    figure(text)
+
+
+@pytest.mark.thorough("test_traffic: requests over gRPC while weights change; test_releases")
+def test_releases_under_other_clients(stack: Stack, figure: Figure) -> None:
+    """Over gRPC, and with binary tensors."""
+
+    def release(_: int) -> float:
+        stack.release()
+        return stack.serve()
+
+    def clients(_: Project) -> Clients:
+        return Clients(ENDPOINT.removeprefix("http://"), MODEL, [[5, 3.4, 1.5, 0.2]])
+
+    report, text = repeat(stack, release, settle=lambda: stack.await_pods(1), loaded=clients)
     assert len(report.versions) >= 3, "traffic moved more than once"
     figure(text)
 

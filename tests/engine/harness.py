@@ -172,7 +172,7 @@ class Project:
     def set_settings(self, section: str, content: Mapping[str, Any], *, over: bool = False) -> None:
         """Writes a section of the stack file; ``over``: into what is there."""
         file = yaml.safe_load(self.settings())
-        before = file["config"][f"model-serving:{section}"]
+        before = file["config"].get(f"model-serving:{section}", {})
         file["config"][f"model-serving:{section}"] = merged(before, content) if over else content
         self.settings_file.write_text(yaml.safe_dump(file))
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from components.serving.route import GRPC_SUFFIX
 from tests.engine.gcp_standin import APIS
 
 Resource = Mapping[str, Any]
@@ -61,8 +62,9 @@ def routes_before_their_contract(resources: Iterable[Resource]) -> Iterator[str]
     """Routes of a model's whole traffic that may lead to a version before it has kept its contract."""
     checks = {_name(each): each["urn"] for each in resources if each["type"] == "kubernetes:batch/v1:Job"}
     for route in resources:
-        # A version's own route has a dot in its name, and is what its check asks.
-        if not route["type"].endswith(":HTTPRoute") or "." in _name(route):
+        # A version's own route has a dot in its name, and is what its check asks; so has that for gRPC, which is none.
+        is_pinned = "." in _name(route).removesuffix(GRPC_SUFFIX)
+        if not route["type"].endswith(":HTTPRoute") or is_pinned:
             continue
         backends = (each for rule in route["inputs"]["spec"]["rules"] for each in rule["backendRefs"])
         for check in sorted({f"{each['name']}-contract" for each in backends} & checks.keys()):

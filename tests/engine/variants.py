@@ -47,6 +47,7 @@ class Variant:
     Attributes:
         gcp: fragment of ``model-serving:gcp``.
         ci: fragment of ``model-serving:ci``.
+        grpc: whether the models can be asked over gRPC as well.
         resources: number of resources at Google.
         doors: names of the resources through which the internet comes in.
         existing: types and inputs of what is at Google before the stack.
@@ -56,6 +57,7 @@ class Variant:
     stack: str = "dev"
     gcp: Mapping[str, Any] = field(default_factory=dict)
     ci: Mapping[str, Any] = field(default_factory=dict)
+    grpc: bool = False
     doors: frozenset[str] = frozenset()
     existing: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
@@ -67,6 +69,8 @@ class Variant:
             project.set_settings("models", {"iris-dtc": {}})
         if self.ci:
             project.set_settings("ci", self.ci, over=True)
+        if self.grpc:
+            project.set_settings("gateway", {"grpc": True})
         google = Google(project.cloud.folder, None, project.environment)
         google.config = {"project": "my-models-dev", "region": "europe-west1"}
         for number, (token, inputs) in enumerate(self.existing):
@@ -102,6 +106,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
                 "allowedRanges": ["203.0.113.0/24"],
             }
         },
+        grpc=True,
         resources=66,
         doors=frozenset({"edge", "gateway"}),
     ),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+from tritonclient import grpc as triton_grpc
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
@@ -130,6 +131,100 @@ def test_every_datatype_comes_back_as_it_went(echo: Launched, binary: bool) -> N
         texts = np.vectorize(lambda each: each.decode() if isinstance(each, bytes) else each, otypes=[object])(result)
         assert (texts if datatype == "BYTES" else result).tolist() == array.tolist(), datatype
     client.close()
+
+
+def over_grpc(array: Any, datatype: str, name: str = "x") -> triton_grpc.InferInput:
+    sent = triton_grpc.InferInput(name, array.shape, datatype)
+    sent.set_data_from_numpy(array)
+    return sent
+
+
+def test_tritonclient_works_over_grpc_as_it_comes(iris: Launched) -> None:
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{iris.grpc_port}") as client:
+        both = [triton_grpc.InferRequestedOutput(name) for name in ("predict", "predict_proba")]
+        flower = over_grpc(np.array(FLOWER, np.float32), "FP32")
+        result = client.infer("iris-dtc", [flower], model_version="1.0", outputs=both, request_id="7")
+        assert [result.as_numpy(each.name()).tolist() for each in both] == [[[0]], [[1, 0, 0]]]
+        assert (result.get_response().id, result.get_response().model_version) == ("7", "1.0")
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("iris-dtc")
+        assert client.get_model_metadata("iris-dtc").inputs[0].datatype == "FP32"
+        for ask in (client.is_model_ready, client.get_model_metadata):
+            with pytest.raises(InferenceServerException, match="Model other not found"):
+                ask("other")
+
+
+def test_every_datatype_comes_back_over_grpc_as_it_went(echo: Launched) -> None:
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{echo.grpc_port}") as client:
+        for datatype, array in ARRAYS.items():
+            result = client.infer("odd", [over_grpc(array, datatype)]).as_numpy("x")
+            decoded = [[each.decode()] for each in result[:, 0]] if datatype == "BYTES" else result.tolist()
+            assert decoded == array.tolist(), datatype
+
+
+ROWS: Final = (1, 100, 1_000)
+CALLS: Final = 300
+
+
+@pytest.mark.thorough("test_tritonclient_works_over_grpc_as_it_comes")
+def test_requests_over_grpc_and_rest_by_a_second_of_a_core(iris: Launched, figure: Figure) -> None:
+    """In turns, and of the server's processor time only. REST has JSON, gRPC what tritonclient sends."""
+    ratios: dict[int, list[float]] = {}
+    connection = iris.connection()
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{iris.grpc_port}") as client:
+        for rows in ROWS:
+            array = np.random.default_rng(0).random((rows, 4), dtype="float32")
+            body, _ = triton.InferenceServerClient.generate_request_body([tensor(array, "FP32", binary=False)])
+            sent = over_grpc(array, "FP32")
+            ratios[rows] = []
+            for _ in range(5):
+                began = iris.processor_seconds
+                for _ in range(CALLS):
+                    assert iris.infer(body, connection).status == 200
+                rest = iris.processor_seconds - began
+                for _ in range(CALLS):
+                    client.infer("iris-dtc", [sent])
+                ratios[rows].append(rest / (iris.processor_seconds - began - rest))
+    connection.close()
+    figure(", ".join(f"{median(found):.2f} times REST with {rows} rows" for rows, found in ratios.items()))
+
+
+TYPED: Final = """
+import sys
+import grpc
+import numpy as np, pandas as pd
+from mlserver.codecs import NumpyRequestCodec, PandasCodec, StringCodec
+from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferResponseConverter
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from mlserver.types import InferenceRequest
+
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    stub = GRPCInferenceServiceStub(channel)
+
+    def ask(request, raw):
+        message = ModelInferRequestConverter.from_types(request.model_copy(deep=True), "odd", use_raw=raw)
+        answer = stub.ModelInfer(message)
+        assert bool(answer.raw_output_contents) is raw
+        return ModelInferResponseConverter.to_types(answer)
+
+    for raw in (False, True):
+        for array in (np.array([[1.5, 2], [3, 4]], np.float32), np.array([[1.5, 2]]), np.array([[1, -2]], np.int8)):
+            found = NumpyRequestCodec.decode_response(ask(NumpyRequestCodec.encode_request(array), raw))
+            assert (found == array).all(), (found, raw)
+        words = StringCodec.encode_input("words", ["a", "a\u00e7\u00e3o"])
+        answer = ask(InferenceRequest(inputs=[words]), raw)
+        assert StringCodec.decode_output(answer.outputs[0]) == ["a", "a\u00e7\u00e3o"]
+        frame = pd.DataFrame({"age": [1, 2], "sex": ["f", "m"]})
+        found = PandasCodec.decode_response(ask(PandasCodec.encode_request(frame), raw))
+        assert found.assign(sex=found.sex.map(bytes.decode)).to_dict() == frame.to_dict()
+"""
+
+
+def test_mlservers_client_works_over_grpc_with_values_in_either_form(echo: Launched) -> None:
+    address = f"127.0.0.1:{echo.grpc_port}"
+    done = subprocess.run([interpreter(), "-c", TYPED, address], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_text_classifier_takes_binary_text(tmp_path: Path) -> None:

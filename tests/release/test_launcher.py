@@ -9,14 +9,19 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.conftest import Figure
 from tests.release.launched import Answer, Launched, launched
@@ -349,6 +354,101 @@ with grpc.insecure_channel(f"127.0.0.1:{sys.argv[1]}") as channel:
 """
 
 
+def message(
+    word: str = "right", model: str = "odd", *, shape: Sequence[int] = (1,), datatype: str = "BYTES", **more: Any
+) -> service_pb2.ModelInferRequest:
+    """What tritonclient sends, or would if it could."""
+    sent = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype=datatype, shape=shape)
+    raw = len(word.encode()).to_bytes(4, "little") + word.encode()
+    return service_pb2.ModelInferRequest(**{"model_name": model, "inputs": [sent], "raw_input_contents": [raw]} | more)
+
+
+@contextmanager
+def stub_of(server: Launched) -> Iterator[GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        yield GRPCInferenceServiceStub(channel)
+
+
+def refused_by(stub: GRPCInferenceServiceStub, request: service_pb2.ModelInferRequest, **more: Any) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(request, **more)
+    return refused.value.code().name, refused.value.details()
+
+
+PAIR: Final = service_pb2.InferTensorContents(fp32_contents=[1, 2])
+GRPC_MISTAKES: Final = {
+    "values": (message(shape=[2]), "INVALID_ARGUMENT", "x has 1 values; its shape [2] needs 2"),
+    "text": (message("ab", raw_input_contents=[b"ab"]), "INVALID_ARGUMENT", "ends within the length of an element"),
+    "datatype": (message(datatype="FP99"), "INVALID_ARGUMENT", "inputs.0.datatype: Input should be 'BOOL'"),
+    "parts": (message(raw_input_contents=[b"", b""]), "INVALID_ARGUMENT", "has 2 parts; there are 1 inputs"),
+    "forms": (
+        message(inputs=[service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", contents=PAIR)]),
+        "INVALID_ARGUMENT",
+        "x has its values in more than one form",
+    ),
+    "no inputs": (message(inputs=[], raw_input_contents=[]), "INVALID_ARGUMENT", "inputs is empty"),
+    "decoded": (
+        message(parameters={"_decoded": service_pb2.InferParameter(bool_param=True)}),
+        "INVALID_ARGUMENT",
+        "the parameter _decoded begins with _",
+    ),
+    "classification": (
+        message(
+            outputs=[
+                service_pb2.ModelInferRequest.InferRequestedOutputTensor(
+                    name="y", parameters={"classification": service_pb2.InferParameter(int64_param=2)}
+                )
+            ]
+        ),
+        "INVALID_ARGUMENT",
+        "of an extension that this server lacks",
+    ),
+    "model": (message(model="other"), "NOT_FOUND", "Model other not found"),
+    "version": (message(model_version="9"), "NOT_FOUND", "Model odd with version 9 not found"),
+    "the model's refusal": (message("refuse"), "INVALID_ARGUMENT", "too cold"),
+    "the model's failure": (message("raise"), "INTERNAL", "ValueError: shape [1,3] of the client's request"),
+    "no answer": (message("nothing"), "INTERNAL", "predict() returned NoneType"),
+    "missing text": (message("table"), "INTERNAL", "text lacks values, for which gRPC has no form"),
+}
+
+
+@pytest.mark.parametrize("mistake", GRPC_MISTAKES)
+def test_a_mistake_over_grpc_has_its_code_and_the_text_of_rest(odd: Launched, mistake: str) -> None:
+    request, code, text = GRPC_MISTAKES[mistake]
+    with stub_of(odd) as stub:
+        found = refused_by(stub, request)
+        assert (found[0], text in found[1]) == (code, True), found
+        assert found[1].startswith("the model failed: ") is (code == "INTERNAL")
+        answer = stub.ModelInfer(message("right"))
+        assert answer.raw_output_contents == [b"\x05\0\0\0right"]
+
+
+def test_messages_over_grpc_are_not_unpacked(odd: Launched) -> None:
+    with stub_of(odd) as stub:
+        code, _ = refused_by(stub, message("a" * 1000), compression=grpc.Compression.Gzip)
+        assert code == "UNIMPLEMENTED"
+
+
+def test_a_stream_over_grpc_is_answered_and_tells_of_a_failure(odd: Launched) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{odd.grpc_port}") as channel:
+        # In MLServer's protocol answers are not in an envelope, as in Triton's.
+        stream = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+        answers = stream(iter([message("one two"), message("three")]))
+        found = [bytes(answer.raw_output_contents[0][4:]) for answer in answers]
+        if len(found) == 1:
+            pytest.skip("MLServer's workers do not stream")
+        assert found == [b"one", b"two", b"three"]
+        answers = stream(iter([message("one raise")]))
+        assert next(answers).raw_output_contents[0][4:] == b"one"
+        with pytest.raises(grpc.RpcError) as failed:
+            next(answers)
+        assert failed.value.details() == "the model failed: ValueError: in the middle"
+
+
 def test_grpc_checks_requests_and_their_size_as_well(iris: Launched) -> None:
     done = subprocess.run(
         [interpreter(), "-c", GRPC, str(iris.grpc_port)], capture_output=True, text=True, check=True, timeout=60
@@ -438,6 +538,25 @@ def test_limits_are_those_of_the_environment(tmp_path: Path) -> None:
         assert len(refused) == 5
         assert {answer.error for answer in refused} == {"3 requests wait for the model already; try again later"}
         assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+        check_limits_over_grpc(server, pool)
+
+
+def check_limits_over_grpc(server: Launched, pool: ThreadPoolExecutor) -> None:
+    with stub_of(server) as stub:
+        code, _ = refused_by(stub, message("a" * 1000))
+        assert code == "RESOURCE_EXHAUSTED"
+        assert refused_by(stub, message("wait 5")) == ("DEADLINE_EXCEEDED", "the model has not answered within 1 s")
+        # What waits is counted together, whichever way it came.
+        waiting = [pool.submit(server.infer, told("wait 0.7")) for _ in range(2)]
+        waiting_over_grpc = stub.ModelInfer.future(message("wait 0.7"))
+        time.sleep(0.3)
+        text = "3 requests wait for the model already; try again later"
+        assert refused_by(stub, message()) == ("UNAVAILABLE", text)
+        assert server.infer(told("right")).error == text
+        assert [answer.result().status for answer in waiting] == [200, 200]
+        assert waiting_over_grpc.result().model_name == "odd"
+    counted = urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=10).read().decode()
+    assert 'model_serving_refused_requests_total{status="503"}' in counted
 
 
 def test_browsers_may_ask_from_allowed_origins_only_and_read_errors_too(tmp_path: Path) -> None:
@@ -479,10 +598,14 @@ def test_a_request_that_has_begun_is_answered_when_the_server_ends(tmp_path: Pat
     folder = release(tmp_path / "release", {"own.py": ODD})
     with launched(folder, tmp_path / "server", name="odd") as server, ThreadPoolExecutor() as pool:
         server.await_ready()
-        computing = pool.submit(server.infer, told("compute 2"))
-        time.sleep(0.5)
-        server.process.send_signal(signal.SIGTERM)
-        assert computing.result().status == 200
+        waiting = pool.submit(server.infer, told("wait 7"))
+        with stub_of(server) as stub:
+            # Longer than MLServer's own server would wait.
+            waiting_over_grpc = stub.ModelInfer.future(message("wait 7"))
+            time.sleep(0.5)
+            server.process.send_signal(signal.SIGTERM)
+            assert waiting_over_grpc.result().model_name == "odd"
+        assert waiting.result().status == 200
         assert server.process.wait(20) == 0
 
 

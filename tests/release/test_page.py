@@ -9,11 +9,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import grpc  # type: ignore[import-untyped]
 import pytest
+from tritonclient.grpc import service_pb2
+from tritonclient.grpc.service_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
 
 from local.tools import node
 from local.tools.recipe import cache_folder
@@ -304,10 +311,10 @@ TABLE: Final = {
 }
 
 
-def code_of(request: Mapping[str, Any], **more: Any) -> list[str]:
+def code_of(request: Mapping[str, Any], *, over_grpc: bool = False, **more: Any) -> list[str]:
     about = {"request": request, "outputs": [tensor("predict", "INT64", [-1])]}
     steps = [{"step": "choose", "model": "iris", "value": "0"}, press("Show as code")]
-    codes: list[str] = seen([version(about=about)], *steps, **more)[-1]["code"]
+    codes: list[str] = seen([version(about=about, grpc=over_grpc)], *steps, **more)[-1]["code"]
     return codes
 
 
@@ -383,6 +390,40 @@ def test_python_with_tritonclient_sends_the_same_values(model: _Model) -> None:
     for sent, wanted in zip(model.request["inputs"], TABLE["inputs"], strict=True):
         assert {key: sent[key] for key in wanted} == wanted
     assert model.request["parameters"]["content_type"] == "np"
+
+
+class _Remembering(GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """A model over gRPC that keeps the last request and its metadata."""
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        self.request, self.metadata = request, dict(context.invocation_metadata())
+        output = service_pb2.ModelInferResponse.InferOutputTensor(name="predict", datatype="INT64", shape=[1])
+        content = (7).to_bytes(8, "little")
+        return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[content])
+
+
+def test_python_over_grpc_sends_the_same_values_and_the_metadata_that_chooses_the_version() -> None:
+    server, model = grpc.server(ThreadPoolExecutor(1)), _Remembering()
+    add_GRPCInferenceServiceServicer_to_server(model, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert ran(code_of(TABLE, over_grpc=True, origin=f"http://127.0.0.1:{port}")[3]) == "[7]\n"
+    finally:
+        server.stop(None)
+    assert (model.metadata["x-model-name"], model.metadata["x-model-version"]) == ("iris", "1.0")
+    assert (model.request.model_name, model.request.parameters["content_type"].string_param) == ("iris", "np")
+    inputs: Any = TABLE["inputs"]
+    for sent, content, wanted in zip(model.request.inputs, model.request.raw_input_contents, inputs, strict=True):
+        assert (sent.name, sent.datatype, [*sent.shape]) == (wanted["name"], wanted["datatype"], wanted["shape"])
+        values = [*binary.unpacked(sent.name, sent.datatype, memoryview(content))]
+        assert [None if value != value else value for value in values] == wanted["data"]  # noqa: PLR0124 - NaN
+
+
+def test_grpc_is_shown_if_the_stack_has_it_with_the_port_and_tls_of_the_address() -> None:
+    assert len(code_of(TABLE)) == 3
+    code = code_of(TABLE, over_grpc=True)[3]
+    assert 'InferenceServerClient("models.example.com:443", ssl=True)' in code
 
 
 def test_python_says_what_tritonclient_cannot_send() -> None:

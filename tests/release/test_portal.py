@@ -227,7 +227,15 @@ def test_the_page_and_its_files_allow_no_script_but_their_own(port: int, path: s
 def test_the_page_gets_what_is_served_but_no_address_of_a_server(port: int) -> None:
     listed = ask(port, "GET", "/portal/served.json")[1]
     assert listed == [
-        {"model": "iris", "version": version, "weight": weight, "shadow": False, "deployed": None, "about": about}
+        {
+            "model": "iris",
+            "version": version,
+            "weight": weight,
+            "shadow": False,
+            "deployed": None,
+            "grpc": False,
+            "about": about,
+        }
         for version, weight, about in (("1.0", 100, ABOUT), ("1.1", 0, {}))
     ]
 

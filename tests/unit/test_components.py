@@ -15,10 +15,10 @@ from components.serving.contract import CheckArgs, ContractChecks, ContractCheck
 from components.serving.gateway import Gateway, GatewayArgs
 from components.serving.image import BuildArgs, ModelImage, ModelImageArgs, RuntimeImage, RuntimeImageArgs
 from components.serving.namespace import ServingNamespace
-from components.serving.route import Backend, ModelRoute, ModelRouteArgs, leaves_out
+from components.serving.route import GRPC_METHODS, Backend, ModelRoute, ModelRouteArgs, leaves_out
 from components.serving.server import ModelServer, ModelServerArgs
 from model_serving.images.builds import CONTENT_LABEL
-from model_serving.stack.models import ModelSettings
+from model_serving.stack.models import LONGEST_ROUTE, ModelSettings
 from model_serving.stack.resources import PodResources
 from server import contract as script
 from tests.unit.conftest import Recorder
@@ -26,7 +26,9 @@ from tests.unit.conftest import Recorder
 Declare = Callable[[Callable[[], object]], Recorder]
 
 
-def server_args(*, cpu: str = "100m", memory: str = "512Mi", drain_seconds: int = 5, **section: Any) -> ModelServerArgs:
+def server_args(
+    *, cpu: str = "100m", memory: str = "512Mi", drain_seconds: int = 5, grpc: bool = False, **section: Any
+) -> ModelServerArgs:
     return ModelServerArgs(
         model="iris-dtc",
         version="1.0",
@@ -35,6 +37,7 @@ def server_args(*, cpu: str = "100m", memory: str = "512Mi", drain_seconds: int 
         settings=ModelSettings.model_validate(section),
         resources=PodResources(cpu=cpu, memory=memory),
         drain_seconds=drain_seconds,
+        grpc=grpc,
     )
 
 
@@ -133,8 +136,18 @@ def test_policy_lets_in_the_gateway_and_the_scraper_and_nothing_out(declare: Dec
     assert scraper["from"][0]["namespaceSelector"]["matchExpressions"][0]["values"] == ["gmp-system"]
 
 
-def test_without_known_clients_nobody_is_let_in(declare: Declare) -> None:
-    assert declared_policy(declare)["ingress"] == []
+def test_policy_lets_the_gateway_in_over_grpc_if_the_stack_says_so_and_the_portal_never(declare: Declare) -> None:
+    policy = declared_policy(declare, client_ranges=["10.0.0.0/24"], asking={"a": "b"}, grpc=True)
+    gateway = {"ipBlock": {"cidr": "10.0.0.0/24"}}
+    assert policy["ingress"] == [
+        {"from": [gateway, {"podSelector": {"matchLabels": {"a": "b"}}}], "ports": [{"port": 8080}]},
+        {"from": [gateway], "ports": [{"port": 8081}]},
+    ]
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_without_known_clients_nobody_is_let_in(declare: Declare, grpc: bool) -> None:
+    assert declared_policy(declare, grpc=grpc)["ingress"] == []
 
 
 def test_policy_is_for_model_servers_and_not_for_those_who_check_their_contract(declare: Declare) -> None:
@@ -157,6 +170,16 @@ def test_only_several_replicas_are_spread_and_kept_from_going_at_once(
 def test_service_is_not_awaited(declare: Declare) -> None:
     service = declared_server(declare).of_kind("Service")["iris-dtc-1-0"]
     assert service["metadata"]["annotations"] == {"pulumi.com/skipAwait": "true"}
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_service_says_which_of_its_ports_speaks_http_2(declare: Declare, grpc: bool) -> None:
+    service = declared_server(declare, grpc=grpc).of_kind("Service")["iris-dtc-1-0"]
+    other = {"name": "grpc", "port": 8081, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
+    assert service["spec"]["ports"] == [
+        {"name": "http", "port": 8080, "targetPort": "http"},
+        *([other] if grpc else []),
+    ]
 
 
 def test_an_accelerator_is_a_limit_and_chooses_the_node(declare: Declare) -> None:
@@ -184,7 +207,11 @@ def test_autoscaler_has_the_bounds_of_the_stack_and_several_pods_are_spread(decl
 
 
 def declared_routes(
-    declare: Declare, shadow: Mapping[str, Backend] | None = None, *, answer_seconds: int | None = None
+    declare: Declare,
+    shadow: Mapping[str, Backend] | None = None,
+    *,
+    answer_seconds: int | None = None,
+    grpc: bool = False,
 ) -> dict[str, dict[str, Any]]:
     backends = {
         "1.0": Backend(slug="1-0", service="iris-dtc-1-0", weight=90),
@@ -192,7 +219,12 @@ def declared_routes(
         **(shadow or {}),
     }
     args = ModelRouteArgs(
-        model="iris-dtc", namespace="models", gateway="gateway", backends=backends, answer_seconds=answer_seconds
+        model="iris-dtc",
+        namespace="models",
+        gateway="gateway",
+        backends=backends,
+        answer_seconds=answer_seconds,
+        grpc=grpc,
     )
     return declare(lambda: ModelRoute("iris-dtc", args) and None).of_kind("HTTPRoute")
 
@@ -246,6 +278,34 @@ def test_routes_rewrite_the_prefix_and_lead_to_models_alone(declare: Declare) ->
             more = "".join(f"/versions/{header['value']}" for header in match.get("headers", ()))
             inside = rule["filters"][0]["urlRewrite"]["path"]
             assert inside == {"type": "ReplacePrefixMatch", "replacePrefixMatch": asked.removeprefix("/mlapi") + more}
+
+
+def test_metadata_of_grpc_chooses_the_model_and_a_version_and_without_one_the_weights_decide(declare: Declare) -> None:
+    shadow = Backend(slug="1-2", service="iris-dtc-1-2", weight=0, shadow=True)
+    routes = declared_routes(declare, {"1.2": shadow}, answer_seconds=60, grpc=True)
+    rules = routes["iris-dtc.grpc"]["spec"]["rules"]
+    assert [
+        ({header["name"]: header["value"] for header in rule["matches"][0]["headers"]}, destinations(rule))
+        for rule in rules
+    ] == [
+        ({"x-model-name": "iris-dtc", "x-model-version": "1.0"}, {"iris-dtc-1-0": 1}),
+        ({"x-model-name": "iris-dtc", "x-model-version": "1.1"}, {"iris-dtc-1-1": 1}),
+        ({"x-model-name": "iris-dtc"}, {"iris-dtc-1-0": 90, "iris-dtc-1-1": 10}),
+    ]
+    assert {reference["port"] for rule in rules for reference in rule["backendRefs"]} == {8081}
+    copy = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "iris-dtc-1-2", "port": 8081}}}
+    assert [rule.get("filters") for rule in rules] == [None, None, [copy]]
+    assert {rule["timeouts"]["request"] for rule in rules} == {"60s"}
+
+
+def test_grpc_leads_to_no_method_that_loads_or_unloads_models(declare: Declare) -> None:
+    rules = declared_routes(declare, grpc=True)["iris-dtc.grpc"]["spec"]["rules"]
+    paths = [match["path"] for rule in rules for match in rule["matches"]]
+    assert {path["type"] for path in paths} == {"Exact"}
+    assert {path["value"].rpartition("/")[0] for path in paths} == {"/inference.GRPCInferenceService"}
+    assert not [path for path in paths if "Repository" in path["value"]]
+    # The largest route that a stack may have, https://gateway-api.sigs.k8s.io/reference/spec/#httproutespec
+    assert (LONGEST_ROUTE + 1) * len(GRPC_METHODS) < 128
 
 
 def declared_check(declare: Declare, *, url: str = "http://10.0.0.5", **changes: Any) -> Recorder:

@@ -144,7 +144,7 @@ def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[C
     """Declares a platform; hands out what was declared and what it told of itself."""
 
     def run(
-        answer_seconds: int = 30, *, reviews: bool = False, **sections: Any
+        answer_seconds: int = 30, ready_port: int | None = None, *, reviews: bool = False, **sections: Any
     ) -> tuple[CloudRecorder, dict[str, Any]]:
         settings = GcpSettings.model_validate({"project": "acme-models", "region": "europe-west1"} | sections)
         told: dict[str, Any] = {}
@@ -159,6 +159,7 @@ def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[C
                 "iris-1-0",
                 namespace="models",
                 ready_path="/ready",
+                ready_port=ready_port,
                 drain_seconds=10,
                 answer_seconds=answer_seconds,
                 opts=opts,
@@ -472,7 +473,18 @@ def test_health_check_asks_the_model(platform: Run) -> None:
     recorder, _ = platform()
     (policy,) = recorder.of_kind("HealthCheckPolicy").values()
     assert policy["spec"]["default"]["config"]["httpHealthCheck"]["requestPath"] == "/ready"
+    assert policy["spec"]["default"]["config"]["httpHealthCheck"]["portSpecification"] == "USE_SERVING_PORT"
     assert policy["spec"]["targetRef"] == {"group": "", "kind": "Service", "name": "iris-1-0"}
+
+
+def test_health_check_of_a_service_with_several_ports_asks_the_one_that_answers(platform: Run) -> None:
+    recorder, _ = platform(ready_port=8080)
+    (policy,) = recorder.of_kind("HealthCheckPolicy").values()
+    assert policy["spec"]["default"]["config"]["httpHealthCheck"] == {
+        "portSpecification": "USE_FIXED_PORT",
+        "port": 8080,
+        "requestPath": "/ready",
+    }
 
 
 def test_autopilot_is_the_default_and_has_no_pool(platform: Run) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from server.launcher.limits import Bounds, InvalidLimit, Limits, Message, Receive, Scope, Send
+from server.launcher.limits import Bounds, InvalidLimit, Limits, Message, Receive, Refusal, Scope, Send, TooLate
 
 SMALL: Final = Bounds(request_bytes=10, answer_seconds=0.1, waiting=2)
 LARGE: Final = Bounds(request_bytes=100_000, answer_seconds=5, waiting=100)
@@ -279,3 +279,52 @@ def test_other_protocols_pass() -> None:
     client = Client()
     asyncio.run(limits({"type": "lifespan"}, client.receive, client.send))
     assert passed == ["lifespan"]
+
+
+def test_turns_of_grpc_are_counted_with_the_requests_of_rest() -> None:
+    client = Client(b"0")
+
+    async def beside() -> str:
+        limits = Limits(Echo(), SMALL, lambda _: None)
+        async with limits.turn(), limits.turn():
+            await limits(client.scope, client.receive, client.send)
+            with pytest.raises(Refusal, match="2 requests wait for the model already; try again later"):
+                await limits.turn().__aenter__()
+        async with limits.turn():
+            return "free again"
+
+    assert asyncio.run(beside()) == "free again"
+    assert client.status == 503
+
+
+def test_a_turn_ends_when_its_answer_is_late_and_not_because_the_model_lost_patience() -> None:
+    async def late(limits: Limits, wait: float, *, parts: int = 1) -> None:
+        async with limits.turn() as extend:
+            for _ in range(parts):
+                await asyncio.sleep(wait)
+                extend()
+
+    async def impatient(limits: Limits) -> None:
+        async with limits.turn():
+            raise TimeoutError("a database")
+
+    limits = Limits(Echo(), SMALL, lambda _: None)
+    asyncio.run(late(limits, 0.06, parts=3))
+    with pytest.raises(TooLate, match=r"the model has not answered within 0\.1 s"):
+        asyncio.run(late(limits, 0.2))
+    with pytest.raises(TimeoutError, match="a database"):
+        asyncio.run(impatient(limits))
+
+
+def test_large_messages_are_refused_when_too_many_are_held() -> None:
+    async def held() -> None:
+        limits = Limits(Echo(), LARGE, lambda _: None)
+        async with limits.turn(100_000), limits.turn(100_000), limits.turn(100_000):
+            async with limits.turn(100):
+                pass
+            with pytest.raises(Refusal, match="too large together"):
+                await limits.turn(100_000).__aenter__()
+        async with limits.turn(100_000):
+            pass
+
+    asyncio.run(held())

@@ -62,11 +62,11 @@ def test_it_lists_what_is_served_and_starts_again_when_that_changes(declare: Dec
 
 def test_it_lists_what_the_page_shows_of_a_version(declare: Declare) -> None:
     about = {"implementation": "own.Model"}
-    shadow = served("1.1", 0, shadow=True, deployed="2026-11-29T12:00:00Z", about=about)
+    shadow = served("1.1", 0, shadow=True, deployed="2026-11-29T12:00:00Z", grpc=True, about=about)
     listed = listed_by(declared(declare, served=[served("1.0"), shadow]))
-    assert [(each["shadow"], each["deployed"], each["about"]) for each in listed] == [
-        (False, None, {}),
-        (True, "2026-11-29T12:00:00Z", about),
+    assert [(each["shadow"], each["deployed"], each["grpc"], each["about"]) for each in listed] == [
+        (False, None, False, {}),
+        (True, "2026-11-29T12:00:00Z", True, about),
     ]
 
 

@@ -195,6 +195,11 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
             "models checks versions of a through a gateway with access: iap",
             "or gateway.clusterEndpoint",
         ),
+        (
+            {"gcp": {"project": "my-project", "region": "europe-west1"}, "gateway": {"grpc": True}},
+            "gateway.grpc is true, and gcp.gateway.domain is missing",
+            "Write the domain of a certificate, gcp.gateway.domain, or remove grpc.",
+        ),
         *(
             (
                 {"gateway": {"className": "contour", "allowedOrigins": [origin]}},
@@ -232,6 +237,14 @@ def test_each_mistake_is_refused_with_its_remedy(values: dict[str, Any], what: s
     message = refusal(**values)
     assert what in message
     assert remedy in message
+
+
+@pytest.mark.parametrize(
+    ("gateway", "google"), [({"className": "istio"}, {}), ({}, {"domain": "models.acme.internal.example"})]
+)
+def test_grpc_is_for_googles_gateway_with_a_certificate_and_for_any_other(gateway: Any, google: Any) -> None:
+    gcp = {"project": "my-project", "region": "europe-west1", "gateway": google}
+    assert read(gcp=gcp, gateway=gateway | {"grpc": True}).gateway.grpc
 
 
 def test_a_missing_registry_and_a_gateway_without_a_class_are_refused() -> None:

@@ -226,20 +226,32 @@ export function requests(url, request) {
 }
 
 export function tritonclient(origin, model, version, request, outputs) {
-  const { host, protocol } = new URL(origin);
+  const pinned = version ? `, model_version=${toPython(version)}` : "";
+  return withTriton("http", `${new URL(origin).host}/mlapi`, origin, model, pinned, request, outputs);
+}
+
+// The gateway chooses by metadata: what is in the message it does not read.
+export function grpc(origin, model, version, request, outputs) {
+  const { hostname, port, protocol } = new URL(origin);
+  const address = `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
+  const metadata = { "x-model-name": model, ...(version ? { "x-model-version": version } : {}) };
+  return withTriton("grpc", address, origin, model, `, headers=${toPython(metadata)}`, request, outputs);
+}
+
+function withTriton(kind, address, origin, model, chosen, request, outputs) {
+  const secure = new URL(origin).protocol === "https:" ? ", ssl=True" : "";
   const inputs = request.inputs.map(
     ({ name, shape, datatype }) => `InferInput(${toPython(name)}, ${toPython(shape)}, ${toPython(datatype)})`,
   );
-  const pinned = version ? `, model_version=${toPython(version)}` : "";
   const parameters = request.parameters ? `, parameters=${toPython(request.parameters)}` : "";
   return [
     "import numpy as np",
-    "from tritonclient.http import InferenceServerClient, InferInput",
+    `from tritonclient.${kind} import InferenceServerClient, InferInput`,
     "",
-    `client = InferenceServerClient(${toPython(`${host}/mlapi`)}${protocol === "https:" ? ", ssl=True" : ""})`,
+    `client = InferenceServerClient(${toPython(address)}${secure})`,
     `inputs = [${inputs.join(", ")}]`,
     ...request.inputs.flatMap(given),
-    `answer = client.infer(${toPython(model)}, inputs${pinned}${parameters})`,
+    `answer = client.infer(${toPython(model)}, inputs${chosen}${parameters})`,
     ...(outputs ?? []).map(({ name }) => `print(answer.as_numpy(${toPython(name)}))`),
     ...(outputs?.length ? [] : ["print(answer.get_response())"]),
   ].join("\n");

@@ -215,5 +215,8 @@ function codes(model, version, described, request) {
     ["curl", calls.curl(url, request)],
     ["Python, requests", calls.requests(url, request)],
     ["Python, tritonclient", calls.tritonclient(location.origin, model.name, version, request, outputs)],
+    ...(described.grpc
+      ? [["Python, tritonclient over gRPC", calls.grpc(location.origin, model.name, version, request, outputs)]]
+      : []),
   ].map(([title, text]) => element("details", { open: "" }, element("summary", {}, title), copyable(text)));
 }
