@@ -196,9 +196,12 @@ def answered(response: InferenceResponse, *, raw: bool) -> ModelInferResponse:
     """
     raw = raw or any(output.datatype == "FP16" for output in response.outputs)
     contents = [*map(_packed, response.outputs)]
-    for output, content in zip(response.outputs, contents, strict=True):
-        output.data = TensorData.model_construct([] if raw else _listed_again(output, content))
-    message = ModelInferResponseConverter.from_types(response)
+    # Copies: the model may answer with the same object again.
+    outputs = [
+        output.model_copy(update={"data": TensorData.model_construct([] if raw else _listed_again(output, content))})
+        for output, content in zip(response.outputs, contents, strict=True)
+    ]
+    message = ModelInferResponseConverter.from_types(response.model_copy(update={"outputs": outputs}))
     if raw:
         message.raw_output_contents.extend(contents)
     return message

@@ -38,6 +38,11 @@ def run(project: Project, lines: Sequence[str]) -> str:
     return project.run("bash", "-euo", "pipefail", "-c", "\n".join([*identity, *lines])).stdout
 
 
+def test_the_python_of_the_readme_asks_over_grpc(project: Project) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (project.folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert project.run("python", "-c", code).stdout == "[[0]]\n"
+
+
 def test_the_commands_of_the_readme_work_one_after_the_other(project: Project) -> None:
     try:
         run(project, commands(project.folder / "README.md"))

@@ -72,6 +72,9 @@ class Odd(MLModel):
             await asyncio.sleep(float(more))
         if word == "table":
             return self.encode_response(table())
+        if word == "same":
+            self.same = getattr(self, "same", None) or self.answer(word)
+            return self.same
         if word == "unknown":
             return self.encode_response(object())
         return self.answer(word)
@@ -421,6 +424,12 @@ def test_a_mistake_over_grpc_has_its_code_and_the_text_of_rest(odd: Launched, mi
         assert found[1].startswith("the model failed: ") is (code == "INTERNAL")
         answer = stub.ModelInfer(message("right"))
         assert answer.raw_output_contents == [b"\x05\0\0\0right"]
+
+
+def test_a_model_may_answer_over_grpc_with_the_same_object_again(odd: Launched) -> None:
+    with stub_of(odd) as stub:
+        found = [stub.ModelInfer(message("same")).raw_output_contents[0] for _ in range(2)]
+    assert found == [b"\x04\0\0\0same"] * 2
 
 
 def test_messages_over_grpc_are_not_unpacked(odd: Launched) -> None:
