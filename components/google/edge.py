@@ -8,6 +8,7 @@ from typing import Any, Final
 import pulumi_gcp as gcp
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
+from components.google.compute import Compute
 from components.google.network import Network
 from components.manifest import Manifest
 from model_serving.stack.google import EdgeSettings, GcpSettings, IapSettings
@@ -49,17 +50,19 @@ class Edge(ComponentResource):
         self.ssl_policy: Output[str] | None = self._ssl_policy(name, settings) if public else None
         self.register_outputs({"address": self.address})
 
-    def _public_address(self, name: str, settings: GcpSettings, network: Network) -> gcp.compute.GlobalAddress:
+    def _public_address(self, name: str, settings: GcpSettings, network: Network) -> Compute:
         child = ResourceOptions(parent=self, depends_on=[*network.ready])
-        return gcp.compute.GlobalAddress(name, name=settings.name, project=settings.project, opts=child)
+        return Compute("GlobalAddress", name, name=settings.name, project=settings.project, address=None, opts=child)
 
-    def _internal_address(self, name: str, settings: GcpSettings, network: Network) -> gcp.compute.Address:
-        return gcp.compute.Address(
+    def _internal_address(self, name: str, settings: GcpSettings, network: Network) -> Compute:
+        return Compute(
+            "Address",
             name,
             name=settings.name,
             project=settings.project,
             region=settings.region,
-            address_type="INTERNAL",
+            address=None,
+            addressType="INTERNAL",
             purpose="SHARED_LOADBALANCER_VIP",
             subnetwork=network.subnetwork,
             opts=ResourceOptions(parent=self, depends_on=[*network.ready]),
@@ -113,7 +116,8 @@ class Edge(ComponentResource):
         return Output.all(certificates.name, entry.id).apply(lambda values: str(values[0]))
 
     def _armor(self, name: str, settings: GcpSettings) -> Output[str]:
-        return gcp.compute.SecurityPolicy(
+        return Compute(
+            "SecurityPolicy",
             name,
             name=settings.name,
             project=settings.project,
@@ -123,31 +127,32 @@ class Edge(ComponentResource):
         ).name
 
     def _ssl_policy(self, name: str, settings: GcpSettings) -> Output[str]:
-        return gcp.compute.SSLPolicy(
+        return Compute(
+            "SSLPolicy",
             name,
             name=settings.name,
             project=settings.project,
-            min_tls_version="TLS_1_2",
+            minTlsVersion="TLS_1_2",
             profile="MODERN",
             opts=ResourceOptions(parent=self),
         ).name
 
 
-def _rules(gateway: EdgeSettings) -> list[gcp.compute.SecurityPolicyRuleArgsDict]:
-    throttle: gcp.compute.SecurityPolicyRuleArgsDict = {
+def _rules(gateway: EdgeSettings) -> list[dict[str, Any]]:
+    throttle = {
         "priority": 1000,
         "description": "So many requests a minute for each client",
         "action": "throttle",
         "match": _from(gateway.allowed_ranges or ["*"]),
-        "rate_limit_options": {
-            "conform_action": "allow",
-            "exceed_action": "deny(429)",
-            "enforce_on_key": "IP",
-            "rate_limit_threshold": {"count": gateway.requests_per_minute, "interval_sec": 60},
+        "rateLimitOptions": {
+            "conformAction": "allow",
+            "exceedAction": "deny(429)",
+            "enforceOnKey": "IP",
+            "rateLimitThreshold": {"count": gateway.requests_per_minute, "intervalSec": 60},
         },
     }
     # The default rule, which every policy must have under this number.
-    rest: gcp.compute.SecurityPolicyRuleArgsDict = {
+    rest = {
         "priority": 2147483647,
         "description": "Everybody else",
         "action": "deny(403)",
@@ -156,8 +161,8 @@ def _rules(gateway: EdgeSettings) -> list[gcp.compute.SecurityPolicyRuleArgsDict
     return [throttle, rest]
 
 
-def _from(ranges: Sequence[str]) -> gcp.compute.SecurityPolicyRuleMatchArgsDict:
-    return {"versioned_expr": "SRC_IPS_V1", "config": {"src_ip_ranges": [*ranges]}}
+def _from(ranges: Sequence[str]) -> dict[str, Any]:
+    return {"versionedExpr": "SRC_IPS_V1", "config": {"srcIpRanges": [*ranges]}}
 
 
 class GatewayPolicy(ComponentResource):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import pulumi_gcp as gcp
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
+from components.google.compute import Compute
 from model_serving.stack.google import GcpSettings
 from model_serving.stack.google_cluster import ExistingNetwork
 
@@ -42,37 +42,39 @@ class Network(ComponentResource):
         self.subnetwork = Output.from_input(f"{base}/regions/{settings.region}/subnetworks/{existing.subnetwork}")
 
     def _create(self, name: str, settings: GcpSettings) -> None:
-        self.network = gcp.compute.Network(
+        self.network = Compute(
+            "Network",
             name,
             name=settings.name,
             project=settings.project,
-            auto_create_subnetworks=False,
-            routing_mode="REGIONAL",
+            autoCreateSubnetworks=False,
+            routingMode="REGIONAL",
             opts=ResourceOptions(parent=self),
         ).id
         self.subnetwork = self._subnet(
             name,
             settings,
             "nodes",
-            ip_cidr_range=settings.network.nodes,
+            ipCidrRange=settings.network.nodes,
             # Images come from Artifact Registry over Google's own network, at no charge for NAT.
-            private_ip_google_access=True,
-            secondary_ip_ranges=[
-                {"range_name": PODS_RANGE, "ip_cidr_range": settings.network.pods},
-                {"range_name": SERVICES_RANGE, "ip_cidr_range": settings.network.services},
+            privateIpGoogleAccess=True,
+            secondaryIpRanges=[
+                {"rangeName": PODS_RANGE, "ipCidrRange": settings.network.pods},
+                {"rangeName": SERVICES_RANGE, "ipCidrRange": settings.network.services},
             ],
         ).id
         ready: list[Resource] = []
         # A public gateway's proxies are in Google's own network.
         if not settings.gateway.public:
-            proxies = {"ip_cidr_range": settings.network.proxies, "purpose": "REGIONAL_MANAGED_PROXY", "role": "ACTIVE"}
+            proxies = {"ipCidrRange": settings.network.proxies, "purpose": "REGIONAL_MANAGED_PROXY", "role": "ACTIVE"}
             ready.append(self._subnet(name, settings, "proxies", **proxies))
         if settings.network.nat:
             ready.append(self._nat(name, settings))
         self.ready = tuple(ready)
 
-    def _subnet(self, name: str, settings: GcpSettings, part: str, **rest: Any) -> gcp.compute.Subnetwork:
-        return gcp.compute.Subnetwork(
+    def _subnet(self, name: str, settings: GcpSettings, part: str, **rest: Any) -> Compute:
+        return Compute(
+            "Subnetwork",
             f"{name}-{part}",
             name=f"{settings.name}-{part}",
             project=settings.project,
@@ -82,8 +84,9 @@ class Network(ComponentResource):
             **rest,
         )
 
-    def _nat(self, name: str, settings: GcpSettings) -> gcp.compute.RouterNat:
-        router = gcp.compute.Router(
+    def _nat(self, name: str, settings: GcpSettings) -> Compute:
+        router = Compute(
+            "Router",
             name,
             name=settings.name,
             project=settings.project,
@@ -91,14 +94,15 @@ class Network(ComponentResource):
             network=self.network,
             opts=ResourceOptions(parent=self),
         )
-        return gcp.compute.RouterNat(
+        return Compute(
+            "RouterNat",
             name,
             name=settings.name,
             project=settings.project,
             region=settings.region,
             router=router.name,
-            nat_ip_allocate_option="AUTO_ONLY",
-            source_subnetwork_ip_ranges_to_nat="ALL_SUBNETWORKS_ALL_IP_RANGES",
-            log_config={"enable": True, "filter": "ERRORS_ONLY"},
+            natIpAllocateOption="AUTO_ONLY",
+            sourceSubnetworkIpRangesToNat="ALL_SUBNETWORKS_ALL_IP_RANGES",
+            logConfig={"enable": True, "filter": "ERRORS_ONLY"},
             opts=ResourceOptions(parent=self),
         )

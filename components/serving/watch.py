@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, Final
 
 import urllib3
@@ -23,6 +24,13 @@ SILENCE_SECONDS: Final = 30
 """After which the API server is asked again: a connection may have been lost without a sign."""
 END_SECONDS: Final = 2
 """For which the end of a thread is awaited."""
+KINDS: Final = {
+    "Deployments": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "ReplicaSets": "/apis/apps/v1/namespaces/{namespace}/replicasets",
+    "Jobs": "/apis/batch/v1/namespaces/{namespace}/jobs",
+    "pods": "/api/v1/namespaces/{namespace}/pods",
+}
+"""What is watched: paths by kind."""
 REFUSED: Final = frozenset({401, 403})
 """Status of an answer that asking again does not change."""
 
@@ -89,14 +97,8 @@ class Watch:
         except config.ConfigException as error:
             self._tell(trouble=f"the kubeconfig cannot be used: {error}", refused=True)
             return
-        apps, batch, core = client.AppsV1Api(api), client.BatchV1Api(api), client.CoreV1Api(api)
-        for list_kind in (
-            apps.list_namespaced_deployment,
-            apps.list_namespaced_replica_set,
-            batch.list_namespaced_job,
-            core.list_namespaced_pod,
-        ):
-            self._run(self._follow, list_kind)
+        for kind in KINDS:
+            self._run(self._follow, kind, _asking(api, kind, self._namespace))
 
     def _run(self, function: Callable[..., None], *arguments: object) -> None:
         # A daemon, so that the program does not wait for the next news when it is done.
@@ -111,31 +113,22 @@ class Watch:
         for thread in self._threads:
             thread.join(END_SECONDS)
 
-    def _follow(self, list_kind: Callable[..., Any]) -> None:
-        kind = list_kind.__name__
+    def _follow(self, kind: str, ask: Callable[..., urllib3.HTTPResponse]) -> None:
         while not self._end.is_set():
             try:
-                answer = list_kind(
-                    self._namespace, _preload_content=False, _request_timeout=(SILENCE_SECONDS, SILENCE_SECONDS)
-                )
-                listed = json.loads(answer.data)
+                listed = json.loads(ask().data)
                 things = {thing["metadata"]["uid"]: thing for thing in listed["items"]}
                 self._tell(kind, things)
                 version = listed["metadata"]["resourceVersion"]
                 self._streams[kind] = stream = watch.Watch(return_type="object")
                 if self._end.is_set():
                     return
-                events = stream.stream(
-                    list_kind,
-                    self._namespace,
-                    resource_version=version,
-                    _request_timeout=(SILENCE_SECONDS, SILENCE_SECONDS),
-                )
+                events = stream.stream(ask, resource_version=version)
                 with suppress(urllib3.exceptions.ReadTimeoutError):
                     self._take(kind, things, events)
             except client.ApiException as error:
                 self._tell(
-                    trouble=f"the API server answers {error.status} {error.reason} to {kind}",
+                    trouble=f"the API server answers {error.status} {error.reason} about {kind}",
                     refused=error.status in REFUSED,
                 )
                 self._end.wait(PAUSE_SECONDS)
@@ -174,3 +167,27 @@ class Watch:
 
         with suppress(RuntimeError):  # Which is raised when the program has ended.
             self._loop.call_soon_threadsafe(take)
+
+
+def _asking(api: client.ApiClient, kind: str, namespace: str) -> Callable[..., urllib3.HTTPResponse]:
+    """Lists or watches a kind, as the methods of the client's typed APIs do: to import their models takes a second."""
+
+    def ask(
+        *, watch: bool = False, resource_version: str | None = None, _preload_content: bool = False
+    ) -> urllib3.HTTPResponse:
+        query = {"watch": "true", "resourceVersion": resource_version} if watch else {}
+        request = api.param_serialize(
+            "GET",
+            KINDS[kind],
+            {"namespace": namespace},
+            [*query.items()],
+            {"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+        )
+        answer = api.call_api(*request, _request_timeout=(SILENCE_SECONDS, SILENCE_SECONDS))
+        if answer.status != HTTPStatus.OK:
+            raise client.ApiException(status=answer.status, reason=answer.reason)
+        response: urllib3.HTTPResponse = answer.response
+        return response
+
+    return ask
