@@ -38,9 +38,9 @@ def objects(project: Project) -> set[str]:
     return {name for name in listed.split() if f"/{MODEL}" in name}
 
 
-def route_names(version: str) -> tuple[str, str]:
-    """The model's own route, and that of a version."""
-    return f"/{MODEL}", f"/{MODEL}.{version.replace('.', '-')}"
+def route_names(version: str) -> tuple[str, str, str]:
+    """The model's own routes, and that of a version."""
+    return f"/{MODEL}", f"/{MODEL}.grpc", f"/{MODEL}.{version.replace('.', '-')}"
 
 
 def kill_pulumi(project: Project) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ def run(project: Project, lines: Sequence[str]) -> str:
 
 
 def test_the_python_of_the_readme_asks_over_grpc(project: Project) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", (project.folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    readme = (project.folder / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     assert project.run("python", "-c", code).stdout == "[[0]]\n"
 
 

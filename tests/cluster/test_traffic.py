@@ -168,12 +168,13 @@ def test_a_shadow_gets_every_request_and_answers_none(
     project.up()
     before = requests_of(project, new)
     assert answers(20) == {old: 20}
-    assert answers_over_grpc(10) == {old: 10}
     assert answers(5, {"X-Model-Version": new}) == {old: 5}, "not even for a tester"
+    # Of these it gets none, because Contour's mirrors do not speak HTTP/2.
+    assert answers_over_grpc(10) == {old: 10}
     deadline = time.monotonic() + 60
-    while requests_of(project, new) < before + 30 and time.monotonic() < deadline:
+    while requests_of(project, new) < before + 25 and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert requests_of(project, new) >= before + 30
+    assert requests_of(project, new) == before + 25
 
 
 @pytest.mark.thorough("tests/engine/test_stacks.py: the number of pods is the autoscaler's")
