@@ -38,6 +38,8 @@ from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
+pytestmark = pytest.mark.as_left
+
 
 class Model(MLModel):
     """Adds up each row, unless a first value below zero wants something else of it."""
@@ -138,7 +140,7 @@ class Nuisance:
 
 @pytest.fixture(scope="module")
 def stack(project: Project) -> Iterator[Stack]:
-    with changed(project) as stack:
+    with changed(project, as_left=True) as stack:
         folder = stack.release_code(NAME, VERSION, CODE)
         path = folder / "model-settings.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": INPUTS, "outputs": OUTPUTS}))

@@ -14,6 +14,8 @@ from model_serving.images.registry import Registry
 from tests.cluster.conftest import PROJECT, Project, ask
 from tests.cluster.stack import MODEL, Stack, changed, name_of
 
+pytestmark = pytest.mark.as_left
+
 EXAMPLE: Final = PROJECT / "templates" / "runtimes" / "custom-code"
 OWN: Final = "runtime-custom-code"
 LIGHTGBM: Final = "wine-lgbm"
@@ -21,7 +23,7 @@ LIGHTGBM: Final = "wine-lgbm"
 
 @pytest.fixture(scope="module")
 def stack(project: Project) -> Iterator[Stack]:
-    with changed(project) as stack:
+    with changed(project, as_left=True) as stack:
         yield stack
 
 

@@ -27,6 +27,8 @@ from tests.cluster.conftest import ENDPOINT, Project, ask
 from tests.cluster.stack import MODEL, Stack, changed, name_of
 from tests.cluster.test_serving import IRIS
 
+pytestmark = pytest.mark.as_left
+
 URL = f"/mlapi/v2/models/{MODEL}/infer"
 SCRAPE = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8082/metrics').read().decode())"
 BOUNDS = {"minimum": 2, "maximum": 4}
@@ -41,7 +43,7 @@ ROUTES_AND_PORTAL = [
 
 @pytest.fixture(scope="module")
 def stack(project: Project) -> Iterator[Stack]:
-    with changed(project) as stack:
+    with changed(project, as_left=True) as stack:
         yield stack
 
 

@@ -33,7 +33,11 @@ SECTION = """\
     tokens: [a]
 """
 GIVEN = "glagent-given-by-hand"
-WITH_AGENT = (("  model-serving:models:\n", f"{SECTION}  model-serving:models:\n"),)
+WITH_AGENT = (
+    ("  model-serving:models:\n", f"{SECTION}  model-serving:models:\n"),
+    # One model shows what the agent does to each of them.
+    ("    iris-dtc: {}\n    classificador-produtos: {}\n", ""),
+)
 
 
 @pytest.fixture
