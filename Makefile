@@ -256,7 +256,7 @@ format: tools ## format the code
 # One process more than there are cores: now and then a test waits.
 PYTEST := pytest $(if $(filter true,$(ALL)),--thorough)
 .PHONY: test test-all test-unit test-engine test-release test-cluster test-docs
-test: test-unit test-engine test-release test-cluster ## run the tests, in 25 minutes: each kind of behaviour once
+test: test-unit test-engine test-release test-cluster ## run the tests, in 22 minutes: each kind of behaviour once
 
 test-all: ## run all tests, with every repetition and variant
 	@$(MAKE) test ALL=true

@@ -12,8 +12,8 @@ class Compute(pulumi.CustomResource):
     """A resource of Google's provider, of any kind of Compute Engine, under the type of its SDK.
 
     The SDK's own classes check the keys, but loading one of them loads all 300 of ``pulumi_gcp.compute``: a second of
-    CPU, as much as an empty program's preview (two cores, 2026-11-30). tests/engine holds the keys of every variant of
-    a stack to the SDK's types and to Google's descriptions of its API.
+    CPU, as much as an empty program's preview (two cores, 2026-11-30). tests/unit/test_gcp_components.py and the
+    stand-in of tests/engine check the keys against the SDK's types, and the latter also against Google's API.
     """
 
     name: Output[str]

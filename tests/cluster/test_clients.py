@@ -21,6 +21,8 @@ from tests.cluster.load import Load
 from tests.cluster.stack import Stack, changed
 from tests.conftest import Figure
 
+pytestmark = pytest.mark.as_left
+
 NAME: Final = "touchy"
 VERSION: Final = "1.0"
 PATH: Final = f"/mlapi/v2/models/{NAME}/infer"
@@ -37,8 +39,6 @@ import time
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
-
-pytestmark = pytest.mark.as_left
 
 
 class Model(MLModel):
