@@ -23,7 +23,7 @@ GRPC_METHODS: Final = (
     *("ServerLive", "ServerReady", "ServerMetadata"),
     *("ModelReady", "ModelMetadata", "ModelInfer", "ModelStreamInfer"),
 )
-"""Each exactly: the service can also load and unload models. A route may have 127 matches; 16 rules have 112."""
+"""Each exactly: the service can also load and unload models."""
 GRPC_SUFFIX: Final = ".grpc"
 """Of the name of the route for gRPC; with a dot and what is not a version, like the portal's."""
 
@@ -100,10 +100,14 @@ class ModelRoute(ComponentResource):
         self.register_outputs({"path": self.path})
 
     def _pinned(self, name: str, args: ModelRouteArgs, version: str, backend: Backend) -> Manifest:
-        rule = _rule(f"{_inside(args.model)}/versions/{version}", [_to(backend, weight=1)])
+        rules = [_rule(f"{_inside(args.model)}/versions/{version}", [_to(backend, weight=1)])]
+        if args.grpc and not backend.shadow:
+            # Here, so that a gateway knows the port for gRPC before traffic moves to it: Envoy, which learns of both at
+            # once otherwise, answers some requests with UNAVAILABLE meanwhile.
+            rules.append(_grpc_rule(args.model, [_to(backend, weight=1, port=GRPC_PORT)], version=version))
         opts = ResourceOptions(parent=self, depends_on=[*backend.ready])
         # With a dot, because a name with a dash may be another model's route.
-        return _route(f"{name}.{backend.slug}", args, args.gateway, [rule], opts)
+        return _route(f"{name}.{backend.slug}", args, args.gateway, rules, opts)
 
     def _weighted(self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource]) -> Manifest:
         """The model's traffic by weight; last, so that it only moves to versions that have proven themselves."""
@@ -117,15 +121,10 @@ class ModelRoute(ComponentResource):
         return self._moving(name, args, pinned, [*by_header, by_weight])
 
     def _grpc(self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource]) -> Manifest:
-        """The same for gRPC."""
-        answering = _answering(args)
-        by_header = [
-            _grpc_rule(args.model, [_to(backend, weight=1, port=GRPC_PORT)], version=version)
-            for version, backend in sorted(answering.items())
-        ]
-        weights = [_to(backend, weight=backend.weight, port=GRPC_PORT) for backend in answering.values()]
+        """The same for gRPC, whose metadata for a version is a matter of the pinned routes."""
+        weights = [_to(backend, weight=backend.weight, port=GRPC_PORT) for backend in _answering(args).values()]
         by_weight = _grpc_rule(args.model, weights, copies=_copies(args, GRPC_PORT))
-        return self._moving(f"{name}{GRPC_SUFFIX}", args, pinned, [*by_header, by_weight])
+        return self._moving(f"{name}{GRPC_SUFFIX}", args, pinned, [by_weight])
 
     def _moving(
         self, name: str, args: ModelRouteArgs, pinned: Sequence[Resource], rules: Sequence[dict[str, Any]]
