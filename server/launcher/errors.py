@@ -11,8 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from mlserver.errors import MLServerError
 from mlserver.logging import logger
 from mlserver.rest.responses import Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from . import binary
 from .limits import Application, Message, Receive, Scope, Send, answer
 
 SHOWN: Final = 500
@@ -85,6 +87,13 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _failed(_: Request, error: Exception) -> Response:
     return Response({"error": of_model(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def of_request(error: binary.Malformed | ValidationError) -> Refused:
+    """The refusal of a request that is not one of the protocol."""
+    if isinstance(error, ValidationError):
+        return Refused(of_validation(error.errors(include_url=False, include_input=False)))
+    return Refused(str(error))
 
 
 def of_validation(errors: Sequence[Any]) -> str:

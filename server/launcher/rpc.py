@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import numpy as np
 from mlserver import Settings
 from mlserver.grpc.converters import ModelInferResponseConverter, ModelMetadataResponseConverter
@@ -29,7 +29,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, TensorData
 from mlserver.utils import extract_headers, insert_headers
 from pydantic import ValidationError
 
-from . import binary, errors
+from . import binary, errors, outputs
 from .errors import EncodingFailed, Refused
 from .limits import BINARY_GROWTH, VALUE_BYTES, Limits, Refusal, TooLate
 
@@ -70,7 +70,8 @@ class Service(InferenceServicer):  # type: ignore[misc]
             return ModelMetadataResponseConverter.from_types(metadata)
 
     async def ModelInfer(self, request: ModelInferRequest, context: Any) -> ModelInferResponse:  # noqa: N802 - gRPC's name
-        async with self._told(context), self._limits.turn(request.ByteSize(), parsed_bytes(request)):
+        size = request.ByteSize()
+        async with self._told(context), self._limits.turn(size, parsed_bytes(request, size)):
             payload = asked(request, context.invocation_metadata())
             response = await self._plane.infer(payload, request.model_name, request.model_version or None)
             _set_metadata(response, context)
@@ -116,11 +117,11 @@ def code_of(status: int) -> grpc.StatusCode:
     return CODES.get(status, grpc.StatusCode.INTERNAL if is_models else grpc.StatusCode.INVALID_ARGUMENT)
 
 
-def parsed_bytes(request: ModelInferRequest) -> int:
-    """About how much memory a request takes as values of Python."""
+def parsed_bytes(request: ModelInferRequest, size: int) -> int:
+    """About how much memory a request of so many bytes takes as values of Python."""
     raw = sum(map(len, request.raw_input_contents))
     values = sum(len(content) for tensor in request.inputs for _, content in tensor.contents.ListFields())
-    return int(request.ByteSize()) - raw + BINARY_GROWTH * raw + VALUE_BYTES * values
+    return size - raw + BINARY_GROWTH * raw + VALUE_BYTES * values
 
 
 def asked(request: ModelInferRequest, metadata: Iterable[tuple[str, str | bytes]]) -> InferenceRequest:
@@ -143,10 +144,8 @@ def asked(request: ModelInferRequest, metadata: Iterable[tuple[str, str | bytes]
         payload = InferenceRequest.model_validate(document)
         for tensor, values in zip(payload.inputs, _values(request), strict=True):
             tensor.data = TensorData.model_construct(values)
-    except binary.Malformed as error:
-        raise Refused(str(error)) from None
-    except ValidationError as error:
-        raise Refused(errors.of_validation(error.errors(include_url=False, include_input=False))) from None
+    except (binary.Malformed, ValidationError) as error:
+        raise errors.of_request(error) from None
     insert_headers(payload, {key: value for key, value in metadata if isinstance(value, str)})
     return payload
 
@@ -197,21 +196,18 @@ def answered(response: InferenceResponse, *, raw: bool) -> ModelInferResponse:
     raw = raw or any(output.datatype == "FP16" for output in response.outputs)
     contents = [*map(_packed, response.outputs)]
     # Copies: the model may answer with the same object again.
-    outputs = [
+    copies = [
         output.model_copy(update={"data": TensorData.model_construct([] if raw else _listed_again(output, content))})
         for output, content in zip(response.outputs, contents, strict=True)
     ]
-    message = ModelInferResponseConverter.from_types(response.model_copy(update={"outputs": outputs}))
+    message = ModelInferResponseConverter.from_types(response.model_copy(update={"outputs": copies}))
     if raw:
         message.raw_output_contents.extend(contents)
     return message
 
 
 def _packed(output: Any) -> bytes:
-    try:
-        content = binary.packed(str(output.datatype), output.shape, getattr(output.data, "root", output.data))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise EncodingFailed(f"{output.name} is not {output.datatype}: {error}") from error
+    content = outputs.packed(output)
     if content is None:
         raise EncodingFailed(f"{output.name} lacks values, for which gRPC has no form; ask for it over REST")
     return content
@@ -241,8 +237,9 @@ class Server:
 
     def __init__(self, settings: Settings, service: Service, limits: Limits) -> None:
         self._address = f"{settings.host}:{settings.grpc_port}"
-        counting = [PromServerInterceptor(enable_handling_time_histogram=True)] if settings.metrics_endpoint else []
-        self._interceptors = counting
+        self._interceptors = (
+            [PromServerInterceptor(enable_handling_time_histogram=True)] if settings.metrics_endpoint else []
+        )
         self._largest = settings.grpc_max_message_length or limits.bounds.request_bytes
         self._grace = limits.bounds.answer_seconds
         self._service = service

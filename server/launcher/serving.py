@@ -34,8 +34,8 @@ from starlette.responses import Response as HttpResponse
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from . import binary, errors, rpc
-from .errors import EncodingFailed, Refused
+from . import binary, errors, outputs, rpc
+from .errors import Refused
 from .limits import RETRY_SECONDS, Application, Bounds, Limits, Receive, Scope, Send
 from .model import Checked
 from .protocol import mistakes, optional_inputs
@@ -172,12 +172,10 @@ async def _asked(request: Request) -> _Asked:
         for position, content in zip(sizes, contents, strict=True):
             tensor = payload.inputs[position]
             tensor.data = TensorData.model_construct(binary.unpacked(tensor.name, str(tensor.datatype), content))
-    except binary.Malformed as error:
-        raise Refused(str(error)) from None
     except orjson.JSONDecodeError as error:
         raise Refused(f"the body is not JSON: {error}") from None
-    except ValidationError as error:
-        raise Refused(errors.of_validation(error.errors(include_url=False, include_input=False))) from None
+    except (binary.Malformed, ValidationError) as error:
+        raise errors.of_request(error) from None
     insert_headers(payload, dict(request.headers))
     return _Asked(payload=payload, wanted=wanted)
 
@@ -204,17 +202,10 @@ def _answer(response: InferenceResponse, wanted: binary.Wanted) -> HttpResponse:
 
 def _packed(response: InferenceResponse, wanted: binary.Wanted) -> dict[int, bytes]:
     """Position -> content of each output that is wanted as binary data and has such a form."""
-    contents = {}
-    for position, output in enumerate(response.outputs):
-        if output.name not in wanted:
-            continue
-        try:
-            content = binary.packed(str(output.datatype), output.shape, getattr(output.data, "root", output.data))
-        except (ValueError, TypeError, OverflowError) as error:
-            raise EncodingFailed(f"{output.name} is not {output.datatype}: {error}") from error
-        if content is not None:
-            contents[position] = content
-    return contents
+    packed = {
+        position: outputs.packed(output) for position, output in enumerate(response.outputs) if output.name in wanted
+    }
+    return {position: content for position, content in packed.items() if content is not None}
 
 
 class _Stream(StreamingResponse):  # type: ignore[misc]
