@@ -253,7 +253,8 @@ format: tools ## format the code
 	@ruff format --quiet . && ruff check --quiet --fix .
 
 # Each part can be run alone, and with ALL=true as thoroughly as `make test-all` does: tests/conftest.py says how.
-# One process more than there are cores: now and then a test waits.
+# Processes, one more than there are cores: now and then a test waits.
+WORKERS = $(shell expr $$(nproc) + 1)
 PYTEST := pytest $(if $(filter true,$(ALL)),--thorough)
 .PHONY: test test-all test-unit test-engine test-release test-cluster test-docs
 test: test-unit test-engine test-release test-cluster ## run the tests, in 22 minutes: each kind of behaviour once
@@ -262,17 +263,17 @@ test-all: ## run all tests, with every repetition and variant
 	@$(MAKE) test ALL=true
 
 test-unit: all-tools ## … of each module, in a minute: settings, catalog, components under mocks, notes
-	@$(PYTEST) -n 3 tests/unit
+	@$(PYTEST) -n $(WORKERS) tests/unit
 
 test-engine: machine tools ## … of the program and of deployments in the real engine, with stand-ins for the clouds
-	@$(PYTEST) -n 3 tests/engine
+	@$(PYTEST) -n $(WORKERS) tests/engine
 
 # Models' repositories, whose packages are installed into environments of their own the first time. A file's tests share
 # what they have trained, so each stays on one worker.
 test-release: all-tools ## … of templates/ and of releases from a model's repository: real git, training and MLServer
 	@python -m local.tools.node --bin $(STATE)/bin
 	@$(PYTHON) local/tools/packages.py chromium
-	@$(PYTEST) -n 3 --dist loadfile tests/release
+	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/release
 
 # In networks of their own, where the ports are free: `make up` can go on beside it. Nothing can be loaded in there. Several
 # clusters at once, because each waits now and then; a file's tests stay on one of them.
