@@ -35,8 +35,7 @@ def main() -> None:
     in_cluster = reach.models(after=agent)
     gateway = Gateway("gateway", GatewayArgs.of(settings, namespace.name, platform), in_cluster)
     if platform:
-        platform.equip(namespace.name, gateway.name, reach.administrator)
-        declare_reviews(settings, platform, reach.administrator)
+        platform.equip(settings, namespace.name, gateway.name, reach.administrator)
     place = Place(
         settings=settings, namespace=namespace.name, gateway=gateway, platform=platform, reach=reach, opts=in_cluster
     )
@@ -58,19 +57,7 @@ def declare_platform(settings: Settings) -> Platform | None:
     from components.google.identity import Deployment  # noqa: PLC0415
     from components.google.platform import Platform  # noqa: PLC0415
 
-    deployment = Deployment(
-        environment=pulumi.get_stack(),
-        approval=bool(settings.ci and settings.ci.approval),
-        reviews=settings.has_reviews,
-    )
-    return Platform("platform", settings.gcp, settings.namespace, deployment)
-
-
-def declare_reviews(settings: Settings, platform: Platform, opts: pulumi.ResourceOptions) -> None:
-    if settings.has_reviews:
-        from components.google.reviews import Reviews  # noqa: PLC0415
-
-        Reviews("reviews", settings, platform, opts)
+    return Platform("platform", settings.gcp, settings.namespace, Deployment.of(settings, pulumi.get_stack()))
 
 
 def declare_agent(

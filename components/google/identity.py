@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pulumi_gcp as gcp
 import yaml
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from model_serving.stack.google import REVIEW, GcpSettings, GitHubSettings, GitLabSettings
+
+if TYPE_CHECKING:
+    from model_serving.stack.settings import Settings
 
 PLAN: Final = "plan"
 VERIFY: Final = "verify"
@@ -60,6 +63,12 @@ class Deployment:
     environment: str
     approval: bool
     reviews: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, stack: str) -> Deployment:
+        """That of a stack with these settings."""
+        approval = settings.ci is not None and settings.ci.approval
+        return cls(environment=stack, approval=approval, reviews=settings.has_reviews)
 
 
 class Identity(ComponentResource):

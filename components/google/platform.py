@@ -15,9 +15,11 @@ from components.google.identity import NODES, READING_DUTIES, VERIFY, Deployment
 from components.google.network import Network
 from components.google.observability import SCRAPER_NAMESPACES, Collection, Observability, ObservabilityArgs
 from components.google.registry import Registry
+from components.google.reviews import Reviews
 from components.google.services import Services
 from components.google.storage import StateAccess, Storage
 from model_serving.stack.google import GcpSettings
+from model_serving.stack.settings import Settings
 
 
 class Platform(ComponentResource):
@@ -81,13 +83,15 @@ class Platform(ComponentResource):
         """Who checks the stack for drift: a user of the cluster."""
         return self.identity.emails[VERIFY]
 
-    def equip(self, namespace: Input[str], gateway: Input[str], opts: ResourceOptions) -> None:
-        """Declares the platform's parts inside the cluster: in the models' namespace, and for the Gateway there."""
+    def equip(self, settings: Settings, namespace: Input[str], gateway: Input[str], opts: ResourceOptions) -> None:
+        """Declares the platform's parts inside the cluster: for the models and their Gateway, and for reviews."""
         ClusterAccess("access", {duty: self.identity.emails[duty] for duty in READING_DUTIES}, opts)
         if self._settings.observability.enabled:
             Collection("collection", namespace, opts)
         if self.edge.ssl_policy is not None:
             GatewayPolicy("gateway", opts, namespace=namespace, gateway=gateway, ssl_policy=self.edge.ssl_policy)
+        if settings.has_reviews:
+            Reviews("reviews", settings, self, opts)
 
     def equip_service(
         self,

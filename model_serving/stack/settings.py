@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from model_serving.images.settings import ImageSettings
 from model_serving.problems import InvalidInput, Problem
 from model_serving.sections import (
+    LONGEST_LABEL,
     Cidr,
     DnsLabel,
     DnsName,
@@ -36,8 +37,6 @@ from model_serving.stack.google import GcpSettings
 from model_serving.stack.models import ModelSettings
 from model_serving.stack.pipelines import CiSettings
 
-LONGEST_LABEL: Final = 63
-"""Characters of a namespace's name."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 NAMESPACE: Final = "model-serving"
 """Prefix of this program's keys in a stack file: the project's name in Pulumi.yaml."""

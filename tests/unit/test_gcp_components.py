@@ -17,7 +17,6 @@ from components.google import observability
 from components.google.edge import GOOGLE_RANGES
 from components.google.identity import DUTIES, Deployment, trust_github, trust_gitlab
 from components.google.platform import Platform
-from components.google.reviews import Reviews
 from model_serving.stack.google import GcpSettings, GitHubSettings, GitLabSettings
 from model_serving.stack.settings import Settings
 from tests.engine import sdk_types
@@ -152,9 +151,8 @@ def platform(recorder: CloudRecorder, declare: Declare) -> Callable[..., tuple[C
         def program() -> None:
             made = Platform("platform", settings, "models", replace(DEPLOYMENT, reviews=reviews))
             opts = pulumi.ResourceOptions()
-            if reviews:
-                Reviews("reviews", Settings(gcp=settings), made)
-            made.equip("models", "gateway", opts)
+            ci = {"order": 1, "review": {}} if reviews else None
+            made.equip(Settings(gcp=settings, ci=ci), "models", "gateway", opts)
             made.equip_service(
                 "iris-1-0",
                 namespace="models",
