@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import numpy as np
 import pytest
 from tritonclient import grpc as tritonclient
@@ -24,6 +24,7 @@ from tritonclient.grpc.service_pb2 import (
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.cluster.conftest import ENDPOINT, Project, ask
+from tests.cluster.load_of_clients import ONCE
 from tests.cluster.stack import MODEL, Stack, changed, name_of
 from tests.cluster.test_serving import IRIS
 
@@ -69,7 +70,7 @@ def answers(count: int, headers: dict[str, str] | None = None) -> Counter[str]:
 
 @contextmanager
 def over_grpc() -> Iterator[GRPCInferenceServiceStub]:
-    with grpc.insecure_channel(ENDPOINT.removeprefix("http://"), [("grpc.enable_retries", 0)]) as channel:
+    with grpc.insecure_channel(ENDPOINT.removeprefix("http://"), ONCE) as channel:
         yield GRPCInferenceServiceStub(channel)
 
 

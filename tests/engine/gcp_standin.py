@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 
 from tests.engine import google_answers, google_outputs, google_requests, sdk_types
 from tests.engine.provider import UNKNOWN, Path_, Provider, is_secret, merged, number_of, secret

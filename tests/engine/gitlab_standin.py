@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 
 from tests.engine.provider import UNKNOWN, Path_, Provider, number_of
 from tests.engine.store import Properties, Refused, Request

@@ -17,7 +17,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, TypeVar
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from google.protobuf import any_pb2, empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc

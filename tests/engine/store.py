@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 
 POLL_SECONDS: Final = 0.05
 Properties = dict[str, Any]
