@@ -232,6 +232,7 @@ def _environment(args: ModelServerArgs) -> dict[str, str]:
         "MODEL_SERVING_ANSWER_SECONDS": str(settings.answer_seconds),
         "MODEL_SERVING_WAITING": str(settings.waiting),
         **origins(args.allowed_origins),
+        **({"OMP_NUM_THREADS": str(args.resources.threads)} if args.resources.threads else {}),
         **settings.environment,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,10 @@ from model_serving.stack.models import ModelSettings
 
 CPU: Final[Mapping[str, str]] = {"mlserver_huggingface": "1"}
 """Cores by the package of the implementation, where 100m is not enough to load a model in time."""
+OPENMP: Final = frozenset({"mlserver_sklearn", "mlserver_lightgbm", "mlserver_xgboost"})
+"""Packages whose libraries start a thread per core of the node for each prediction. One of a few rows takes less time
+than waking them, and pods take cores from each other: with one thread on two cores, LightGBM answers 1.13 times as many
+requests (2026-11-30). Elsewhere, as with PyTorch, a single prediction is long enough to be worth all free cores."""
 MEMORY_MEBIBYTES: Final[Mapping[str, int]] = {
     "mlserver_sklearn": 512,
     "mlserver_lightgbm": 512,
@@ -36,10 +41,17 @@ LEAST_GROWTH: Final = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PodResources:
-    """What a pod is given, as Kubernetes quantities."""
+    """What a pod is given.
+
+    Attributes:
+        cpu: reserved cores, as a Kubernetes quantity.
+        memory: as a Kubernetes quantity.
+        threads: of OpenMP in each process; None is as many as the node has cores.
+    """
 
     cpu: str
     memory: str
+    threads: int | None = None
 
 
 def resources_of(release: Release, model: ModelSettings) -> PodResources:
@@ -47,9 +59,11 @@ def resources_of(release: Release, model: ModelSettings) -> PodResources:
     package = release.implementation.partition(".")[0]
     # Each worker is a process that loads libraries and model again.
     memory = MEMORY_MEBIBYTES.get(package, OWN_CODE_MEBIBYTES) * (1 + model.workers)
+    cpu = model.resources.cpu or CPU.get(package, "100m")
     return PodResources(
-        cpu=model.resources.cpu or CPU.get(package, "100m"),
+        cpu=cpu,
         memory=model.resources.memory or f"{memory}Mi",
+        threads=math.ceil(amount(cpu) / max(1, model.workers)) if package in OPENMP else None,
     )
 
 

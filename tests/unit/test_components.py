@@ -27,7 +27,13 @@ Declare = Callable[[Callable[[], object]], Recorder]
 
 
 def server_args(
-    *, cpu: str = "100m", memory: str = "512Mi", drain_seconds: int = 5, grpc: bool = False, **section: Any
+    *,
+    cpu: str = "100m",
+    memory: str = "512Mi",
+    threads: int | None = None,
+    drain_seconds: int = 5,
+    grpc: bool = False,
+    **section: Any,
 ) -> ModelServerArgs:
     return ModelServerArgs(
         model="iris-dtc",
@@ -35,7 +41,7 @@ def server_args(
         namespace="models",
         image="localhost:5000/iris-dtc:1.0@sha256:1234",
         settings=ModelSettings.model_validate(section),
-        resources=PodResources(cpu=cpu, memory=memory),
+        resources=PodResources(cpu=cpu, memory=memory, threads=threads),
         drain_seconds=drain_seconds,
         grpc=grpc,
     )
@@ -85,6 +91,17 @@ def test_server_runs_in_one_process_and_as_its_stack_says(declare: Declare) -> N
     environment = environment_of(declared_server(declare, environment={"MLSERVER_DEBUG": "true"}))
     assert environment["MLSERVER_PARALLEL_WORKERS"] == "0"
     assert environment["MLSERVER_DEBUG"] == "true", "a stack's own value wins"
+
+
+@pytest.mark.parametrize(
+    ("threads", "environment", "told"),
+    [(None, {}, None), (2, {}, "2"), (2, {"OMP_NUM_THREADS": "8"}, "8")],
+)
+def test_openmp_gets_the_threads_that_are_reserved_or_what_the_stack_says(
+    declare: Declare, threads: int | None, environment: dict[str, str], told: str | None
+) -> None:
+    recorder = declared_server(declare, threads=threads, environment=environment)
+    assert environment_of(recorder).get("OMP_NUM_THREADS") == told
 
 
 def test_memory_is_limited_and_cores_are_not(declare: Declare) -> None:

@@ -12,7 +12,7 @@ from model_serving.catalog import Release
 from model_serving.images import runtimes
 from model_serving.images.settings import ImageSettings
 from model_serving.stack.models import ModelSettings
-from model_serving.stack.resources import resources_of
+from model_serving.stack.resources import PodResources, resources_of
 from tests.unit import releases
 
 
@@ -114,16 +114,24 @@ def served_by(implementation: str) -> Release:
 @pytest.mark.parametrize(
     ("implementation", "model", "resources"),
     [
-        ("mlserver_sklearn.SKLearnModel", {}, ("100m", "512Mi")),
-        ("mlserver_sklearn.SKLearnModel", {"workers": 3}, ("100m", "2048Mi")),
-        ("mlserver_mlflow.MLflowRuntime", {}, ("100m", "1024Mi")),
-        ("mlserver_huggingface.HuggingFaceRuntime", {}, ("1", "4096Mi")),
-        ("own.Model", {}, ("100m", "1024Mi")),
-        ("own.Model", {"workers": 2, "resources": {"cpu": "2", "memory": "3Gi"}}, ("2", "3Gi")),
+        ("mlserver_sklearn.SKLearnModel", {}, PodResources(cpu="100m", memory="512Mi", threads=1)),
+        ("mlserver_sklearn.SKLearnModel", {"workers": 3}, PodResources(cpu="100m", memory="2048Mi", threads=1)),
+        (
+            "mlserver_lightgbm.LightGBMModel",
+            {"workers": 2, "resources": {"cpu": "4500m"}},
+            PodResources(cpu="4500m", memory="1536Mi", threads=3),
+        ),
+        ("mlserver_mlflow.MLflowRuntime", {}, PodResources(cpu="100m", memory="1024Mi")),
+        ("mlserver_huggingface.HuggingFaceRuntime", {}, PodResources(cpu="1", memory="4096Mi")),
+        ("own.Model", {}, PodResources(cpu="100m", memory="1024Mi")),
+        (
+            "own.Model",
+            {"workers": 2, "resources": {"cpu": "2", "memory": "3Gi"}},
+            PodResources(cpu="2", memory="3Gi"),
+        ),
     ],
 )
 def test_a_pod_gets_what_the_stack_says_or_what_its_implementation_needs(
-    implementation: str, model: dict[str, Any], resources: tuple[str, str]
+    implementation: str, model: dict[str, Any], resources: PodResources
 ) -> None:
-    given = resources_of(served_by(implementation), ModelSettings.model_validate(model))
-    assert (given.cpu, given.memory) == resources
+    assert resources_of(served_by(implementation), ModelSettings.model_validate(model)) == resources
