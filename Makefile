@@ -172,7 +172,8 @@ lock: ## pin the Python packages anew after a change of requirements*.in
 	@for name in requirements requirements-dev requirements-bootstrap docs/requirements; do \
 	  .venv/bin/uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 $$name.in -o $$name.txt; \
 	done
-	@$(COMPILE) server/portal/requirements.in --output-file server/portal/requirements.lock
+	@$(COMPILE) --override server/portal/requirements-overrides.txt server/portal/requirements.in \
+	  --output-file server/portal/requirements.lock
 
 # For the Python and the system of the runtime image, as in the template's Makefile. Each in a folder of its own, where a
 # lock reads as `make lock` writes it in a model's repository. Releases in models/ keep their locks: a release never changes.

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -28,6 +29,8 @@ NAME: Final = "model-serving"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository")
 MOST_BYTES: Final = 1024
 """Of the body of a request for the index, whose only member is ``ready``."""
+LEAST_BYTES_TO_PACK: Final = 2048
+"""Of an answer: what a page loads is packed, and what clients ask for every second is not."""
 
 
 class Portal:
@@ -52,13 +55,13 @@ class Portal:
             Route(f"{PREFIX}/repository/index", self.index, methods=["POST"]),
             *self._page.routes(),
         ]
-        middleware = []
+        middleware = [Middleware(GZipMiddleware, minimum_size=LEAST_BYTES_TO_PACK, compresslevel=6)]
         if allowed_origins:
-            middleware = [
+            middleware.append(
                 Middleware(
                     CORSMiddleware, allow_origins=[*allowed_origins], allow_methods=["GET", "POST"], allow_headers=["*"]
                 )
-            ]
+            )
         return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _error})
 
     async def metadata(self, _: Request) -> JSONResponse:

@@ -1,10 +1,11 @@
-"""The page at /, its files, what it lists, and the API description."""
+"""The page at /, its files, what it lists, and the API description with Swagger UI, which shows it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ FOLDER: Final = Path(__file__).with_name("static")
 PREFIX: Final = "/portal"
 """Of its files."""
 INDEX: Final = "index.html"
+SWAGGER_UI: Final = ("fastapi_swagger/resources/swagger-ui-bundle.js", "fastapi_swagger/resources/swagger-ui.css")
+"""The files of https://www.npmjs.com/package/swagger-ui-dist as the Python package fastapi-swagger has them. Nothing of
+that package is imported."""
 TYPES: Final[Mapping[str, str]] = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -27,8 +31,9 @@ TYPES: Final[Mapping[str, str]] = {
     ".svg": "image/svg+xml",
 }
 HEADERS: Final[Mapping[str, str]] = {
-    # Scripts and styles only from files of the page: what a release says of itself cannot become one.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    # Scripts and styles only from files of the page: what a release says of itself cannot become one. The pictures in
+    # Swagger UI's style are data.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -45,7 +50,9 @@ class Page:
     """
 
     def __init__(self, versions: Sequence[Version], release: str) -> None:
-        self._files = {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in TYPES}
+        swagger_ui = metadata.distribution("fastapi-swagger")
+        files = [*FOLDER.iterdir(), *(Path(str(swagger_ui.locate_file(path))) for path in SWAGGER_UI)]
+        self._files = {path.name: path.read_bytes() for path in files if path.suffix in TYPES}
         self._served = _json([version.public for version in versions])
         self._openapi = _json(openapi.document(versions, release))
 

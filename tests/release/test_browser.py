@@ -33,6 +33,10 @@ globalThis.press = (model, text) => [...article(model).querySelectorAll("button"
   .find((each) => each.textContent === text).click();
 globalThis.cells = (model) => [...article(model).querySelectorAll("td input")];
 """
+SHOWN: Final = """
+globalThis.operation = (path) => [...document.querySelectorAll(".opblock")].find((each) =>
+  each.querySelector(".opblock-summary-path").textContent.replace(/\u200b/g, "") === path);
+"""
 CONTRASTS: Final = """
 (() => {
   const channel = (value) => (value <= 10.31475 ? value / 3294.6 : ((value / 255 + 0.055) / 1.055) ** 2.4);
@@ -161,3 +165,23 @@ def test_all_that_is_loaded_is_small_and_of_the_same_origin(browser: Browser, fr
     found = browser.run(f"{loaded}.map((each) => [each.name, each.decodedBodySize])")
     assert all(name.startswith(front.url) for name, _ in found)
     assert 20_000 < sum(size for _, size in found) < 100_000
+
+
+def test_the_api_description_is_shown_and_asks_a_model(running: Browser, front: Front) -> None:
+    (iris,) = (each for each in released() if each.model == "iris-dtc")
+    answer = {"model_name": iris.model, "model_version": iris.version, **iris.about["response"]}
+    front.replies[iris.model] = (200, json.dumps(answer))
+    front.asked.clear()
+    running.open("about:blank")
+    running.open(f"{front.url}portal/api.html", is_dark=True)
+    running.run(SHOWN)
+    path = f"/mlapi/v2/models/{iris.model}/versions/{iris.version}/infer"
+    running.wait(f"!!operation('{path}')")
+    assert running.run("document.documentElement.className") == "dark-mode"
+    running.run(f"operation('{path}').querySelector('.opblock-summary-control').click()")
+    running.wait(f"!!operation('{path}').querySelector('button.execute')")
+    running.run(f"operation('{path}').querySelector('button.execute').click()")
+    shown = running.wait(f"operation('{path}').querySelector('.live-responses-table tbody')?.textContent")
+    assert shown.startswith("200")
+    assert front.asked == [iris.about["request"]]
+    assert running.errors == []

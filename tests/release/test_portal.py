@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import http.client
 import json
 import os
@@ -29,6 +31,11 @@ START_SECONDS: Final = 20
 ABOUT: Final = {"implementation": "</script>\ud800", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
 """Of a release, with half of a character, which is not UTF-8."""
 ORIGIN: Final = "https://app.example.com"
+SWAGGER_UI: Final = {
+    "swagger-ui-bundle.js": "3f6abf70480db7e07914df4c98a77385f22ea585eaf457a3e6415ba0eae2d167",
+    "swagger-ui.css": "c3cfe8248c4b0b89673600fb829924eafbac6de4bc4b2b06f5f5243483074d0a",
+}
+"""SHA-256 of the files in swagger-ui-dist 5.34.0 from npm, read on 2026-11-30 (`npm pack swagger-ui-dist@5.34.0`)."""
 KSERVE: Final = """
 import asyncio, sys
 from kserve import InferenceRESTClient
@@ -210,6 +217,8 @@ def test_browsers_may_ask_from_allowed_origins_only(port: int) -> None:
         ("/portal/page.js", "text/javascript; charset=utf-8"),
         ("/portal/page.css", "text/css; charset=utf-8"),
         ("/portal/icon.svg", "image/svg+xml"),
+        ("/portal/api.html", "text/html; charset=utf-8"),
+        ("/portal/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
         ("/portal/served.json", "application/json"),
         ("/mlapi/openapi.json", "application/json"),
     ],
@@ -222,6 +231,15 @@ def test_the_page_and_its_files_allow_no_script_but_their_own(port: int, path: s
     assert {policy[each] for each in ("script-src", "style-src", "connect-src")} == {"'self'"}
     assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_swagger_ui_is_what_its_authors_publish_and_comes_packed(port: int) -> None:
+    for name, digest in SWAGGER_UI.items():
+        status, content, _ = ask(port, "GET", f"/portal/{name}")
+        assert (status, hashlib.sha256(content).hexdigest()) == (200, digest)
+        packed = ask(port, "GET", f"/portal/{name}", **{"Accept-Encoding": "gzip"})[1]
+        assert gzip.decompress(packed) == content
+        assert len(packed) < 600_000
 
 
 def test_the_page_gets_what_is_served_but_no_address_of_a_server(port: int) -> None:

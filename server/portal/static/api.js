@@ -1,0 +1,17 @@
+// Shows the API description with Swagger UI: https://swagger.io/docs/open-source-tools/swagger-ui/usage/configuration/
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+
+globalThis.SwaggerUIBundle({
+  url: "/mlapi/openapi.json",
+  dom_id: "#api",
+  deepLinking: true,
+  displayRequestDuration: true,
+  tryItOutEnabled: true,
+  // Nothing is sent elsewhere, and no setting is taken from the address.
+  validatorUrl: null,
+  queryConfigEnabled: false,
+});
