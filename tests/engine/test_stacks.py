@@ -11,7 +11,7 @@ from tests.engine import invariants
 from tests.engine.conftest import Standing, Whole
 from tests.engine.google_outputs import PRIVATE_KEY
 from tests.engine.harness import STANDINS, Project, plain_secrets
-from tests.engine.variants import VARIANTS
+from tests.engine.variants import TOGETHER, VARIANTS
 
 PUBLIC_GATEWAY = "    gateway: {public: true, access: open, domain: models.example.com}\n"
 PIPELINES = """\
@@ -22,12 +22,8 @@ PIPELINES = """\
 """
 SCALED_AND_SLOW = (("wine-lgbm: {}", "wine-lgbm: {autoscaling: {minimum: 2, maximum: 4}, answerSeconds: 90}"),)
 FAULTS = ("permission-denied", "quota-exceeded", "api-not-enabled", "half-made", "timeout")
-ALWAYS = ("dev", "public", "pipelines", "existing")
-OTHERS = [
-    pytest.mark.thorough(
-        "the other rows, and tests/unit/test_gcp_apis.py and tests/cluster/test_manifests.py for each variant"
-    )
-]
+ALWAYS = ("dev", "existing", *TOGETHER)
+OTHERS = [pytest.mark.thorough("those of dev in TOGETHER; tests/unit/test_gcp_apis.py for staging and production")]
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 POOLS = {f"gcp:iam/workloadIdentityPool{kind}:WorkloadIdentityPool{kind}" for kind in ("", "Provider")}
 REPOSITORY = "gcp:artifactregistry/repository:Repository"

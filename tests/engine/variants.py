@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Final
 
 from pulumi.runtime.proto import provider_pb2
 
 from tests.engine.gcp_standin import Google
 from tests.engine.harness import Project
-from tests.engine.provider import write
+from tests.engine.provider import merged, write
 
 KEY: Final = "projects/my-models-dev/locations/europe-west1/keyRings/gke/cryptoKeys/database"
 STATE: Final = {
@@ -93,7 +94,7 @@ THERE: Final[Sequence[tuple[str, Mapping[str, Any]]]] = (
     ("storage/bucket:Bucket", {"name": "acme-dvc", "location": "europe-west1"}),
 )
 
-VARIANTS: Final[Mapping[str, Variant]] = {
+ALONE: Final[Mapping[str, Variant]] = {
     "dev": Variant(resources=56),
     "staging": Variant(stack="staging", resources=56),
     "production": Variant(stack="production", resources=56),
@@ -121,3 +122,26 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "pipelines": Variant(gcp=PIPELINES, ci={"review": {}}, resources=86),
     "existing": Variant(gcp=EXISTING | {"services": {"enable": False}}, resources=35, existing=THERE),
 }
+
+
+def _together(*names: str) -> Variant:
+    """What each of the variants of dev adds to it, in one stack."""
+    parts = [ALONE[name] for name in names]
+    return Variant(
+        gcp=reduce(merged, (part.gcp for part in parts)),
+        ci=reduce(merged, (part.ci for part in parts)),
+        grpc=any(part.grpc for part in parts),
+        resources=ALONE["dev"].resources + sum(part.resources - ALONE["dev"].resources for part in parts),
+        doors=frozenset().union(*(part.doors for part in parts)),
+    )
+
+
+TOGETHER: Final[Mapping[str, Variant]] = {
+    " ".join(names): _together(*names)
+    for names in (
+        ("public", "standard-regional", "encrypted", "binary-authorization"),
+        ("pipelines", "internal-with-domain", "standard-zonal", "fleet"),
+    )
+}
+"""Every variant of dev, in two stacks."""
+VARIANTS: Final[Mapping[str, Variant]] = ALONE | TOGETHER
