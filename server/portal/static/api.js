@@ -1,4 +1,4 @@
-// Shows the API description with Swagger UI: https://swagger.io/docs/open-source-tools/swagger-ui/usage/configuration/
+// Shows the API description with Swagger UI, whose documentation has these options under "Configuration".
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
