@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,10 +23,26 @@ class BuildArgs:
     Attributes:
         registry: host, port and path without a scheme, e.g. ``localhost:5000``.
         builder: name of a buildx builder; None is the machine's default.
+        compression: of layers, ``gzip`` or ``zstd``.
     """
 
     registry: Input[str]
     builder: str | None = None
+    compression: str = "gzip"
+
+    @property
+    def pushed(self) -> Mapping[str, Any]:
+        """Arguments that push an image; the provider's ``push`` is short for an export without options."""
+        if self.compression == "gzip":
+            return {"push": True}
+        registry = docker_build.ExportRegistryArgs(
+            compression=docker_build.CompressionType(self.compression),
+            # Without a level, the provider leaves the compression out as well (0.0.22).
+            compression_level=1,
+            # Docker's older media types know no other compression.
+            oci_media_types=True,
+        )
+        return {"push": False, "exports": [docker_build.ExportArgs(registry=registry)]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +237,7 @@ def _image(
         builder=docker_build.BuilderConfigArgs(name=build.builder) if build.builder else None,
         # A preview would build without pushing: minutes of work that show nothing.
         build_on_preview=False,
-        push=True,
+        **build.pushed,
         # Deleting the resource deletes the image from the registry, and a rollback would have nothing to run.
         opts=ResourceOptions(
             parent=parent,

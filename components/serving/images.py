@@ -34,7 +34,9 @@ class ModelImages:
         """
         self._settings = settings.images
         self._build = BuildArgs(
-            registry=settings.registry or (platform.registry.url if platform else ""), builder=settings.images.builder
+            registry=settings.registry or (platform.registry.url if platform else ""),
+            builder=settings.images.builder,
+            compression=settings.images.compression,
         )
         self._plan = plan
         self._runtimes: dict[str, RuntimeImage] = {}

@@ -42,7 +42,7 @@ class ReviewImages:
         self._settings = stack.settings.images
         registry = stack.settings.image_registry
         own = Place.of(stack.settings).registry
-        self._build = BuildArgs(registry=own, builder=self._settings.builder)
+        self._build = BuildArgs(registry=own, builder=self._settings.builder, compression=self._settings.compression)
         self._own = Registry(own)
         self._places = {registry: Registry(registry), own: self._own}
         self._fetched = hooks.large_files_are_fetched(str(stack.settings.remote))

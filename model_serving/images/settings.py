@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from model_serving.sections import Section
@@ -17,6 +19,11 @@ class ImageSettings(Section):
     )
     builder: str | None = Field(
         None, description="Name of a buildx builder. Without it the default builder of the machine is used."
+    )
+    compression: Literal["gzip", "zstd"] = Field(
+        "gzip",
+        description="Compression of the layers that are pushed. zstd takes a quarter of the time, which counts if the "
+        "registry is near; every node needs containerd 1.5 or newer. A change pushes the stack's images again.",
     )
     wheels: str | None = Field(
         None,

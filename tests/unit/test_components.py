@@ -467,6 +467,22 @@ def test_gateway_takes_routes_of_its_own_namespace_alone(declare: Declare) -> No
     assert listener["allowedRoutes"] == {"namespaces": {"from": "Same"}}
 
 
+@pytest.mark.parametrize(
+    ("compression", "pushed"),
+    [("gzip", True), ("zstd", False)],
+)
+def test_an_image_is_pushed_as_the_stack_wants_it_compressed(declare: Declare, compression: str, pushed: bool) -> None:
+    build = BuildArgs(registry="localhost:5000", compression=compression)
+    args = RuntimeImageArgs(build=build, repository="runtime", tag="1", base="base", dockerfile="x", context=".")
+    image = declare(lambda: RuntimeImage("runtime", args) and None).of_kind("Image")["runtime"]
+    assert image["push"] is pushed
+    exports = [each["registry"] for each in image.get("exports", ())]
+    # The provider ignores a compression without a level.
+    assert [(each["push"], each["compression"], each["compressionLevel"]) for each in exports] == (
+        [] if pushed else [(True, "zstd", 1)]
+    )
+
+
 def test_model_image_is_tagged_with_its_version_and_labelled_with_its_content(declare: Declare) -> None:
     def program() -> None:
         args = ModelImageArgs(

@@ -75,7 +75,11 @@ def test_message_names_file_key_value_consequence_and_remedy() -> None:
             "unknown setting model-serving:gateway.class_name",
             "Did you mean className?",
         ),
-        ({"images": {"zzz": 1}}, "unknown setting model-serving:images.zzz", "Known here: base, builder, wheels."),
+        (
+            {"images": {"zzz": 1}},
+            "unknown setting model-serving:images.zzz",
+            "Known here: base, builder, compression, wheels.",
+        ),
         ({"registry": "https://r"}, 'registry is "https://r"', "Write a host with port and path"),
         ({"artefacts": {}}, "artefacts.remote is missing", "gs://my-models-dvc/releases"),
         ({"artefacts": {"remote": "ftp://b"}}, 'artefacts.remote is "ftp://b"', "gs://my-models-dvc/releases"),
