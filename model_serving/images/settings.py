@@ -20,10 +20,11 @@ class ImageSettings(Section):
     builder: str | None = Field(
         None, description="Name of a buildx builder. Without it the default builder of the machine is used."
     )
-    compression: Literal["gzip", "zstd"] = Field(
-        "gzip",
+    compression: Literal["gzip", "zstd"] | None = Field(
+        None,
         description="Compression of the layers that are pushed. zstd takes a quarter of the time, which counts if the "
-        "registry is near; every node needs containerd 1.5 or newer. A change pushes the stack's images again.",
+        "registry is near; every node needs containerd 1.5 or newer. Defaults to gzip with Docker's media types. To go "
+        "back from zstd, write gzip: without the setting, an image on a runtime of zstd layers could not be pulled.",
     )
     wheels: str | None = Field(
         None,

@@ -38,7 +38,7 @@ class Bare:
         return f"{self._registry}/{NAME}:{version}"
 
     def build(self, folder: Path) -> None:
-        output = f"type=image,name={self.image(folder.name)},push=true"
+        output = f"type=image,name={self.image(folder.name)},push=true,oci-mediatypes=true,compression=zstd"
         run(
             *("buildctl", "--addr", builder_address(), "build", "--frontend", "dockerfile.v0"),
             *("--local", f"context={folder}", "--local", "dockerfile=server", "--opt", "filename=model.Dockerfile"),

@@ -468,19 +468,21 @@ def test_gateway_takes_routes_of_its_own_namespace_alone(declare: Declare) -> No
 
 
 @pytest.mark.parametrize(
-    ("compression", "pushed"),
-    [("gzip", True), ("zstd", False)],
+    ("compression", "level"),
+    [(None, None), ("gzip", 6), ("zstd", 1)],
 )
-def test_an_image_is_pushed_as_the_stack_wants_it_compressed(declare: Declare, compression: str, pushed: bool) -> None:
+def test_an_image_is_pushed_as_the_stack_wants_it_compressed(
+    declare: Declare, compression: str | None, level: int | None
+) -> None:
     build = BuildArgs(registry="localhost:5000", compression=compression)
     args = RuntimeImageArgs(build=build, repository="runtime", tag="1", base="base", dockerfile="x", context=".")
     image = declare(lambda: RuntimeImage("runtime", args) and None).of_kind("Image")["runtime"]
-    assert image["push"] is pushed
+    assert image["push"] is (compression is None)
     exports = [each["registry"] for each in image.get("exports", ())]
-    # The provider ignores a compression without a level.
-    assert [(each["push"], each["compression"], each["compressionLevel"]) for each in exports] == (
-        [] if pushed else [(True, "zstd", 1)]
-    )
+    # The provider ignores a compression without a level, and Docker's media types know no zstd.
+    assert [
+        (each["push"], each["compression"], each["compressionLevel"], each["ociMediaTypes"]) for each in exports
+    ] == ([(True, compression, level, True)] if compression else [])
 
 
 def test_model_image_is_tagged_with_its_version_and_labelled_with_its_content(declare: Declare) -> None:
