@@ -198,10 +198,10 @@ def _versions(released: Catalog) -> dict[str, frozenset[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for name in released.names():
         found[object_name(name)] |= {release.version for release in released.releases(name)}
-    options = ("--all", "--format=", "--name-only", "--diff-filter=A", "--relative")
+    options = ("--all", "--format=", "--name-only", "--diff-filter=A", "--relative", "-z")
     listed = Git(folder=stacks.PROJECT).run("log", *options, "--", "models/*/*/model-settings.json")
-    for line in listed.text.split():
-        _, name, version, _ = line.split("/", 3)
+    for path in filter(None, listed.text.split("\0")):
+        _, name, version, _ = path.split("/", 3)
         found[object_name(name)].add(version)
     return {name: frozenset(versions) for name, versions in found.items()}
 

@@ -15,6 +15,7 @@ import pytest
 
 from model_serving import catalog
 from model_serving.__main__ import main
+from model_serving.git import Git
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.images.registry import Image, Registry, RegistryError
 from model_serving.pipelines import prune, rollback, stacks
@@ -468,6 +469,20 @@ def test_artifact_registry_is_listed_and_left_to_itself(
 def test_what_was_released_is_known_from_the_folder_and_from_git() -> None:
     released = catalog.read(stacks.PROJECT / "models")
     assert "1.0" in prune._versions(released)["iris-dtc"]
+
+
+def test_a_folder_with_any_name_in_the_history_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "PROJECT", tmp_path)
+    for name in ("iris copy", "açaí", "iris"):
+        file = tmp_path / "models" / name / "1.0" / "model-settings.json"
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    git = Git(folder=tmp_path, settings=(("user.name", "Somebody"), ("user.email", "somebody@example.com")))
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it came"]):
+        git.must(*words)
+    found = prune._versions(catalog.Catalog(by_name={}))
+    assert found["iris"] == {"1.0"}
+    assert len(found) == 3
 
 
 def test_a_model_is_known_by_its_repository_in_the_registry() -> None:
