@@ -6,6 +6,7 @@ not possible, the preview says how many commits the branch is behind, and which 
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ _LINKED: Final = (".venv", ".state")
 """What a checkout needs and no commit has."""
 _INSTALLED: Final = "requirements.txt"
 _DEFAULT_BRANCHES: Final = ("refs/remotes/origin/HEAD", "refs/heads/main", "refs/heads/master")
+_NAME: Final = re.compile(r"refs/(?:remotes/origin|heads)/(.+)")
 _SETTINGS: Final = (("user.name", "preview"), ("user.email", "preview@localhost"), ("core.hooksPath", os.devnull))
 
 
@@ -53,9 +55,9 @@ class Branch:
         for name in _DEFAULT_BRANCHES:
             found = git.run("rev-parse", "--verify", "--quiet", "--symbolic-full-name", name)
             # On the default branch itself, or on an older commit of it, there is nothing to merge into.
-            if not found.code and found.text:
+            if not found.code and (branch := _NAME.fullmatch(found.text)):
                 is_on_it = not git.run("merge-base", "--is-ancestor", "HEAD", found.text).code
-                return cls(target="" if is_on_it else found.text.rpartition("/")[2])
+                return cls(target="" if is_on_it else branch[1])
         return cls()
 
     def head(self) -> str:

@@ -140,6 +140,17 @@ def test_a_laptop_is_on_the_way_to_the_default_branch(repository: Repository) ->
     assert base(repository, live, is_of_site=False).why == "changes in this checkout are in no commit (README.md)"
 
 
+def test_a_default_branch_with_a_slash_keeps_its_whole_name(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.git("branch", "--move", "release/main")
+    clone = repository.clone(tmp_path / "clone")
+    monkeypatch.chdir(clone.folder)
+    clone.branch("try", "HEAD")
+    clone.commit(README_md="own\n")
+    assert Branch.of_laptop().target == "release/main"
+
+
 def test_a_jobs_shallow_clone_fetches_what_it_needs(repository: Repository, tmp_path: Path) -> None:
     first = repository.git("rev-parse", "HEAD")
     repository.branch("try", first)
