@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 MARK: Final = "[secret]"
 """Replaces a secret, as in Pulumi's own output."""
@@ -31,6 +31,11 @@ SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _LABEL_COPIES: Final = ("effectiveLabels", "pulumiLabels")
 """Google's provider always marks these outputs as secret, which would hide ordinary words such as "model-serving"
 everywhere. A label that is secret is also marked under ``labels``."""
+_SAFE_IN_ADDRESSES: Final = ("", "/", "$&+,;=", "$&+:=@", "$&+,/:;=@", "!'()*")
+"""Characters that are left as they are in addresses: by Python, by Go in an account, in a part of a path and in a path
+(shouldEscape of its net/url), and by JavaScript."""
+_PASSWORD: Final = re.compile(r"://[^/?#\s:@]*:([^/?#\s@]+)@")
+"""In an address, such as that of a proxy."""
 _SAYS_NOTHING: Final = frozenset({"true", "false", "null", "none"})
 _PUBLIC_IN_SERVICE_ACCOUNT: Final = frozenset(
     {
@@ -91,7 +96,9 @@ def for_stack(configuration: Mapping[str, Any], state: Any, environ: Mapping[str
 
 
 def _environment_values(environ: Mapping[str, str]) -> list[str]:
-    return [value for name, value in environ.items() if _NAMES.search(name)]
+    named = [value for name, value in environ.items() if _NAMES.search(name)]
+    passwords = [password for value in environ.values() for password in _PASSWORD.findall(value)]
+    return [*named, *passwords, *map(unquote, passwords)]
 
 
 def _plaintexts(node: Any) -> Iterator[str]:
@@ -157,8 +164,12 @@ def _forms(value: str) -> Iterator[str]:
     yield shlex.quote(value)
     yield value.replace("'", "'\\''")
     yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", value)
+    # Of quotes, each language has its own reference: Python &#x27;, Go &#39; and &#34;, XML &apos;.
     yield html.escape(value)
-    for quoted in (quote(value), quote(value, safe=""), quote_plus(value)):
+    yield html.escape(value).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
+    yield html.escape(value).replace("&#x27;", "&apos;")
+    yield html.escape(value).replace("&#x27;", "&#39;")
+    for quoted in (quote_plus(value), *(quote(value, safe=safe) for safe in _SAFE_IN_ADDRESSES)):
         yield quoted
         yield re.sub("%..", lambda found: found[0].lower(), quoted)
     yield from _base64_forms(value.encode())

@@ -36,9 +36,13 @@ MARKED = {redact.SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
         quote_plus(SECRET),
         quote(SECRET, safe="").lower(),
         html.escape(SECRET),
+        html.escape(SECRET).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),  # as Go writes it
+        html.escape(SECRET).replace("&#x27;", "&apos;"),
         base64.b64encode(SECRET.encode()).decode(),
         base64.b64encode(SECRET.encode()).decode().rstrip("="),
         base64.urlsafe_b64encode(SECRET.encode()).decode(),
+        # As Go writes it in an account, in a part of a path and in a path, and as JavaScript does.
+        *(quote(SECRET, safe=safe) for safe in ("$&+,;=", "$&+:=@", "$&+,/:;=@", "!'()*")),
     ],
 )
 def test_a_secret_is_hidden_however_it_is_written(written: str) -> None:
@@ -114,6 +118,14 @@ def test_tokens_of_the_environment_are_hidden() -> None:
     }
     shown = redact.for_environment(environ).text(" ".join(environ.values()))
     assert shown == " ".join([MARK] * 7 + ["/home/somebody", "words"])
+
+
+def test_a_password_in_an_address_is_hidden_and_the_address_is_not() -> None:
+    environ = {"HTTPS_PROXY": "http://somebody:p%40ss-1@proxy.example:3128", "CI_API_V4_URL": "https://host:443/api/v4"}
+    redactor = redact.for_environment(environ)
+    assert redactor.text(environ["HTTPS_PROXY"]) == f"http://somebody:{MARK}@proxy.example:3128"
+    assert redactor.text("denied for p@ss-1") == f"denied for {MARK}"
+    assert redactor.text(environ["CI_API_V4_URL"]) == environ["CI_API_V4_URL"]
 
 
 def test_a_stacks_secrets_come_from_its_configuration_and_its_state(tmp_path: Path) -> None:
