@@ -219,5 +219,5 @@ class _Tracker:
 
 
 def _harmless(text: str) -> str:
-    """A text without quick actions: GitLab would carry out a line such as /merge in the token's name."""
-    return re.sub(r"(?m)^([ \t>]*)/(?=[a-z])", r"\1\\/", text)
+    """A text without quick actions: GitLab would carry out a line such as /merge or /Merge in the token's name."""
+    return re.sub(r"(?mi)^([ \t>]*)/(?=[a-z])", r"\1\\/", text)

@@ -258,5 +258,5 @@ class GitLab:
         if len(text) > limit:
             said = f'400 Bad request - Note {{:note=>["is too long (maximum is {limit} characters)"]}}'
             raise Answer(400, {"message": said})
-        self.orders += re.findall(r"(?m)^\s*/[a-z]\w*", text)
+        self.orders += re.findall(r"(?mi)^\s*/[a-z]\w*", text)
         return text

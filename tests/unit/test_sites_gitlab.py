@@ -35,7 +35,7 @@ def test_a_note_of_nobody_is_no_obstacle(server: Server) -> None:
 
 def test_a_line_of_a_note_gives_gitlab_no_orders(server: Server) -> None:
     site = make(server)
-    site.upsert_note(PREVIEW, "text\n/merge\n  /close\n> /label ~x\nkept: a/b, /etc")
+    site.upsert_note(PREVIEW, "text\n/merge\n/Approve\n  /close\n> /label ~x\nkept: a/b, /etc")
     site.upsert_issue("<!-- model-serving: drift dev -->", "title", "/assign @somebody")
     site.close_issue("<!-- model-serving: drift dev -->", "/reopen")
     assert not server.gitlab.orders
