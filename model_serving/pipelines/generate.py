@@ -20,9 +20,12 @@ from model_serving.pipelines import credentials, stacks
 from model_serving.problems import Failure, InvalidInput, Problem
 from model_serving.stack.pipelines import CiSettings
 from model_serving.stack.reviews import URL_VARIABLE
+from model_serving.stack.settings import file_of
 
 HELP: Final = "generate the pipeline jobs of each stack with a ci section"
 GITLAB: Final = Path(".gitlab/environments.yml")
+INCLUDING: Final = Path(".gitlab-ci.yml")
+"""The file that includes `GITLAB`; a repository on GitHub has neither."""
 REVIEWS: Final = Path(".github/workflows/mlops-reviews.yml")
 """Only there if a stack serves reviews: without a job, it would be no workflow."""
 GITHUB: Final = (Path(".github/workflows/mlops.yml"), Path(".github/workflows/mlops-tools.yml"))
@@ -44,6 +47,8 @@ IMAGE_INPUTS: Final = (
 )
 """Files in the tool image, as in local/tools/ci.Dockerfile.dockerignore."""
 HEAD: Final = "# Written by `make pipelines` from stacks/Pulumi.*.yaml. Do not edit.\n"
+JOB: Final = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
+"""What GitHub takes in the name of a job."""
 REGION: Final = r"(?P<begin>^(?P<indent> *)# begin {name}:.*\n)(?:.*\n)*?(?P<end>^ *# end {name}\n)"
 """Generated part of a workflow, between two comments: GitHub's workflows cannot include files."""
 
@@ -128,11 +133,14 @@ def stale() -> dict[Path, str | None]:
     None stands for a file that should not be there.
     """
     project, tag, found = stacks.PROJECT, image_tag(stacks.PROJECT), environments(stacks.FOLDER)
-    files: dict[Path, str | None] = {
-        project / path: github((project / path).read_text(encoding="utf-8"), found, tag) for path in GITHUB
-    }
-    files[project / GITLAB] = gitlab(found, tag)
-    files[project / REVIEWS] = github_reviews(found)
+    # A team deletes the files of the site that it does not use.
+    workflows = {project / path: text for path in GITHUB if (text := _content(project / path)) is not None}
+    files: dict[Path, str | None] = {path: github(text, found, tag) for path, text in workflows.items()}
+    if workflows:
+        _refuse_names(found)
+        files[project / REVIEWS] = github_reviews(found)
+    if (project / INCLUDING).exists():
+        files[project / GITLAB] = gitlab(found, tag)
     return {path: text for path, text in files.items() if _content(path) != text}
 
 
@@ -156,6 +164,22 @@ def environments(folder: Path) -> list[Environment]:
     if problems:
         raise InvalidInput(problems)
     return sorted(found, key=lambda each: (each.ci.order, each.name))
+
+
+def _refuse_names(found: Sequence[Environment]) -> None:
+    """Refuses stacks that GitHub's workflows cannot name: in jobs, and as YAML that is no text, e.g. ``on``."""
+    problems = [
+        Problem(
+            file=file_of(name),
+            what=f"GitHub has no jobs for an environment named {name}",
+            consequence="The workflow would be invalid, so nothing would be previewed or deployed.",
+            remedy="Rename the stack: a letter, then letters, digits, - and _, and no word of YAML such as on or null.",
+        )
+        for name in (each.name for each in found)
+        if not JOB.fullmatch(name) or yaml.safe_load(name) != name
+    ]
+    if problems:
+        raise InvalidInput(problems)
 
 
 def image_tag(project: Path) -> str:

@@ -45,6 +45,7 @@ def workflow(path: Path) -> dict[str, Any]:
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with its own stack files and the workflows of this one."""
     shutil.copytree(PROJECT / ".github", tmp_path / ".github")
+    shutil.copy(PROJECT / generate.INCLUDING, tmp_path)
     (tmp_path / "stacks").mkdir()
     monkeypatch.setattr(stacks, "PROJECT", tmp_path)
     monkeypatch.setattr(stacks, "FOLDER", tmp_path / "stacks")
@@ -69,6 +70,30 @@ def test_a_new_stack_file_and_one_command_are_all_that_an_environment_needs(
     assert mlops["deploy-blue"]["with"]["stack"] == "blue"
     assert mlops["preview"]["strategy"]["matrix"] == mlops["drift"]["strategy"]["matrix"] == {"stack": ["blue"]}
     assert [name for name in mlops if name.startswith("deploy-")] == ["deploy-blue"], "the others are gone"
+
+
+def test_a_site_whose_files_are_deleted_gets_none(copy: Path) -> None:
+    write_stack(copy / "stacks", "blue", ci={"order": 1, "review": {}})
+    (copy / generate.INCLUDING).unlink()
+    assert generate.run(Namespace(check=False)) == 0
+    assert (copy / generate.REVIEWS).exists()
+    assert not (copy / ".gitlab").exists()
+    shutil.rmtree(copy / ".github")
+    shutil.copy(PROJECT / generate.INCLUDING, copy)
+    assert generate.run(Namespace(check=False)) == 0
+    assert generate.run(Namespace(check=True)) == 0
+    assert (copy / generate.GITLAB).exists()
+    assert not (copy / ".github").exists()
+
+
+@pytest.mark.parametrize("name", ["eu.west", "1.10", "on", "null", "-x", "1e3", "blüe"])
+def test_a_name_that_a_workflow_cannot_have_is_refused_where_there_are_workflows(copy: Path, name: str) -> None:
+    write_stack(copy / "stacks", name, ci={"order": 1})
+    with pytest.raises(InvalidInput, match=rf"GitHub has no jobs for an environment named {name}\n"):
+        generate.run(Namespace(check=False))
+    shutil.rmtree(copy / ".github")
+    assert generate.run(Namespace(check=False)) == 0
+    assert f"deploy {name}" in yaml.safe_load((copy / generate.GITLAB).read_text(encoding="utf-8"))
 
 
 def test_a_stack_without_a_ci_section_is_left_alone(tmp_path: Path) -> None:
