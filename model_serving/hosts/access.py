@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from model_serving.problems import Failure
+
+
+REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 class SiteError(Failure):

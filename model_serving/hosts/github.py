@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from model_serving.hosts import marked
-from model_serving.hosts.access import Access, Missing, SiteError
+from model_serving.hosts.access import REDIRECTS, Access, Missing, SiteError
 from model_serving.hosts.site import Run, Site
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ SUMMARY_BYTES: Final = 1024 * 1024
 API_VERSION: Final = "2022-11-28"
 REMEDIES: Final = {
     0: "Run the job again when GitHub is reachable from the runner.",
+    **dict.fromkeys(REDIRECTS, "The repository was renamed or moved. Start a new run, which has its new name."),
     401: f"Pass the job's token: `env: {TOKEN}: ${{{{ github.token }}}}`.",
     403: "Give the job `permissions:` with `pull-requests: write` for notes, `issues: write` for issues and "
     "`actions: read` for runs.",

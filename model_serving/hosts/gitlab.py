@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from model_serving.hosts import marked
-from model_serving.hosts.access import Access, Missing, SiteError
+from model_serving.hosts.access import REDIRECTS, Access, Missing, SiteError
 from model_serving.hosts.site import WARNING, Run, Site
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ HOW_TO_GET_A_TOKEN: Final = (
 )
 REMEDIES: Final = {
     0: "Run the job again when GitLab is reachable from the runner.",
+    **dict.fromkeys(
+        REDIRECTS, "No redirect is followed, because the token would go along. Correct external_url of GitLab."
+    ),
     401: f"The token is wrong, expired or revoked. {HOW_TO_GET_A_TOKEN}",
     403: f"The token's scope or role is insufficient. {HOW_TO_GET_A_TOKEN} "
     "If only members see pipelines, reading jobs needs the role Reporter.",

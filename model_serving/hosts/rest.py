@@ -49,7 +49,6 @@ class RetryPolicy(Retry):
             "total": patience.retries,
             "allowed_methods": REPEATABLE,
             "backoff_factor": patience.backoff_seconds,
-            "retry_after_max": patience.longest_pause_seconds,
         }
         super().__init__(**{**ours, **options})
         self.access = access
@@ -83,12 +82,14 @@ class RetryPolicy(Retry):
         raise self.access.error(f"did not answer {asked}: {reason(error)}", kind=kind) from None
 
     def _is_worth_it(self, method: str, response: BaseHTTPResponse) -> bool:
-        pause = response.headers.get("Retry-After", "")
-        # urllib3 would wait for the longest pause and send the request too early, several times.
-        if pause.isdecimal() and int(pause) > self.retry_after_max:
+        try:
+            pause = self.get_retry_after(response)  # seconds or a date
+        except exceptions.InvalidHeader:
+            return False
+        if pause is not None and pause > self.access.patience.longest_pause_seconds:
             return False
         # GitHub's secondary limit is a 403 that says when to try again.
-        if response.status in NOT_NOW or (response.status == HTTPStatus.FORBIDDEN and pause):
+        if response.status in NOT_NOW or (response.status == HTTPStatus.FORBIDDEN and pause is not None):
             return True
         return response.status in {*PERHAPS_DONE, HTTPStatus.CONFLICT} and method in (self.allowed_methods or ())
 
@@ -108,7 +109,9 @@ class RetryPolicy(Retry):
         elif status in PERHAPS_DONE and asked.startswith("POST "):
             kind = Unanswered
         said = _said(text)
-        return self.access.error(f"answered {status} to {asked}{': ' if said else ''}{said}", status, kind)
+        is_limit = status == HTTPStatus.FORBIDDEN and ("Retry-After" in response.headers or "rate limit" in text)
+        meant = HTTPStatus.TOO_MANY_REQUESTS if is_limit else status
+        return self.access.error(f"answered {status} to {asked}{': ' if said else ''}{said}", meant, kind)
 
 
 @contextmanager

@@ -225,10 +225,13 @@ def test_the_site_says_how_long_to_wait(place: Place, monkeypatch: pytest.Monkey
     assert bodies(place) == ["result"]
 
 
-def test_a_site_that_asks_for_too_long_a_pause_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pause", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT", "soon"])
+def test_a_site_that_asks_for_too_long_a_pause_is_given_up(
+    place: Place, pause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", pauses.append)
-    place.server.fail("POST", place.notes, 429, Retry_After="3600")
+    place.server.fail("POST", place.notes, 429, Retry_After=pause)
     with pytest.raises(SiteError, match=r"answered 429(.|\n)*Run the job again in a few minutes\."):
         place.make().upsert_note(PREVIEW, "result")
     assert not pauses
@@ -238,6 +241,7 @@ def test_a_site_that_asks_for_too_long_a_pause_is_given_up(place: Place, monkeyp
 @pytest.mark.parametrize(
     ("status", "remedy"),
     [
+        (301, r"renamed or moved|Correct external_url"),
         (401, r"token"),
         (403, r"scope api, role Planner|pull-requests: write"),
         (404, r"may not see"),

@@ -11,6 +11,7 @@ from model_serving.hosts.access import SiteError
 from model_serving.hosts.github import SUMMARY_BYTES, GitHub
 from model_serving.hosts.marked import PREVIEW
 from tests.hosts import AT_ONCE, Server, serving
+from tests.hosts.server import Fault
 
 
 @pytest.fixture
@@ -51,6 +52,18 @@ def test_the_second_limit_is_a_403_that_says_when_to_come_back(
     server.fail("POST", "/comments$", 403, Retry_After="5")
     assert make(server, tmp_path).upsert_note(PREVIEW, "result") == "created"
     assert pauses == [5]
+
+
+@pytest.mark.parametrize(
+    ("headers", "content"), [({"Retry-After": "3600"}, {}), ({}, {"message": "API rate limit exceeded for 1234."})]
+)
+def test_a_403_about_too_many_requests_is_not_blamed_on_permissions(
+    server: Server, tmp_path: Path, headers: dict[str, str], content: dict[str, str]
+) -> None:
+    server.add(Fault(method="POST", path="/comments$", status=403, content=content, headers=headers))
+    with pytest.raises(SiteError, match=r"answered 403(.|\n)*rate limit is reached") as caught:
+        make(server, tmp_path).upsert_note(PREVIEW, "result")
+    assert "permissions" not in str(caught.value)
 
 
 def test_who_we_are_is_asked_again_if_github_stumbles(server: Server, tmp_path: Path) -> None:
