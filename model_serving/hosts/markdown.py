@@ -23,6 +23,11 @@ def visible(text: str) -> str:
     )
 
 
+def logged(text: str) -> str:
+    """One line for the log of a job, without commands to GitHub's runner, which reads ``##[command]`` in any line."""
+    return visible(text).replace("##[", "## [")
+
+
 def code(text: str) -> str:
     """A code span."""
     shown = visible(text)

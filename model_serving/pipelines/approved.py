@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from model_serving.hosts.markdown import visible
+from model_serving.hosts.markdown import logged
 from model_serving.pipelines import engine
 from model_serving.pipelines.changes import Change, Preview
 from model_serving.pipelines.events import Recorder
@@ -96,7 +96,7 @@ def differing(approved: Preview, now: Preview, *, is_continued: bool) -> list[Ch
 
 def refuse(approved: Preview, differences: Iterable[Change], how: str) -> Failure:
     """The error about operations that were not approved; ``how`` is the way to approve them."""
-    listed = "\n".join(f"    {visible(line)}" for change in differences for line in _listing(change, approved))
+    listed = "\n".join(f"    {logged(line)}" for change in differences for line in _listing(change, approved))
     return Failure(
         f"the update of {approved.stack} is no longer what was approved. It would also do this:\n{listed}\n"
         "  What is live has changed since the approved preview, so nothing was changed.\n"

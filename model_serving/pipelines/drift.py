@@ -7,8 +7,8 @@ the advisories are not available, the log says so.
 
 The exit code is 0 without drift, 2 with drift and 1 if the check failed. Drift fails the scheduled job so that the
 pipeline's owner is notified; the issue is for the person who fixes it. To ignore drift but not failures, allow this one
-exit code (GitLab: ``allow_failure: {exit_codes: 2}``). If the site refuses to update the issue, the log says so and the
-exit code stays the same.
+exit code (GitLab: ``allow_failure: {exit_codes: 2}``). If the site refuses to update the issue, the log says so and,
+without drift, the job ends with a warning.
 """
 
 import argparse
@@ -21,7 +21,9 @@ from typing import Any, Final, NamedTuple
 from model_serving.git import SHORT
 from model_serving.hosts import Site, SiteError, here
 from model_serving.hosts.blocks import Block, Fixed, fit_note
-from model_serving.hosts.markdown import cell, code, fence, link, visible
+from model_serving.hosts.markdown import cell, code, fence, link, logged, visible
+from model_serving.hosts.posting import not_written
+from model_serving.hosts.site import WARNING
 from model_serving.pipelines import audit, engine
 from model_serving.pipelines.audit import Advisory
 from model_serving.pipelines.backend import Backend, Update
@@ -31,11 +33,12 @@ from model_serving.pipelines.events import Recorder
 from model_serving.problems import Failure
 
 HELP: Final = "detect drift of a stack, and keep an issue about it"
-EXAMPLE: Final = """\
+EXAMPLE: Final = f"""\
 example:
   python -m model_serving drift --stack production
 
-Exit code: 0 without drift, 2 with drift, 1 if the check failed.
+Exit code: 0 without drift, 2 with drift, 1 if the check failed; on GitLab, {WARNING} without drift if the issue could not
+be updated.
 """
 DRIFTED: Final = 2
 _OWN: Final = "pulumi"
@@ -74,11 +77,15 @@ def run(options: argparse.Namespace) -> int:
             "  Fix what the log reports, then run this again."
         )
     for line in _diff(found.changes):
-        print(line)
+        print(logged(line))
     print(f"{options.stack}: {'has drifted' if found.changes else 'no drift'}", flush=True)
+    code = 0
     if site := here(os.environ):
-        _tell(site, drift, _advisories(options.stack))
-    return DRIFTED if found.changes else 0
+        known = _advisories(options.stack)
+        for each in known:
+            print(logged(f"known vulnerability: {each.name} of {each.package} {each.version}, fixed in {each.fixed_in}"))
+        code = _tell(site, drift, known)
+    return DRIFTED if found.changes else code
 
 
 def look(stack: str, environ: Mapping[str, str]) -> Drift:
@@ -202,7 +209,8 @@ def _advisories(stack: str) -> Sequence[Advisory]:
         return ()
 
 
-def _tell(site: Site, drift: Drift, advisories: Sequence[Advisory]) -> None:
+def _tell(site: Site, drift: Drift, advisories: Sequence[Advisory]) -> int:
+    """Updates or closes the issue; returns the exit code for that."""
     stack, has_drifted = drift.found.stack, bool(drift.found.changes)
     marker = f"<!-- model-serving: drift {stack} -->"
     title = f"{stack} has drifted" if has_drifted else f"{stack} has packages with known vulnerabilities"
@@ -213,4 +221,5 @@ def _tell(site: Site, drift: Drift, advisories: Sequence[Advisory]) -> None:
         elif site.close_issue(marker, f"{site.this_run().name} found no drift."):
             print(f"{site.name}: closed the issue about the drift")
     except SiteError as error:
-        print(error, file=sys.stderr)
+        return not_written(site, error, "the issue was not updated")
+    return 0

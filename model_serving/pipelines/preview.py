@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from model_serving import hosts
-from model_serving.hosts.markdown import visible
+from model_serving.hosts.markdown import logged, visible
 from model_serving.images.remotes import replacing
 from model_serving.pipelines import engine, stacks
 from model_serving.pipelines.backend import URL, Backend
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         found = preview(
             options.stack, commit=commit, branch=branch, refresh=options.refresh, policy_packs=options.policy_pack
         )
-    print("\n".join(listing(found)))
+    print("\n".join(map(logged, listing(found))))
     if options.out:
         write(found, options.out)
     return 1 if found.outcome == "failed" else 0

@@ -8,7 +8,7 @@ import pytest
 
 from model_serving.__main__ import main
 from model_serving.hosts import SiteError
-from model_serving.hosts.site import Run
+from model_serving.hosts.site import WARNING, Run
 from model_serving.pipelines import audit, drift
 from model_serving.pipelines.audit import Advisory
 from model_serving.pipelines.backend import Update
@@ -42,6 +42,7 @@ class Site:
 
     name = "GitLab"
     note_limit = 20_000
+    is_fork = False
 
     def __init__(self) -> None:
         self.issues: dict[str, tuple[str, str]] = {}
@@ -58,6 +59,10 @@ class Site:
         self._refuse()
         assert "job drift dev of pipeline 7" in comment
         return self.issues.pop(marker, None) is not None
+
+    def warn(self, text: str) -> int:
+        print(f"WARNING: {text}")
+        return WARNING
 
     def _refuse(self) -> None:
         if self.refuses:
@@ -207,15 +212,28 @@ def test_what_is_gone_is_said_to_be_deleted(site: Site, finds: Callable[..., Non
     assert "- Repository images was deleted" in body
 
 
-def test_a_site_that_refuses_changes_no_exit_code(
-    site: Site, finds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+def test_an_issue_that_is_not_written_is_in_the_log_and_no_success(
+    site: Site, finds: Callable[..., None], advisories: list[Advisory], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.refuses = True
     finds(CHANGED)
     assert run() == drift.DRIFTED
     finds(SAME)
-    assert run() == 0
-    assert "Give the token the scope api." in capsys.readouterr().err
+    advisories.append(VULNERABLE)
+    assert run() == WARNING
+    said = capsys.readouterr()
+    assert "Give the token the scope api." in said.err
+    assert "known vulnerability: CVE-2025-54121 of starlette 0.46.2, fixed in 0.47.2\n" in said.out
+    assert said.out.endswith("WARNING: the issue was not updated: GitLab answered 403.\n")
+
+
+def test_no_value_is_a_command_to_githubs_runner(
+    finds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = CHANGED.changes[0].model_copy(update={"name": "x##[error]y"})
+    finds(CHANGED.model_copy(update={"changes": (change,)}))
+    assert run() == drift.DRIFTED
+    assert "x## [error]y" in capsys.readouterr().out
 
 
 def test_a_preview_that_failed_leaves_the_issue_alone(
