@@ -6,7 +6,6 @@ from typing import Final
 
 from model_serving.problems import Failure
 
-
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 

@@ -300,7 +300,8 @@ class Registry:
     def _failing(self, what: str, consequence: str = NOTHING_CHANGED) -> Iterator[None]:
         try:
             yield
-        except (OSError, KeyError) as error:
+        # Of another type, or missing: what the answer should have.
+        except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
             status = error.response.status_code if isinstance(error, requests.HTTPError) else 0
             if isinstance(error, _WrongAccount):
                 status = HTTPStatus.UNAUTHORIZED
@@ -339,4 +340,6 @@ def _reason(error: BaseException) -> str:
     """The first cause of an error. What requests says of it has the address, which may hold a signature."""
     while cause := error.__cause__ or error.__context__:
         error = cause
-    return f"its answer has no {error}" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"its answer has no {error}"
+    return str(error) if isinstance(error, OSError) else "its answer is not as the API says"

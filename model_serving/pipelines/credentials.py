@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from model_serving import hosts
 from model_serving.pipelines import stacks
-from model_serving.problems import InvalidInput, Problem
+from model_serving.problems import Failure, InvalidInput, Problem
 from model_serving.releases import project
 from model_serving.stack import settings
 from model_serving.stack.google import GcpSettings
@@ -83,7 +83,14 @@ def run(options: argparse.Namespace) -> int:
             f"Add --stack, e.g. `--stack {next(iter(stacks.names()), 'dev')}`.",
         )
     # Replaces this process, so that signals reach the command once.
-    os.execvpe(options.words[0], options.words, os.environ | environment)  # noqa: S606 - the user's own command
+    try:
+        os.execvpe(options.words[0], options.words, os.environ | environment)  # noqa: S606 - the user's own command
+    except OSError as error:
+        raise Failure(
+            f"{options.words[0]} cannot be run: {error.strerror}\n"
+            "  The command after -- did not start.\n"
+            "  Correct its name, or install it on PATH."
+        ) from None
 
 
 def environment_of(chosen: Settings, *, stack: str, duty: str, environ: Mapping[str, str]) -> dict[str, str]:

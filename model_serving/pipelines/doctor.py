@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -35,7 +36,9 @@ TOKENS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "github": ("GITHUB_TOKEN", "GH_TOKEN"),
 }
 """Variables with a token, the first that is set."""
-SSH: Final = re.compile(r"(?:ssh://)?[\w.-]+@(?P<host>[\w.-]+)(?::\d+(?=/))?[:/](?P<path>.+)")
+SSH: Final = re.compile(
+    r"(?:ssh://(?:[\w.-]+@)?|[\w.-]+@)(?P<host>[\w.-]+|\[[\da-f:.]+\])(?::\d+(?=/))?[:/]/?(?P<path>.+)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +161,16 @@ def _https(address: str) -> str:
     """The address for browsers, without an account."""
     if ssh := SSH.fullmatch(address):
         return f"https://{ssh['host']}/{ssh['path']}"
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    with suppress(ValueError):  # a bracket that is not closed
+        parts = urlsplit(address)
+        if parts.hostname and parts.scheme in ("http", "https"):
+            return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    # Without the address, which may have a token in it.
+    raise Failure(
+        "the address of the repository is none on a site: it has no host, or is for neither HTTP nor SSH\n"
+        "  It does not tell where its pipelines run.\n"
+        "  Write --repository https://gitlab.example.com/group/serving.git."
+    )
 
 
 def _environment(name: str, chosen: Settings) -> Environment:

@@ -37,8 +37,8 @@ EXAMPLE: Final = f"""\
 example:
   python -m model_serving drift --stack production
 
-Exit code: 0 without drift, 2 with drift, 1 if the check failed; on GitLab, {WARNING} without drift if the issue could not
-be updated.
+Exit code: 0 without drift, 2 with drift, 1 if the check failed; on GitLab, {WARNING} without drift if the issue could
+not be updated.
 """
 DRIFTED: Final = 2
 _OWN: Final = "pulumi"
@@ -83,7 +83,9 @@ def run(options: argparse.Namespace) -> int:
     if site := here(os.environ):
         known = _advisories(options.stack)
         for each in known:
-            print(logged(f"known vulnerability: {each.name} of {each.package} {each.version}, fixed in {each.fixed_in}"))
+            print(
+                logged(f"known vulnerability: {each.name} of {each.package} {each.version}, fixed in {each.fixed_in}")
+            )
         code = _tell(site, drift, known)
     return DRIFTED if found.changes else code
 

@@ -10,6 +10,7 @@ from model_serving.hosts.blocks import cut
 from model_serving.hosts.posting import post
 from model_serving.hosts.site import WARNING
 from model_serving.pipelines import note
+from model_serving.problems import Failure
 
 HELP: Final = "write the note into the merge or pull request; if the site refuses, the job ends with a warning"
 
@@ -33,7 +34,14 @@ Exit code: 0, or on GitLab {WARNING} if the note could not be posted.
 
 def run(options: argparse.Namespace) -> int:
     path, site = options.path, here(os.environ)
-    text = path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(
+            f"{path} cannot be read: {error}\n"
+            "  Nothing was posted.\n"
+            "  Write the note with `python -m model_serving note DIR --out FILE`, or name the folder of previews."
+        ) from None
     previews = note.read(path, options.expect, site) if text is None else []
     if site is None:
         print(

@@ -282,6 +282,11 @@ def test_a_key_that_is_none_is_refused_and_not_shown(value: str, tmp_path: Path)
     assert value not in str(raised.value)
 
 
+def test_a_command_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["credentials", "--stack", "local", "--duty", "plan", "--", "no-such-command"]) == 1
+    assert capsys.readouterr().err.startswith("no-such-command cannot be run: No such file or directory\n")
+
+
 def test_a_stacks_duty_needs_its_stack(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["credentials", "--duty", "plan", "--", "true"]) == 1
     assert "--stack: is missing, and the duty is plan" in capsys.readouterr().err

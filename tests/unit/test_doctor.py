@@ -326,6 +326,7 @@ def test_without_a_token_it_says_how_to_get_one(folder: Path, monkeypatch: pytes
         ("git@gitlab.com:a/b.git", "gitlab", "https://gitlab.com/api/v4", "a/b"),
         ("ssh://git@gitlab.acme.example:2222/a/b.git", "gitlab", "https://gitlab.acme.example/api/v4", "a/b"),
         ("git@github.com:owner/models.git", "github", "https://api.github.com", "owner/models"),
+        ("ssh://gitlab.com/a/b.git", "gitlab", "https://gitlab.com/api/v4", "a/b"),
         ("https://github.acme.example/o/m", "github", "https://github.acme.example/api/v3", "o/m"),
     ],
 )
@@ -334,6 +335,21 @@ def test_the_site_follows_from_the_address_of_the_repository(address: str, kind:
     place = doctor.place_of("auto", address, None, environ)
     assert (place.kind, place.api, place.name) == (kind, api, name)
     assert "secret" not in repr(place)
+
+
+@pytest.mark.parametrize("address", ["git@[2001:db8::1]:a/b.git", "ssh://git@[2001:db8::1]:22/a/b.git"])
+def test_a_host_may_be_an_address_of_ipv6(address: str) -> None:
+    place = doctor.place_of("gitlab", address, None, {"GITLAB_TOKEN": "x"})
+    assert (place.api, place.name) == ("https://[2001:db8::1]/api/v4", "a/b")
+
+
+@pytest.mark.parametrize(
+    "address", ["/srv/git/secret.git", "../secret.git", "https://me:secret@[::1/a/b", "file:///secret"]
+)
+def test_an_address_that_is_on_no_site_is_refused_and_not_shown(address: str) -> None:
+    with pytest.raises(Failure, match="Write --repository https://") as caught:
+        doctor.place_of("gitlab", address, None, {"GITLAB_TOKEN": "x"})
+    assert "secret" not in str(caught.value)
 
 
 def test_a_host_that_does_not_tell_is_asked_for() -> None:

@@ -215,6 +215,12 @@ def test_a_path_that_leads_nowhere_is_the_callers_mistake(tmp_path: Path, capsys
     assert "preview --stack STACK --out" in capsys.readouterr().err
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "note.md").write_bytes(b"\xff\xfe")
+    assert command_line.main(["post", str(tmp_path / "note.md")]) == 1
+    assert "note.md cannot be read: 'utf-8' codec" in capsys.readouterr().err
+
+
 def test_a_laptop_posts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

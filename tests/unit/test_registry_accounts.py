@@ -221,6 +221,15 @@ def test_a_manifest_that_lacks_something_is_told(registry: str, world: World, te
     assert "could not show iris:1.0: its answer has no 'digest'" in refusal(registry)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"manifests": 1}', '{"manifests": ["a"]}', '{"config": null, "layers": []}', '{"config": "x", "layers": [1]}'],
+)
+def test_a_manifest_of_another_shape_is_told(registry: str, world: World, text: str) -> None:
+    world.pages["registry"] = text
+    assert "could not show iris:1.0: its answer is not as the API says" in refusal(registry)
+
+
 def test_a_token_server_without_a_token_loses_no_image(registry: str, world: World) -> None:
     world.pages |= {"token": "{}"}
     assert not Registry(registry).is_without("iris", "sha256:gone")
