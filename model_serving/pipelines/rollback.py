@@ -250,7 +250,11 @@ def _child(node: Any, name: str) -> tuple[yaml.Node, yaml.Node] | None:
 
 def _with_versions(text: str, key: yaml.Node, value: yaml.Node, versions: str) -> str:
     if found := _child(value, "versions"):
-        return text[: found[0].end_mark.index] + f": {versions}" + text[_end(found[1]) :]
+        begin, start, end = found[0].start_mark.index, found[0].end_mark.index, _end(found[1])
+        # What its authors say of the versions stays, above them.
+        comments = re.findall(r"(?:^|\s)(#[^\r\n]*)", text[start:end])
+        above = "".join(f"{comment}\n{' ' * found[0].start_mark.column}" for comment in comments)
+        return text[:begin] + above + text[begin:start] + f": {versions}" + text[end:]
     if not isinstance(value, yaml.MappingNode):
         return text[: key.end_mark.index] + f": {{versions: {versions}}}" + text[value.end_mark.index :]
     start = value.start_mark

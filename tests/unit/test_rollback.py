@@ -60,6 +60,13 @@ def test_only_the_versions_of_the_model_change(model: str, old: str, new: str) -
     assert rollback.pinned(STACK, model, {"1.0": 100}) == STACK.replace(old, new)
 
 
+def test_what_is_said_of_the_versions_stays_above_them() -> None:
+    said = 'versions:  # canary\n        "1.0": 90  # old\n        # new\n        "1.1": 10\n'
+    now = STACK.replace('versions:\n        "1.0": 90\n        "1.1": 10\n', said)
+    after = '# canary\n      # old\n      # new\n      versions: {"1.0": 100}\n'
+    assert rollback.pinned(now, "lines", {"1.0": 100}) == now.replace(said, after)
+
+
 def test_several_versions_are_written_with_their_weights() -> None:
     assert 'iris: {versions: {"1.0": 90, "1.1": 10}}' in rollback.pinned(STACK, "iris", {"1.0": 90, "1.1": 10})
 
