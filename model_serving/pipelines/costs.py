@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from model_serving.pipelines.values import Inputs, Part, Resource
+from model_serving.pipelines.values import Inputs, Part, Resource, at, mappings
 from model_serving.quantities import amount
 
 HOURS: Final = 730
@@ -59,17 +59,17 @@ def quantity(text: object) -> float:
 
 
 def _pods(inputs: Inputs) -> float:
-    spec = inputs.get("spec", {})
     hourly = 0.0
-    for container in spec.get("template", {}).get("spec", {}).get("containers", ()):
-        requests = container.get("resources", {}).get("requests", {})
-        hourly += quantity(requests.get("cpu", 0)) * POD_CPU_HOUR
-        hourly += quantity(requests.get("memory", 0)) / amount("1Gi") * POD_GIB_HOUR
-    return quantity(spec.get("replicas", 1)) * hourly * HOURS
+    for container in mappings(inputs, "spec", "template", "spec", "containers"):
+        cpu, memory = (at(container, ("resources", "requests", key)) for key in ("cpu", "memory"))
+        hourly += quantity(cpu) * POD_CPU_HOUR
+        hourly += quantity(memory) / amount("1Gi") * POD_GIB_HOUR
+    replicas = at(inputs, ("spec", "replicas"))
+    return quantity(1 if replicas is None else replicas) * hourly * HOURS
 
 
 def _gateway(inputs: Inputs) -> float:
-    name = str(inputs.get("spec", {}).get("gatewayClassName", ""))
+    name = str(at(inputs, ("spec", "gatewayClassName")))
     if not name.startswith("gke-l7"):
         return 0.0
     has_own_proxies = name.startswith(("gke-l7-rilb", "gke-l7-regional"))
@@ -103,13 +103,13 @@ PRICES: Final[Mapping[str, Price]] = {
     ),
     "gcp:compute/securityPolicy:SecurityPolicy": Price(
         what="Cloud Armor",
-        monthly=lambda inputs: ARMOR_POLICY + ARMOR_RULE * len(inputs.get("rules", ())),
+        monthly=lambda inputs: ARMOR_POLICY + ARMOR_RULE * len(mappings(inputs, "rules")),
         basis=f"{ARMOR_POLICY:.0f} per policy, {ARMOR_RULE:.0f} per rule; plus requests",
         source="https://cloud.google.com/armor/pricing",
     ),
     "gcp:monitoring/alertPolicy:AlertPolicy": Price(
         what="alerts",
-        monthly=lambda inputs: ALERT_CONDITION * len(inputs.get("conditions", ())),
+        monthly=lambda inputs: ALERT_CONDITION * len(mappings(inputs, "conditions")),
         basis=f"{ALERT_CONDITION:.2f} per condition; plus the time series it returns",
         source="https://cloud.google.com/stackdriver/pricing",
     ),

@@ -83,9 +83,8 @@ def run(options: argparse.Namespace) -> int:
     if site := here(os.environ):
         known = _advisories(options.stack)
         for each in known:
-            print(
-                logged(f"known vulnerability: {each.name} of {each.package} {each.version}, fixed in {each.fixed_in}")
-            )
+            told = f"{each.name} of {each.package} {each.version}, fixed in {each.fixed_in}"
+            print(logged(f"known vulnerability: {told}"))
         code = _tell(site, drift, known)
     return DRIFTED if found.changes else code
 

@@ -10,8 +10,8 @@ import semver
 
 from model_serving.catalog.releases import order
 from model_serving.pipelines.changes import Change, ModelChange, Server, Share
-from model_serving.pipelines.costs import DEPLOYMENT
-from model_serving.pipelines.values import UNKNOWN, Inputs, Resource, text_of
+from model_serving.pipelines.costs import DEPLOYMENT, quantity
+from model_serving.pipelines.values import UNKNOWN, Inputs, Resource, at, mappings, text_of
 
 HTTP_ROUTE: Final = re.compile(r"kubernetes:gateway\.networking\.k8s\.io/[^:]+:HTTPRoute")
 _PATH: Final = re.compile(r"/mlapi/v2/models/([^/]+)(?:/versions/([^/]+))?")
@@ -75,25 +75,30 @@ class _Rule:
 
 
 def _rules(route: Inputs) -> Iterator[_Rule]:
-    for rule in route.get("spec", {}).get("rules", ()):
-        for match in rule.get("matches", ()):
-            if found := _PATH.fullmatch(str(match.get("path", {}).get("value", ""))):
-                header = next((str(each.get("value")) for each in match.get("headers", ())), None)
+    for rule in mappings(route, "spec", "rules"):
+        for match in mappings(rule, "matches"):
+            if found := _PATH.fullmatch(str(at(match, ("path", "value")))):
+                header = next((str(each.get("value")) for each in mappings(match, "headers")), None)
                 yield _Rule(
                     model=found[1],
                     version=header or found[2],
                     by_header=header is not None,
-                    backends=[(_name(each), float(each.get("weight", 1))) for each in rule.get("backendRefs", ())],
+                    backends=[(_name(each), _weight(each)) for each in mappings(rule, "backendRefs")],
                     copies=[
-                        _name(each["requestMirror"]["backendRef"])
-                        for each in rule.get("filters", ())
+                        _name(at(each, ("requestMirror", "backendRef")))
+                        for each in mappings(rule, "filters")
                         if each.get("type") == "RequestMirror"
                     ],
                 )
 
 
-def _name(reference: Inputs) -> str:
-    return text_of(reference.get("name", ""))
+def _name(reference: Inputs | None) -> str:
+    return text_of(at(reference, ("name",)) or "")
+
+
+def _weight(reference: Inputs) -> float:
+    weight = reference.get("weight")
+    return 1.0 if weight is None else quantity(weight)
 
 
 def _shares(rule: _Rule, versions: Mapping[str, str], answering: set[str]) -> tuple[Share, ...]:
@@ -117,7 +122,8 @@ def _servers(changes: Iterable[tuple[Resource, Change]]) -> defaultdict[str, lis
         is_server = (change.token, change.component) == (DEPLOYMENT, "ModelServer")
         differences = tuple(each for each in change.differences if not each.path.startswith("metadata."))
         if is_server and change.operation in ("update", "replace") and differences:
-            labels = (resource.new or resource.old or {}).get("metadata", {}).get("labels", {})
-            version = labels.get(_VERSION_LABEL, change.name)
-            found[labels.get(_MODEL_LABEL, "")].append(Server(version=version, differences=differences))
+            inputs = resource.new or resource.old
+            model, version = (at(inputs, ("metadata", "labels", key)) for key in (_MODEL_LABEL, _VERSION_LABEL))
+            server = Server(version=text_of(version or change.name), differences=differences)
+            found[text_of(model or "")].append(server)
     return found

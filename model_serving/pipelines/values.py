@@ -107,7 +107,7 @@ def _changed(metadata: Mapping[str, Any]) -> Iterator[tuple[Path, Any, Any, bool
     for place, detail in (metadata.get("detailedDiff") or {}).items():
         path, forces = parsed(place), detail["diffKind"].endswith("-replace")
         source = before if detail.get("inputDiff") else old.get("outputs") or {}
-        sides = _at(source, path), _at(after, path)
+        sides = at(source, path), at(after, path)
         # Two secrets look the same, and so do values that only the provider computes.
         for leaf in [*_leaves(path, *sides)] or [(path, *sides)]:
             yield (*leaf, forces)
@@ -207,7 +207,13 @@ def _open(value: Any) -> Any:
     return text_of(value) if isinstance(value, str) else value
 
 
-def _at(tree: Any, path: Path) -> Any:
+def mappings(tree: Any, *path: str) -> list[Inputs]:
+    """The mappings in the list at a path; none if the list is not there, or not known yet."""
+    found = at(tree, path)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def at(tree: Any, path: Path) -> Any:
     """The value at a path; None if there is none. Within a secret, the secret."""
     for part in path:
         if _is_opaque(tree):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from model_serving.pipelines import costs
 from model_serving.pipelines.changes import Preview, Violation, terraform_report
 from model_serving.pipelines.events import Recorder
 from model_serving.pipelines.redact import Redactor
@@ -131,6 +134,31 @@ def test_who_asks_by_header_and_who_gets_copies_does_not_count_as_traffic() -> N
         ("1.0", 100, False),
         ("1.1", 0, True),
     ]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"spec": UNKNOWN},
+        {"spec": None},
+        {"spec": SECRET},
+        {"spec": {"rules": UNKNOWN, "template": None, "replicas": None}},
+        {"spec": {"rules": [{"matches": None}], "template": {"spec": {"containers": [UNKNOWN, {"resources": None}]}}}},
+        {"rules": None, "conditions": UNKNOWN, "metadata": UNKNOWN},
+    ],
+)
+def test_what_is_not_known_yet_or_missing_counts_for_nothing(inputs: dict[str, Any]) -> None:
+    kinds = [ROUTE, *costs.PRICES]
+    cluster = step("same", "gcp:container/cluster:Cluster", "c", *[{"enableAutopilot": True}] * 2)
+    found = previewed(cluster, *(step("create", kind, "new", None, inputs) for kind in kinds))
+    assert (found.outcome, found.count("create"), found.models) == ("ok", len(kinds), ())
+
+
+@pytest.mark.parametrize(("weight", "percent"), [(UNKNOWN, 0), (None, 100), (7, 100)])
+def test_a_weight_may_be_unknown_or_left_out(weight: object, percent: float) -> None:
+    backends = [{"name": "iris-v1", "weight": weight}]
+    shared = {"spec": {"rules": [rule("/mlapi/v2/models/iris", backends)]}}
+    assert shares(previewed(step("create", ROUTE, "iris", None, shared))) == {"iris-v1": percent}
 
 
 def test_a_model_that_stays_as_it_is_is_only_counted() -> None:
