@@ -14,6 +14,8 @@ from model_serving.pipelines.values import UNKNOWN, Difference
 
 FEW: Final = 6
 """Differences named in one line; the full diff has the others."""
+LONGEST_LINE: Final = 1000
+"""Characters of a line of an error, which may be a whole document; the log has the others."""
 MOST_DRAWN: Final = 8
 """Models in one flowchart."""
 MOST_CHARACTERS: Final = 1900
@@ -100,7 +102,9 @@ def _block(
 
 
 def _errors(preview: Preview) -> Block:
-    lines = [visible(line) for error in preview.errors for line in [*error.splitlines(), ""]][:-1]
+    shown = (visible(line) for error in preview.errors for line in [*error.splitlines(), ""])
+    # A line that is longer than the note would be left out as a whole.
+    lines = [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…" for line in shown][:-1]
     mark = fence(lines)
     items = [f"{line}\n" for line in lines]
     return _block(preview, "lines of errors", items, head=f"\n{mark}text\n", foot=f"{mark}\n")

@@ -135,6 +135,15 @@ def test_what_matters_most_is_left_out_last() -> None:
     assert "| `iris-dtc` | first deployment |" in note.render(previews, limit=16_000)
 
 
+@pytest.mark.parametrize("limit", [GITHUB, GITHUB // 16])
+def test_an_error_in_one_long_line_is_there_with_its_beginning(limit: int) -> None:
+    failed = Preview(stack="dev", commit=COMMIT, outcome="failed", errors=(f"quota exceeded: {'x' * 300_000}",))
+    text = note.render([failed], limit=limit)
+    assert len(text) <= limit
+    assert "quota exceeded: xxx" in text
+    assert "x…\n" in text
+
+
 def test_a_site_without_a_limit_in_reach_gets_all_of_it() -> None:
     text = rendered("first-deployment", LIMIT)
     assert "Left out" not in text
