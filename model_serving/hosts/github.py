@@ -163,6 +163,15 @@ class GitHub(Site):
         return REMEDIES.get(status, "Run the job again when GitHub works again, see https://www.githubstatus.com.")
 
 
+def answered(access: Access) -> "AbstractContextManager[None]":
+    """A block that asks GitHub; an answer that is not understood becomes a `SiteError`."""
+    import github  # noqa: PLC0415
+
+    from model_serving.hosts.rest import answers  # noqa: PLC0415
+
+    return answers(access, github.GithubException)
+
+
 @contextmanager
 def connected(access: Access, name: str, *, is_question: bool = False) -> "Iterator[Repository]":
     """A block that sends requests about a repository; failures in it become a `SiteError`.
@@ -175,7 +184,7 @@ def connected(access: Access, name: str, *, is_question: bool = False) -> "Itera
     # Imported here, so that commands on a laptop do not wait for them.
     import github  # noqa: PLC0415
 
-    from model_serving.hosts.rest import PER_PAGE, REPEATABLE, USER_AGENT, RetryPolicy, answers  # noqa: PLC0415
+    from model_serving.hosts.rest import PER_PAGE, REPEATABLE, USER_AGENT, RetryPolicy  # noqa: PLC0415
 
     client = github.Github(
         auth=github.Auth.Token(access.token),
@@ -191,7 +200,7 @@ def connected(access: Access, name: str, *, is_question: bool = False) -> "Itera
         lazy=True,
         api_version=API_VERSION,
     )
-    with client, answers(access, github.GithubException):
+    with client, answered(access):
         yield client.get_repo(name)
 
 

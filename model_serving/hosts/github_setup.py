@@ -33,7 +33,8 @@ def read(access: Access, name: str, environments: Sequence[Environment]) -> Foun
     with github.connected(access, name) as repository:
         about = get(repository)
         checks = _Reader(repository=repository, is_private=about["private"], environments=environments).checks()
-        return Found(id=about["id"], owner=about["owner"]["id"], name=about["full_name"], steps=setup.examined(checks))
+        steps = setup.examined(checks, lambda: github.answered(access))
+        return Found(id=about["id"], owner=about["owner"]["id"], name=about["full_name"], steps=steps)
 
 
 def get(repository: "Repository", path: str = "") -> Any:

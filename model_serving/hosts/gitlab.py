@@ -145,6 +145,15 @@ class GitLab(Site):
         raise SiteError(what=f"{TOKEN} is not set", consequence=loss, remedy=remedy)
 
 
+def answered(access: Access) -> "AbstractContextManager[None]":
+    """A block that asks GitLab; an answer that is not understood becomes a `SiteError`."""
+    import gitlab  # noqa: PLC0415
+
+    from model_serving.hosts.rest import answers  # noqa: PLC0415
+
+    return answers(access, gitlab.GitlabError)
+
+
 @contextmanager
 def connected(access: Access, name: str) -> "Iterator[Project]":
     """A block that sends requests about a project, by its path or number; failures in it become a `SiteError`."""
@@ -152,7 +161,7 @@ def connected(access: Access, name: str) -> "Iterator[Project]":
     import gitlab  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
-    from model_serving.hosts.rest import PER_PAGE, USER_AGENT, RetryPolicy, answers  # noqa: PLC0415
+    from model_serving.hosts.rest import PER_PAGE, USER_AGENT, RetryPolicy  # noqa: PLC0415
 
     session = requests.Session()
     client = gitlab.Gitlab(
@@ -169,7 +178,7 @@ def connected(access: Access, name: str) -> "Iterator[Project]":
     # page leads.
     session.adapters.clear()
     session.mount(f"{client.api_url}/", requests.adapters.HTTPAdapter(max_retries=RetryPolicy(access=access)))
-    with client, answers(access, gitlab.GitlabError):
+    with client, answered(access):
         yield client.projects.get(name, lazy=True)
 
 

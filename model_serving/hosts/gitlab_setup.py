@@ -47,7 +47,8 @@ def read(access: Access, name: str, environments: Sequence[Environment], *, own_
     with gitlab.connected(access, name) as lazy:
         project = lazy.manager.gitlab.projects.get(name)
         found = _Reader(project=project, environments=environments, access=access, own_token=own_token)
-        return Found(id=project.id, path=project.path_with_namespace, steps=setup.examined(found.checks()))
+        steps = setup.examined(found.checks(), lambda: gitlab.answered(access))
+        return Found(id=project.id, path=project.path_with_namespace, steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,13 @@ says nothing about the setting.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from model_serving.hosts.access import SiteError
 
+Answered = Callable[[], AbstractContextManager[None]]
 State = Literal["done", "not done", "not readable"]
 BRANCH: Final = "main"
 """Branch that the pipelines deploy."""
@@ -68,10 +70,11 @@ class Check:
     access: str
     examine: Callable[[], Verdict]
 
-    def step(self) -> Step:
+    def step(self, answered: Answered = nullcontext) -> Step:
         """The step as it stands."""
         try:
-            verdict = self.examine()
+            with answered():
+                verdict = self.examine()
         except SiteError as error:
             return Step(name=self.name, state="not readable", found=error.what, remedy=self.access)
         except Unreadable as error:
@@ -85,9 +88,12 @@ class Unreadable(Exception):
     """The site answered, but without the setting: the token may not see it, or the site is too old for it."""
 
 
-def examined(checks: Sequence[Check]) -> list[Step]:
-    """The steps in order; one that cannot be read keeps no other from being read."""
-    return [check.step() for check in checks]
+def examined(checks: Sequence[Check], answered: Answered = nullcontext) -> list[Step]:
+    """The steps in order; one that cannot be read keeps no other from being read.
+
+    In a block of ``answered``, an answer that is not understood is a `SiteError`.
+    """
+    return [check.step(answered) for check in checks]
 
 
 def report(title: str, steps: Sequence[Step]) -> str:

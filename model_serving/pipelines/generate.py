@@ -277,7 +277,11 @@ def github(text: str, found: Sequence[Environment], tag: str) -> str:
         begun = len(re.findall(rf"^ *# begin {name}:", text, re.MULTILINE))
         text, filled = re.subn(REGION.format(name=name), partial(_filled, content), text, flags=re.MULTILINE)
         if begun != filled:
-            raise ValueError(f"a region {name!r} has no line `# end {name}`")
+            raise Failure(
+                f"a workflow in .github/workflows has a line `# begin {name}` without `# end {name}`\n"
+                "  Where the generated part ends is not known, so nothing was written.\n"
+                "  Restore the line, e.g. from the history of the file."
+            )
     return text
 
 

@@ -265,6 +265,25 @@ def test_what_the_token_may_not_read_is_told_and_not_guessed(
     assert not [line for line in lines if line.startswith("not done")]
 
 
+@pytest.mark.parametrize(
+    ("site", "path", "answer"),
+    [
+        ("gitlab", "/pipeline_schedules", [{"id": 1}]),
+        ("gitlab", "/pipeline_schedules", "<html>"),
+        ("github", "/actions/workflows/mlops.yml", []),
+    ],
+)
+def test_an_answer_that_is_not_understood_keeps_no_other_step_from_being_read(
+    site: str, path: str, answer: object, doctors: Doctor
+) -> None:
+    doctors.setup(site)[path] = answer
+    code, lines, error = doctors.run(site)
+    assert (code, error) == (1, "")
+    (unread,) = (line for line in lines if line.startswith("not readable"))
+    assert unread.startswith("not readable  schedule: ")
+    assert "answered something that its API does not document" in unread
+
+
 def test_settings_that_gitlab_only_shows_to_maintainers_are_not_guessed(doctors: Doctor) -> None:
     doctors.setup("gitlab")[""] = {"id": gitlab.PROJECT, "path_with_namespace": "group/models"}
     doctors.setup("gitlab")["/variables"][0]["value"] = None

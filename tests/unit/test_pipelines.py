@@ -15,7 +15,7 @@ import yaml
 from local.cluster import base_image
 from model_serving import __main__ as command_line
 from model_serving.pipelines import generate, stacks
-from model_serving.problems import InvalidInput
+from model_serving.problems import Failure, InvalidInput
 from tests.cluster import tool_image
 
 PROJECT = stacks.PROJECT
@@ -262,7 +262,7 @@ def test_what_stands_for_public_images_in_the_images_test_stands_for_all_that_it
 
 
 def test_a_region_without_its_end_is_no_region() -> None:
-    with pytest.raises(ValueError, match="# end deployments"):
+    with pytest.raises(Failure, match="# end deployments"):
         generate.github("  # begin deployments: written\n", [], "tag")
 
 
