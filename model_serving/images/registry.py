@@ -228,10 +228,14 @@ class Registry:
 
     def _pages(self, url: str) -> Iterator[dict[str, Any]]:
         link: str | None = f"{url}?n={PAGE}"
+        asked: set[str] = set()
         while link:
             # Within the registry, wherever a link leads: the account is shown to nobody else.
             parts = urlsplit(urljoin(url, link))
             url = f"{self._url.removesuffix('/v2/')}{parts.path}?{parts.query}"
+            if url in asked:
+                raise _WrongAnswer("the next page of its list is one that was there already")
+            asked.add(url)
             answer = self._ask("GET", url)
             if answer is None:
                 return

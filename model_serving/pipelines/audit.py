@@ -140,7 +140,7 @@ def _ask(pins: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
             raise _unknown(f"no answer within {SECONDS} s") from None
     try:
         answers: Sequence[Mapping[str, Any]] = json.loads(done.stdout)["dependencies"]
-    except ValueError:
+    except (ValueError, LookupError, TypeError):
         raise _unknown((done.stderr.strip().splitlines() or ["pip-audit says nothing"])[-1]) from None
     return answers
 

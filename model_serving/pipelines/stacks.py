@@ -22,7 +22,9 @@ UNKNOWN: Final = "The stack's settings are not known, so nothing was changed."
 def names(folder: Path | None = None) -> list[str]:
     """The stacks that have a file, sorted."""
     return sorted(
-        path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (folder or FOLDER).glob("Pulumi.*.yaml")
+        path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        for path in (folder or FOLDER).glob("Pulumi.*.yaml")
+        if path.is_file()  # not a folder, nor a link to nowhere
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -133,6 +134,17 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def skipped(name: str, version: str) -> Mapping[str, str]:
     why = f"Dependency not found on PyPI and could not be audited: {name} ({version})"
     return {"name": name, "skip_reason": why}
+
+
+@pytest.mark.parametrize("printed", ["", "<html>", "[]", "{}"])
+def test_an_answer_of_another_shape_is_no_good_news(
+    printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess([], 1, stdout=printed, stderr="it failed\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    (tmp_path / "lock.txt").write_text("starlette==0.46.2 --hash=sha256:00\n")
+    with pytest.raises(Failure, match="are not known: it failed"):
+        audit.advisories({"own": tmp_path / "lock.txt"})
 
 
 def test_an_index_without_advisories_is_no_good_news(index: Path, tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def test_the_stacks_of_the_pipelines_are_known_in_spite_of_their_mistakes(tmp_pa
         "local": "config: {}  # no model-serving:ci: here\n",
     }.items():
         (tmp_path / f"Pulumi.{name}.yaml").write_bytes(content.encode("latin-1"))
+    (tmp_path / "Pulumi.folder.yaml").mkdir()
+    (tmp_path / "Pulumi.nowhere.yaml").symlink_to(tmp_path / "nothing")
     assert stacks.in_pipelines(tmp_path) == ["broken", "bytes", "dev", "flow"]
 
 

@@ -291,3 +291,13 @@ def test_a_link_to_another_host_is_followed_within_the_registry(
     monkeypatch.setattr(Server, "do_GET", list_tags)
     assert Registry(registry).images(["iris"]) == []
     assert [path.lstrip("/") for path in asked] == ["v2/iris/tags/list?n=1000", "evil.invalid/tags?last=a"]
+
+
+def test_a_list_that_leads_back_to_itself_has_an_end(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_tags(server: Server) -> None:
+        link: Any = {"Link": '</v2/iris/tags/list?last=a>; rel="next"'}
+        server.answer(200, json.dumps({"tags": []}), link)
+
+    monkeypatch.setattr(Server, "do_GET", list_tags)
+    with pytest.raises(RegistryError, match="could not list the tags of iris: the next page of its list is one that"):
+        Registry(registry).images(["iris"])
