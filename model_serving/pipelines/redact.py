@@ -34,8 +34,8 @@ everywhere. A label that is secret is also marked under ``labels``."""
 _SAFE_IN_ADDRESSES: Final = ("", "/", "$&+,;=", "$&+:=@", "$&+,/:;=@", "!'()*")
 """Characters that are left as they are in addresses: by Python, by Go in an account, in a part of a path and in a path
 (shouldEscape of its net/url), and by JavaScript."""
-_PASSWORD: Final = re.compile(r"://[^/?#\s:@]*:([^/?#\s@]+)@")
-"""In an address, such as that of a proxy."""
+_PASSWORD: Final = re.compile(r"://[^/?#\s:@]*:([^/?#\s@]{6,})@")
+"""In an address, such as that of a proxy; a shorter one is a word such as dev, which would be hidden everywhere."""
 _SAYS_NOTHING: Final = frozenset({"true", "false", "null", "none"})
 _PUBLIC_IN_SERVICE_ACCOUNT: Final = frozenset(
     {

@@ -122,7 +122,9 @@ def test_tokens_of_the_environment_are_hidden() -> None:
 
 def test_a_password_in_an_address_is_hidden_and_the_address_is_not() -> None:
     environ = {"HTTPS_PROXY": "http://somebody:p%40ss-1@proxy.example:3128", "CI_API_V4_URL": "https://host:443/api/v4"}
+    environ["DATABASE_URL"] = "postgres://dev:dev@localhost/dev"
     redactor = redact.for_environment(environ)
+    assert redactor.text(environ["DATABASE_URL"]) == environ["DATABASE_URL"]
     assert redactor.text(environ["HTTPS_PROXY"]) == f"http://somebody:{MARK}@proxy.example:3128"
     assert redactor.text("denied for p@ss-1") == f"denied for {MARK}"
     assert redactor.text(environ["CI_API_V4_URL"]) == environ["CI_API_V4_URL"]
