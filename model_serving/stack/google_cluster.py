@@ -34,7 +34,7 @@ def _existing_time(value: str) -> str:
     return value
 
 
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"), AfterValidator(_existing_time)]
+Time = Annotated[str, Field(pattern=r"^[0-9T:Z-]{20}$"), AfterValidator(_existing_time)]
 
 
 class Adoptable(Section):

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from model_serving.quantities import Cores, Memory, between
-from model_serving.sections import DnsName, Section, Violation, wrong
+from model_serving.sections import DnsName, Section, Violation, no_truth, wrong
 
 ALL_TRAFFIC: Final = 100
 """Percent. The weights of a model's versions add up to this."""
@@ -79,7 +79,7 @@ def _for_a_stack(variable: str) -> str:
 
 Variable = Annotated[str, AfterValidator(_for_a_stack)]
 """Name of an environment variable."""
-Weight = Annotated[int, Field(ge=0, le=ALL_TRAFFIC)]
+Weight = Annotated[int, Field(ge=0, le=ALL_TRAFFIC), BeforeValidator(no_truth)]
 
 
 class Resources(Section):
@@ -225,8 +225,10 @@ class ModelSettings(Section):
         description="Additional timeout for a pod to get a node and its image. A pod that ends while it loads its "
         "model fails the release at once.",
     )
-    drain_seconds: Annotated[int, Field(ge=0, le=600)] | None = Field(
+    drain_seconds: int | None = Field(
         None,
+        ge=0,
+        le=600,
         description="How long a terminating pod keeps serving, in seconds, until every proxy has removed it. Defaults "
         "to 5, or to 60 behind Google's load balancer.",
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from model_serving.sections import Section
+from model_serving.sections import Identifier, Section
 
 Tier = Literal["production", "staging", "testing", "development", "other"]
 """GitLab's tiers, https://docs.gitlab.com/ci/environments/#deployment-tier-of-environments."""
@@ -47,7 +47,7 @@ class CiSettings(Section):
         False,
         description="A person has to approve each deployment: the environment is protected, and the job waits.",
     )
-    project_number: Annotated[int, Field(gt=0)] | None = Field(
+    project_number: Identifier | None = Field(
         None,
         description="Number of the Google project, which `gcloud projects describe PROJECT "
         "--format='value(projectNumber)'` prints. Jobs name it when they exchange their token.",
