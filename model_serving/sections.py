@@ -58,6 +58,14 @@ def reachable(address: str) -> str:
     return address
 
 
+def possible_bucket(address: str) -> str:
+    """Refuses an address of a bucket that Google would not have let anyone create."""
+    found = re.match(r"gs://([^/?]*)", address)
+    if found and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", found[1]):
+        raise ValueError(f"whose bucket, {found[1]}, has a name that Google refuses")
+    return address
+
+
 def _range(cidr: str) -> str:
     address, _, length = cidr.partition("/")
     try:
@@ -102,6 +110,11 @@ def _own_namespace(name: str) -> str:
 
 
 LONGEST_LABEL: Final = 63
+LONGEST_SHOWN: Final = 500
+"""Characters of a wrong value in a message."""
+_COMPONENT: Final = r"[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*"
+IMAGE_PATH: Final = rf"{_COMPONENT}(/{_COMPONENT})*"
+"""Of a repository of images, https://pkg.go.dev/github.com/distribution/reference."""
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=LONGEST_LABEL)]
 DnsName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=LONGEST_HOST)
@@ -111,8 +124,8 @@ Namespace = Annotated[DnsLabel, AfterValidator(_own_namespace)]
 Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$"), AfterValidator(_range)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(:\d+)?$"), AfterValidator(reachable)]
 
-REMOTE_PATTERN: Final = r"^((gs|s3|az)://[^/\s]+(/\S*)?|file:///\S+)$"
-RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN)]
+REMOTE_PATTERN: Final = r"^(((gs|s3)://[^/\s?#@]+|az://[^/\s?#]+)(/\S*)?|file:///\S+)$"
+RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN), AfterValidator(possible_bucket)]
 """A remote for large files: a bucket of Google's, of S3 or of Azure with an optional path, or a folder."""
 
 Branch = Annotated[str, Field(min_length=1, pattern=r"^[\w./-]+$"), AfterValidator(_branch)]
@@ -225,7 +238,9 @@ def problems_of(error: ValidationError, settings: type[BaseModel], *, file: str,
             case kind:
                 # A validator that raises a ValueError says what is wrong, and the setting what to write.
                 reason = f", {details['ctx']['error']}" if kind == "value_error" else ""
-                what = f"{key} is {json.dumps(details['input'], default=str)}{reason}"
+                value = json.dumps(details["input"], default=str)
+                shown = value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…"
+                what = f"{key} is {shown}{reason}"
                 consequence, remedy = _advice(settings, details)
         return Problem(file=file, what=what, consequence=consequence, remedy=remedy)
 
@@ -240,6 +255,8 @@ def _advice(settings: type[BaseModel], details: ErrorDetails) -> tuple[str, str]
     extra = info.json_schema_extra
     if isinstance(extra, dict) and "remedy" in extra:
         return str(extra["consequence"]), str(extra["remedy"])
+    if details["type"] == "model_type":
+        return f"Meaning of the setting: {info.description}", "Input should be a valid dictionary, e.g. {}."
     examples = " or ".join(map(str, info.examples or ()))
     return (
         f"Meaning of the setting: {info.description}",

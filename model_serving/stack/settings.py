@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from model_serving.images.settings import ImageSettings
 from model_serving.problems import InvalidInput, Problem
 from model_serving.sections import (
+    IMAGE_PATH,
     LONGEST_LABEL,
     Cidr,
     DnsLabel,
@@ -128,16 +129,22 @@ class Settings(Section):
     """A whole stack."""
 
     kubeconfig: str | None = Field(
-        None, description="Path of a kubeconfig, relative to the project. Defaults to KUBECONFIG or ~/.kube/config."
+        None,
+        min_length=1,
+        examples=[".state/kubeconfig"],
+        description="Path of a kubeconfig, relative to the project. Defaults to KUBECONFIG or ~/.kube/config.",
     )
     kube_context: str | None = Field(
-        None, description="Context in the kubeconfig. Defaults to the kubeconfig's current context."
+        None,
+        min_length=1,
+        examples=["model-serving-local"],
+        description="Context in the kubeconfig. Defaults to the kubeconfig's current context.",
     )
     gcp: GcpSettings | None = Field(
         None, description="The platform on Google Cloud. Without it, the cluster and the registry already exist."
     )
     registry: (
-        Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$"), AfterValidator(reachable)] | None
+        Annotated[str, Field(pattern=rf"^[a-z0-9.-]+(:[0-9]+)?(/{IMAGE_PATH})?$"), AfterValidator(reachable)] | None
     ) = Field(
         None,
         json_schema_extra={
@@ -459,5 +466,5 @@ def _parsed(value: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also numbers of more than 4,300 digits, and lists in lists without an end
         return value
