@@ -28,6 +28,7 @@ from model_serving.stack.google_names import (
     ResourceName,
     StorageLocation,
     Zone,
+    refused_bucket,
 )
 
 REVIEW: Final = "review"
@@ -57,7 +58,7 @@ ModelRepositories = Annotated[
         description="IDs of the repositories that train models, at most 150; their jobs act as the account training.",
     ),
 ]
-ProtectedBranch = Annotated[Branch, Field(description="Protected branch that is deployed.")]
+ProtectedBranch = Annotated[Branch, Field(examples=["main"], description="Protected branch that is deployed.")]
 
 
 class ServiceSettings(Section):
@@ -73,7 +74,9 @@ class RegistrySettings(Adoptable):
     """The image registry."""
 
     existing: ResourceName | None = Field(
-        None, description="An existing Docker repository in Artifact Registry, in the stack's region, to use unchanged."
+        None,
+        examples=["images"],
+        description="An existing Docker repository in Artifact Registry, in the stack's region, to use unchanged.",
     )
     keep_versions: int = Field(
         10, ge=1, le=1000, description="Number of newest images per model to keep, even without a tag."
@@ -87,9 +90,13 @@ class RegistrySettings(Adoptable):
 class StorageSettings(Adoptable):
     """The bucket for training data and training outputs: the DVC remote."""
 
-    existing: BucketName | None = Field(None, description="An existing bucket to use unchanged.")
+    existing: BucketName | None = Field(
+        None, examples=["acme-models-dvc"], description="An existing bucket to use unchanged."
+    )
     bucket: BucketName | None = Field(
-        None, description="Name of the bucket, unique across Google Cloud. Defaults to <project>-<name>-dvc."
+        None,
+        examples=["acme-models-dvc"],
+        description="Name of the bucket, unique across Google Cloud. Defaults to <project>-<name>-dvc.",
     )
     location: StorageLocation | None = Field(
         None,
@@ -125,6 +132,7 @@ class GitLabSettings(Section):
     )
     keys: KeySet | None = Field(
         None,
+        examples=['\'{"keys": [{"kty": "RSA", …}]}\''],
         description="GitLab's public keys (/oauth/discovery/keys, a JSON text), if Google cannot reach GitLab.",
     )
 
@@ -157,6 +165,7 @@ class IdentitySettings(Section):
     github: GitHubSettings | None = Field(None, description="GitHub Actions jobs that authenticate without a key.")
     pool: PoolId | None = Field(
         None,
+        examples=["model-serving"],
         description="ID of the workload identity pool. Defaults to the stack's name in Google Cloud. Google reserves "
         "the ID of a deleted pool for 30 days; until then, use another ID.",
     )
@@ -253,7 +262,9 @@ class ObservabilitySettings(Section):
 class StateSettings(Section):
     """Location of this stack's state, as created and printed by `make init-gcp`."""
 
-    bucket: BucketName = Field(description="Bucket of PULUMI_BACKEND_URL, without gs://.")
+    bucket: BucketName = Field(
+        examples=["my-models-dev-pulumi-state"], description="Bucket of PULUMI_BACKEND_URL, without gs://."
+    )
     key: KeyName = Field(
         examples=["projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY"],
         description="Key of the stack's secrets provider, without gcpkms://.",
@@ -280,6 +291,7 @@ class GcpSettings(Section):
     )
     name: Name = Field(
         "model-serving",
+        examples=["model-serving"],
         description="Prefix of all names in the project. Two stacks in one project need different names.",
     )
     deletion_protection: bool = Field(
@@ -433,6 +445,16 @@ def encryption_key_is_in_the_region(gcp: GcpSettings) -> Iterator[Violation]:
         )
 
 
+def bucket_has_a_name_that_google_takes(gcp: GcpSettings) -> Iterator[Violation]:
+    own = gcp.storage.existing or gcp.storage.bucket
+    if own is None and (reason := refused_bucket(gcp.bucket)):
+        yield (
+            f"storage.bucket is missing, and the default would be {gcp.bucket}, {reason}",
+            "Google refuses such a name for a bucket.",
+            "Write bucket under storage, or another name.",
+        )
+
+
 def pipelines_can_read_the_state(gcp: GcpSettings) -> Iterator[Violation]:
     if gcp.state is None and (gcp.identity.gitlab or gcp.identity.github or gcp.identity.key_for_ci):
         yield (
@@ -450,5 +472,6 @@ RULES: Final = (
     internal_gateway_has_no_limits,
     zone_fits_the_cluster,
     encryption_key_is_in_the_region,
+    bucket_has_a_name_that_google_takes,
     pipelines_can_read_the_state,
 )

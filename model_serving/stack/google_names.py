@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from difflib import SequenceMatcher
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
@@ -114,14 +114,18 @@ def _unreserved(name: str) -> str:
     return name
 
 
+def refused_bucket(name: str) -> str | None:
+    """Why Google refuses a bucket's name; None if it takes it."""
+    return next((reason for pattern, reason in _NO_BUCKET.items() if re.search(pattern, name)), None)
+
+
 def _bucket(name: str) -> str:
-    for pattern, reason in _NO_BUCKET.items():
-        if re.search(pattern, name):
-            raise wrong(
-                f"is {name}, {reason}",
-                "Google refuses such a name for a bucket.",
-                "Write 3 to 63 lowercase letters, digits and hyphens, e.g. acme-models-dvc.",
-            )
+    if reason := refused_bucket(name):
+        raise wrong(
+            f"is {name}, {reason}",
+            "Google refuses such a name for a bucket.",
+            "Write 3 to 63 lowercase letters, digits and hyphens, e.g. acme-models-dvc.",
+        )
     return name
 
 
@@ -176,6 +180,12 @@ def _private(value: str) -> str:
             "Google would refuse the subnet, or hosts on the internet could not be reached from the cluster.",
             f"Write a part of {', '.join(map(str, PRIVATE_RANGES[:3]))} or {PRIVATE_RANGES[3]}.",
         )
+    if ip_address("255.255.255.255") in parsed:
+        raise wrong(
+            f"is {value}, which contains 255.255.255.255",
+            "Google would refuse the subnet: that is the address of every host at once.",
+            "Write a smaller range, e.g. 10.0.0.0/22.",
+        )
     return value
 
 
@@ -206,11 +216,11 @@ def _key_set(text: str) -> str:
         keys = json.loads(text).get("keys")
     except (ValueError, AttributeError):
         keys = None
-    if not isinstance(keys, list):
+    if not isinstance(keys, list) or not keys or not all(isinstance(each, dict) and "kty" in each for each in keys):
         raise wrong(
             "is not a JSON Web Key Set",
             "Google could not check the tokens of GitLab's jobs.",
-            "Write what GitLab returns under /oauth/discovery/keys, a JSON text with a list `keys`.",
+            "Write what GitLab returns under /oauth/discovery/keys, a JSON text with a list `keys` that is not empty.",
         )
     return text
 

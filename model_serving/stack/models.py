@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from model_serving.quantities import Cores, Memory, between
-from model_serving.sections import DnsName, Section, Violation, no_truth, wrong
+from model_serving.sections import LONGEST_LABEL, DnsName, Section, Violation, no_truth, wrong
 
 ALL_TRAFFIC: Final = 100
 """Percent. The weights of a model's versions add up to this."""
@@ -37,6 +38,15 @@ _BY_THE_PROGRAM: Final[Mapping[str, str]] = {
 The probes, the Service, the routes, the alerts and the contract check rely on some, the image and its read-only file
 system on others. Kafka is beyond what the pods may reach.
 """
+
+_TRUTH: Final = "true|false|1|0|yes|no|on|off|y|n|t|f"
+_TYPED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("MLSERVER_DEBUG", "MLSERVER_CACHE_ENABLED", "MLSERVER_GZIP_ENABLED"), _TRUTH),
+    "MLSERVER_USE_STRUCTURED_LOGGING": _TRUTH,
+    **dict.fromkeys(("MLSERVER_CACHE_SIZE", "MLSERVER_PARALLEL_WORKERS_TIMEOUT"), "[0-9]{1,9}"),
+    "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": "-?[0-9]{1,9}",
+}
+"""Variables that MLServer reads as something else than a text: the form of their values."""
 
 
 def _whole_traffic(weights: dict[str, int]) -> dict[str, int]:
@@ -114,6 +124,7 @@ class Gpu(Section):
 
     type: str = Field(
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        max_length=LONGEST_LABEL,
         examples=["nvidia-l4", "nvidia-tesla-t4"],
         description="Accelerator type, as in GKE's node labels, "
         "https://cloud.google.com/kubernetes-engine/docs/concepts/gpus.",
@@ -266,4 +277,22 @@ def autoscaling_replaces_replicas(model: ModelSettings) -> Iterator[Violation]:
         )
 
 
-RULES: Final = (minimum_is_not_above_maximum, shadow_has_no_weight, autoscaling_replaces_replicas)
+def server_can_read_its_variables(model: ModelSettings) -> Iterator[Violation]:
+    for variable, value in model.environment.items():
+        if "\0" in value:
+            yield f"environment.{variable} has the character NUL", "No pod would start.", "Remove the character."
+        form = _TYPED.get(variable.upper())
+        if form and not re.fullmatch(form, value, re.IGNORECASE):
+            yield (
+                f"environment.{variable} is {json.dumps(value)}",
+                "The server could not read it, and no pod would start.",
+                'Write "true" or "false".' if form == _TRUTH else "Write a whole number, in quotes.",
+            )
+
+
+RULES: Final = (
+    minimum_is_not_above_maximum,
+    shadow_has_no_weight,
+    autoscaling_replaces_replicas,
+    server_can_read_its_variables,
+)

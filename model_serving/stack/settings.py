@@ -361,6 +361,12 @@ def administrator_is_named_when_needed(settings: Settings) -> Iterator[Violation
             "The agent would have to change its own permissions, which it is not allowed to do.",
             "Write the context of a user who may; `kubectl config get-contexts` lists the contexts.",
         )
+    if needed and agent.administrator_context == agent.kube_context:
+        yield (
+            f"agent.administratorContext is {agent.administrator_context}, which is the agent's",
+            "The agent would have to change its own permissions, which it is not allowed to do.",
+            "Write the context of a user who may; `kubectl config get-contexts` lists the contexts.",
+        )
     if not needed and agent.administrator_context is not None:
         used = "kubeContext is used for everything." if settings.gcp is None else "Google's credentials are used."
         other = f", or write {agent.kube_context} as model-serving:kubeContext" if settings.gcp is None else ""

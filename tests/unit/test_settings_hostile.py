@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_origin
 
 import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from tests.unit.test_settings_values import ADDRESSES, refusal, refusals, stack_with
+from model_serving.problems import InvalidInput
+from model_serving.sections import sections_in
+from model_serving.stack import gitlab_agent, settings
+from model_serving.stack.gitlab_agent import AgentSettings
+from tests.unit.test_settings_values import ADDRESSES, AGENT, refusal, refusals, stack_with
 
 
 @pytest.mark.parametrize(
@@ -154,3 +163,143 @@ def test_a_text_that_only_begins_like_a_list_is_a_text(value: str) -> None:
 
 def test_a_section_without_content_is_told_in_plain_words() -> None:
     assert refusal_text("models.iris", None).endswith("Input should be a valid dictionary, e.g. {}.")
+
+
+@pytest.mark.parametrize("name", ["my-google", "my-g00gle"])
+def test_a_default_bucket_that_google_would_refuse_is_told(name: str) -> None:
+    message = refusal_text("gcp.name", name)
+    assert f"the default would be my-project-{name}-dvc, which contains google" in message
+    assert "Write bucket under storage" in message
+    stack = stack_with("gcp.name", name)
+    stack["gcp"]["storage"] = {"bucket": "acme-dvc"}
+    assert refusals(**stack) == []
+
+
+def test_a_range_with_the_address_of_all_hosts_is_refused() -> None:
+    assert "which contains 255.255.255.255" in refusal("gcp.network.nodes", "255.255.0.0/16")
+
+
+@pytest.mark.parametrize("keys", ['{"keys": []}', '{"keys": [1]}', '{"keys": [{}]}'])
+def test_keys_with_which_no_token_could_be_checked_are_refused(keys: str) -> None:
+    assert "a list `keys` that is not empty" in refusal_text("gcp.identity.gitlab.keys", keys)
+
+
+def test_keys_of_gitlab_pass() -> None:
+    assert refusals(**stack_with("gcp.identity.gitlab.keys", '{"keys": [{"kty": "RSA", "n": "x", "e": "AQAB"}]}')) == []
+
+
+@pytest.mark.parametrize("path", ["acme/x.git", "-a/x", "acme/-x", "\u00e4cme/x", "https://gitlab.com/acme/x"])
+def test_what_is_no_path_in_gitlab_is_refused(path: str) -> None:
+    assert "Write for example acme/model-serving" in refusal("agent.project", path)
+
+
+@pytest.mark.parametrize(
+    "projects",
+    [
+        [{"path": "acme/serving", "id": 2}],
+        [{"path": "Acme/Serving", "id": 2}],
+        [{"path": "acme/b", "id": 2}, {"path": "acme/B", "id": 3}],
+    ],
+)
+def test_a_project_is_named_once_whatever_its_number(projects: Any) -> None:
+    assert "twice" in refusal_text("agent.projects", projects)
+
+
+def test_a_group_that_is_listed_twice_counts_once() -> None:
+    stack = stack_with("agent.groupIds", [1, 1])
+    stack["agent"]["project"] = "acme/team/serving"
+    (message,) = refusals(**stack)
+    assert "groupIds has 1 of the 2 groups" in message
+
+
+@pytest.mark.parametrize(
+    "reference", ["my chart", "gitlab/gitlab-agent", "oci://", "oci://registry", "C:\\charts", "~/charts", ""]
+)
+def test_a_chart_that_helm_would_not_find_is_refused(reference: str) -> None:
+    assert "Write for example gitlab-agent or oci://" in refusal_text("agent.chart.reference", reference)
+
+
+@pytest.mark.parametrize("version", ["latest", " ", ""])
+def test_a_version_that_helm_does_not_understand_is_refused(version: str) -> None:
+    assert "Write for example 2." in refusal("agent.chart.version", version)
+
+
+@pytest.mark.parametrize("version", ["2.29.0", "v2.29.0", "2.x", "^2.6", ">=2.6 <3", "2.29.0-rc1+build"])
+def test_versions_of_helm_pass(version: str) -> None:
+    assert refusals(**stack_with("agent.chart.version", version)) == []
+
+
+def test_a_chart_at_a_path_exists(tmp_path: Path) -> None:
+    def told(reference: Path) -> list[str]:
+        agent = AgentSettings.model_validate(AGENT | {"chart": {"reference": str(reference)}})
+        return [str(each) for each in gitlab_agent.chart_problems(agent, stack="dev")]
+
+    assert told(tmp_path) == []
+    (message,) = told(tmp_path / "missing")
+    assert "stacks/Pulumi.dev.yaml: model-serving:agent.chart.reference is /" in message
+    assert "which does not exist" in message
+
+
+def test_the_agent_does_not_administer_itself() -> None:
+    stack = stack_with("agent.administratorContext", "acme/serving:dev") | {"kubeContext": "acme/serving:dev"}
+    del stack["gcp"]
+    texts = {f"model-serving:{key}": each if isinstance(each, str) else json.dumps(each) for key, each in stack.items()}
+    with pytest.raises(InvalidInput, match=r"administratorContext is acme/serving:dev, which is the agent's"):
+        settings.read("dev", texts)
+
+
+def test_a_type_of_accelerators_fits_a_label() -> None:
+    (message,) = refusals(**stack_with("models.iris.gpu", {"type": "a" * 64}))
+    assert "Write for example nvidia-l4" in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("MLSERVER_DEBUG", "maybe", 'Write "true" or "false".'),
+        ("mlserver_cache_enabled", "", 'Write "true" or "false".'),
+        ("MLSERVER_CACHE_SIZE", "1.5", "Write a whole number, in quotes."),
+    ],
+)
+def test_a_variable_that_the_server_could_not_read_is_refused(variable: str, value: str, remedy: str) -> None:
+    (message,) = refusals(**stack_with("models.iris.environment", {variable: value}))
+    assert f"models.iris.environment.{variable} is {json.dumps(value)}" in message
+    assert remedy in message
+
+
+def test_a_variable_with_nul_is_refused() -> None:
+    assert "environment.A has the character NUL" in refusal_text("models.iris.environment", {"A": "a\0b"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("MLSERVER_DEBUG", "True"), ("MLSERVER_CACHE_SIZE", "100"), ("MLSERVER_GRPC_MAX_MESSAGE_LENGTH", "-1"), ("A", "")],
+)
+def test_variables_that_the_server_can_read_pass(variable: str, value: str) -> None:
+    assert refusals(**stack_with("models.iris.environment", {variable: value})) == []
+
+
+def settings_below(section: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for info in section.model_fields.values():
+        yield f"{path}{info.alias}", info
+        form = next(sections_in(info.annotation), None)
+        if form and get_origin(info.annotation) is not list:
+            name = ".iris" if get_origin(info.annotation) is dict else ""
+            yield from settings_below(form, f"{path}{info.alias}{name}.")
+
+
+def test_no_message_shows_a_pattern_instead_of_an_example() -> None:
+    for key, info in settings_below(settings.Settings):
+        try:
+            TypeAdapter(info.rebuild_annotation()).validate_python("!!")
+        except ValidationError as error:
+            if any(each["type"] == "string_pattern_mismatch" for each in error.errors()):
+                assert info.examples or info.json_schema_extra, key
+
+
+@pytest.mark.parametrize("value", [None, [], 5.5, 10**400], ids=["null", "list", "fraction", "huge"])
+def test_all_settings_may_be_wrong_in_the_same_way(value: Any) -> None:
+    keys = [key for key, _ in settings_below(settings.Settings) if "." not in key]
+    for message in refusals(**dict.fromkeys(keys, value)):
+        assert len(message.splitlines()) == 3
+        assert "match pattern" not in message
