@@ -59,11 +59,11 @@ def reachable(address: str) -> str:
 
 
 def possible_bucket(address: str) -> str:
-    """Refuses an address of a bucket that Google would not have let anyone create."""
+    """Refuses a bucket that Google would not have let anyone create, and a service that nothing could connect to."""
     found = re.match(r"gs://([^/?]*)", address)
     if found and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", found[1]):
         raise ValueError(f"whose bucket, {found[1]}, has a name that Google refuses")
-    return address
+    return reachable(address) if address.startswith("https://") else address
 
 
 def _range(cidr: str) -> str:
@@ -258,9 +258,11 @@ def _advice(settings: type[BaseModel], details: ErrorDetails) -> tuple[str, str]
     if details["type"] == "model_type":
         return f"Meaning of the setting: {info.description}", "Input should be a valid dictionary, e.g. {}."
     examples = " or ".join(map(str, info.examples or ()))
+    # An example shows a form, but not how long is too long.
+    limit = f"{details['msg']}. " if details["type"] in {"string_too_long", "too_long"} else ""
     return (
         f"Meaning of the setting: {info.description}",
-        f"Write for example {examples}." if examples else f"{details['msg']}.",
+        f"{limit}Write for example {examples}." if examples else f"{details['msg']}.",
     )
 
 

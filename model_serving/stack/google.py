@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
@@ -378,7 +378,7 @@ def public_gateway_says_who_may_ask(edge: EdgeSettings) -> Iterator[Violation]:
             "Write access: iap for people who sign in, access: ranges for addresses in allowedRanges, or access: open "
             "for everyone.",
         )
-    if edge.access == "ranges" and (not edge.allowed_ranges or not all(map(_is_a_part, edge.allowed_ranges))):
+    if edge.access == "ranges" and (not edge.allowed_ranges or _has_everyone(edge.allowed_ranges)):
         yield (
             f"access is ranges, and allowedRanges is {', '.join(edge.allowed_ranges) or 'empty'}",
             "Everyone on the internet could ask the models.",
@@ -399,8 +399,12 @@ def public_gateway_says_who_may_ask(edge: EdgeSettings) -> Iterator[Violation]:
         )
 
 
-def _is_a_part(cidr: str) -> bool:
-    return ip_network(cidr).prefixlen > 0
+def _has_everyone(ranges: Iterable[str]) -> bool:
+    networks = [*map(ip_network, ranges)]
+    # Two halves are everyone, too.
+    v4 = [*collapse_addresses(each for each in networks if isinstance(each, IPv4Network))]
+    v6 = [*collapse_addresses(each for each in networks if isinstance(each, IPv6Network))]
+    return IPv4Network("0.0.0.0/0") in v4 or IPv6Network("::/0") in v6
 
 
 def internal_gateway_has_no_limits(edge: EdgeSettings) -> Iterator[Violation]:
@@ -433,6 +437,24 @@ def zone_fits_the_cluster(gcp: GcpSettings) -> Iterator[Violation]:
             "Autopilot clusters are regional, so the zone would have no effect.",
             "Remove zone, or write mode: standard under cluster.",
         )
+
+
+def ranges_have_room_for_the_pool(gcp: GcpSettings) -> Iterator[Violation]:
+    pool, network = gcp.cluster.node_pool, gcp.network
+    if pool is None or network.existing is not None:
+        return
+    # A node of a Standard cluster takes a /24 of the pods' range; Google keeps 4 addresses of a subnet.
+    room = {
+        "pods": 2 ** (24 - ip_network(network.pods).prefixlen),
+        "nodes": ip_network(network.nodes).num_addresses - 4,
+    }
+    for key, nodes in room.items():
+        if pool.maximum_nodes > nodes:
+            yield (
+                f"cluster.nodePool.maximumNodes is {pool.maximum_nodes}, and network.{key} has room for {nodes} nodes",
+                "The pool would stop growing there, and pods would stay pending.",
+                f"Write {nodes} or less, or a larger range.",
+            )
 
 
 def encryption_key_is_in_the_region(gcp: GcpSettings) -> Iterator[Violation]:
@@ -471,6 +493,7 @@ RULES: Final = (
     public_gateway_says_who_may_ask,
     internal_gateway_has_no_limits,
     zone_fits_the_cluster,
+    ranges_have_room_for_the_pool,
     encryption_key_is_in_the_region,
     bucket_has_a_name_that_google_takes,
     pipelines_can_read_the_state,

@@ -45,14 +45,16 @@ ZONES: Final[Mapping[str, str]] = {
 MULTI_REGIONS: Final = ("ASIA", "EU", "US", "ASIA1", "EUR4", "EUR5", "EUR7", "EUR8", "NAM4")
 """Of buckets, with predefined pairs of regions, https://cloud.google.com/storage/docs/locations, as of 2026-11."""
 
-_SIZED: Final = r"(standard|highmem|highcpu)-\d+"
-_CUSTOM: Final = r"custom-\d+-\d+(-ext)?"
+_CORES: Final = r"(1|[2468]|[1-9]\d*[02468])"
+"""One, or an even number."""
+_SIZED: Final = rf"(standard|highmem|highcpu)-{_CORES}"
+_CUSTOM: Final = rf"custom-{_CORES}-\d+(-ext)?"
 MACHINE_FAMILIES: Final[Mapping[str, str]] = {
     "a2": r"highgpu-\d+g|megagpu-\d+g|ultragpu-\d+g",
     "a3": r"(highgpu|megagpu|ultragpu|edgegpu)-\d+g(-nolssd)?",
     "a4": r"highgpu-\d+g",
     "a4x": r"(highgpu|maxgpu)-\d+g(-metal)?",
-    "c2": r"standard-\d+",
+    "c2": rf"standard-{_CORES}",
     "c2d": _SIZED,
     "c3": rf"{_SIZED}(-lssd|-metal)?",
     "c3d": rf"{_SIZED}(-lssd)?",
@@ -64,10 +66,10 @@ MACHINE_FAMILIES: Final[Mapping[str, str]] = {
     "ct5lp": r"hightpu-\d+t",
     "ct5p": r"hightpu-\d+t",
     "ct6e": r"standard-\d+t",
-    "custom": r"\d+-\d+(-ext)?",  # of n1
-    "e2": rf"{_SIZED}|micro|small|medium|custom-(micro|small|medium|\d+)-\d+",
+    "custom": rf"{_CORES}-\d+(-ext)?",  # of n1
+    "e2": rf"{_SIZED}|micro|small|medium|custom-(micro|small|medium|{_CORES})-\d+",
     "g1": r"small",
-    "g2": r"standard-\d+|custom-\d+-\d+",
+    "g2": rf"standard-{_CORES}|custom-{_CORES}-\d+",
     "g4": r"standard-\d+",
     "h3": r"standard-\d+",
     "h4d": r"(standard|highmem)-\d+(-lssd)?",
@@ -81,8 +83,8 @@ MACHINE_FAMILIES: Final[Mapping[str, str]] = {
     "n4": rf"{_SIZED}|{_CUSTOM}",
     "n4a": rf"{_SIZED}|{_CUSTOM}",
     "n4d": rf"{_SIZED}|{_CUSTOM}",
-    "t2a": r"standard-\d+",
-    "t2d": r"standard-\d+",
+    "t2a": rf"standard-{_CORES}",
+    "t2d": rf"standard-{_CORES}",
     "tpu7x": r"standard-\d+t",
     "z3": r"highmem-\d+(-highlssd|-standardlssd)?(-metal)?",
 }
@@ -251,7 +253,7 @@ StorageLocation = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$"), AfterValidat
 MachineType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$"), AfterValidator(_machine_type)]
 Range = Annotated[Cidr, AfterValidator(_private)]
 """A private IPv4 range, e.g. ``10.0.0.0/22``."""
-ImagePattern = Annotated[str, Field(pattern=r"^[a-z0-9][^\s*]*(/\*{1,2})?$")]
+ImagePattern = Annotated[str, Field(pattern=r"^[a-z0-9][^\s*/]*(/[^\s*/]+)*(/\*{1,2})?$")]
 """Of Binary Authorization: https://cloud.google.com/binary-authorization/docs/configuring-policy-console#exempt_images."""
 KeySet = Annotated[str, Field(pattern=r"^\s*\{"), AfterValidator(_key_set)]
 Email = Annotated[

@@ -134,7 +134,7 @@ def test_a_registry_whose_path_no_image_can_have_is_refused(path: str) -> None:
         *(("artefacts.remote", value, "gs://my-models-dvc") for value in ("gs://UPPER/a", "gs://ab", "s3://u:p@b/a")),
         *(
             ("ci.backend", value, "gs://my-models-dev-pulumi-state")
-            for value in ("gs:///a", "gs://UPPER", "https://u:p@b", "file://")
+            for value in ("gs:///a", "gs://UPPER", "https://u:p@b", "https://b:99999", "file://")
         ),
     ],
 )
@@ -173,6 +173,47 @@ def test_a_default_bucket_that_google_would_refuse_is_told(name: str) -> None:
     stack = stack_with("gcp.name", name)
     stack["gcp"]["storage"] = {"bucket": "acme-dvc"}
     assert refusals(**stack) == []
+
+
+@pytest.mark.parametrize("value", ["https://gcr.io/acme/*", "gcr.io//a", "gcr.io/a*", "a b"])
+def test_a_pattern_that_no_image_can_match_is_refused(value: str) -> None:
+    stack = stack_with("gcp.cluster", {"binaryAuthorization": True, "allowedImages": [value]})
+    (message,) = refusals(**stack)
+    assert f"allowedImages.0 is {json.dumps(value)}" in message
+
+
+@pytest.mark.parametrize("value", ["gcr.io/acme/*", "docker.io/a/b:1", "localhost:5000/a/**", "nginx"])
+def test_patterns_of_images_pass(value: str) -> None:
+    assert refusals(**stack_with("gcp.cluster", {"binaryAuthorization": True, "allowedImages": [value]})) == []
+
+
+@pytest.mark.parametrize("ranges", [["0.0.0.0/1", "128.0.0.0/1"], ["::/1", "8000::/1"]])
+def test_two_halves_of_the_internet_are_everyone(ranges: list[str]) -> None:
+    assert "or access: open" in refusal_text("gcp.gateway.allowedRanges", ranges)
+
+
+@pytest.mark.parametrize("name", ["e2-standard-3", "n1-standard-0", "n2-custom-3-4096", "custom-5-4096"])
+def test_a_machine_with_a_number_of_cores_that_none_has_is_refused(name: str) -> None:
+    stack = stack_with("gcp.cluster", {"mode": "standard", "nodePool": {"machineType": name}})
+    (message,) = refusals(**stack)
+    assert "gcloud compute machine-types list" in message
+
+
+@pytest.mark.parametrize(
+    ("network", "nodes", "told"),
+    [
+        ({"pods": "10.16.0.0/21"}, 9, "network.pods has room for 8 nodes"),
+        ({"nodes": "10.0.0.0/26"}, 61, "network.nodes has room for 60 nodes"),
+        ({"pods": "10.16.0.0/21"}, 8, None),
+        ({"nodes": "10.0.0.0/26"}, 60, None),
+    ],
+)
+def test_a_pool_fits_its_network(network: Any, nodes: int, told: str | None) -> None:
+    stack = stack_with("gcp.network", network)
+    stack["gcp"]["cluster"] = {"mode": "standard", "nodePool": {"maximumNodes": nodes}}
+    messages = refusals(**stack)
+    assert len(messages) == (1 if told else 0)
+    assert told is None or told in messages[0]
 
 
 def test_a_range_with_the_address_of_all_hosts_is_refused() -> None:
