@@ -218,11 +218,11 @@ def _key_set(text: str) -> str:
         keys = json.loads(text).get("keys")
     except (ValueError, AttributeError):
         keys = None
-    if not isinstance(keys, list) or not keys or not all(isinstance(each, dict) and "kty" in each for each in keys):
+    if not isinstance(keys, list) or not all(isinstance(each, dict) and "kty" in each for each in keys):
         raise wrong(
             "is not a JSON Web Key Set",
             "Google could not check the tokens of GitLab's jobs.",
-            "Write what GitLab returns under /oauth/discovery/keys, a JSON text with a list `keys` that is not empty.",
+            "Write what GitLab returns under /oauth/discovery/keys, a JSON text with a list `keys`.",
         )
     return text
 
