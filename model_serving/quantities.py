@@ -17,7 +17,7 @@ _UNITS: Final[Mapping[str, float]] = {"": 1, _THOUSANDTH: 1e-3} | {
     for base, units in ((1000.0, ("k", "M", "G", "T")), (1024.0, ("Ki", "Mi", "Gi", "Ti")))
     for power, unit in enumerate(units, start=1)
 }
-PATTERN: Final = rf"^(\d+(?:\.\d+)?)({'|'.join(filter(None, _UNITS))})?$"
+PATTERN: Final = rf"^([0-9]+(?:\.[0-9]+)?)({'|'.join(filter(None, _UNITS))})?$"
 
 
 def amount(quantity: str) -> float:

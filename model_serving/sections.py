@@ -9,14 +9,25 @@ from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Final, TypeAlias, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from model_serving.problems import Problem
 
-_NAME_OF_A_HOST: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.IGNORECASE)
+_NAME_OF_A_HOST: Final = re.compile(r"(?!-)[a-zA-Z0-9_-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9_-]{1,63}(?<!-))*")
+LONGEST_HOST: Final = 253
 _OTHERS_NAMESPACE: Final = re.compile(
     r"default|(kube|gke|gmp)-.*|(asm|cnrm|config-management|gatekeeper|istio)-system|config-management-monitoring"
 )
@@ -33,12 +44,26 @@ def reachable(address: str) -> str:
         raise ValueError(f"which is not an address: {error}") from None
     if port == 0:
         raise ValueError("whose port is 0")
-    if not _NAME_OF_A_HOST.fullmatch(host) or host.rpartition(".")[2].isdigit():
+    if parts.netloc.endswith(":"):
+        raise ValueError("whose port is missing")
+    if "@" in parts.netloc:
+        raise ValueError("which has a user's name in it")
+    if "?" in address or "#" in address:
+        raise ValueError("which has a query or a fragment")
+    if not _NAME_OF_A_HOST.fullmatch(host) or len(host) > LONGEST_HOST or host.rpartition(".")[2].isdigit():
         try:
             ip_address(host)
         except ValueError:
             raise ValueError(f"whose host, {host}, is neither a name nor an address") from None
     return address
+
+
+def possible_bucket(address: str) -> str:
+    """Refuses a bucket that Google would not have let anyone create, and a service that nothing could connect to."""
+    found = re.match(r"gs://([^/?]*)", address)
+    if found and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", found[1]):
+        raise ValueError(f"whose bucket, {found[1]}, has a name that Google refuses")
+    return reachable(address) if address.startswith("https://") else address
 
 
 def _range(cidr: str) -> str:
@@ -55,6 +80,24 @@ def _range(cidr: str) -> str:
     return cidr
 
 
+def _branch(name: str) -> str:
+    # https://git-scm.com/docs/git-check-ref-format
+    if re.search(r"\.\.|//|/\.|^[./-]|[./]$|\.lock(/|$)", name) or name.startswith("refs/"):
+        raise wrong(
+            f"is {name}, which is not the name of a branch",
+            "No job would run on it, so nothing would be deployed.",
+            "Write the branch without refs/heads/, e.g. main.",
+        )
+    return name
+
+
+def no_truth(value: Any) -> Any:
+    """Refuses true and false in the place of a number; pydantic takes them for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a number")
+    return value
+
+
 def _own_namespace(name: str) -> str:
     if _OTHERS_NAMESPACE.fullmatch(name):
         raise wrong(
@@ -67,28 +110,42 @@ def _own_namespace(name: str) -> str:
 
 
 LONGEST_LABEL: Final = 63
+LONGEST_SHOWN: Final = 500
+"""Characters of a wrong value in a message."""
+_COMPONENT: Final = r"[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*"
+IMAGE_PATH: Final = rf"{_COMPONENT}(/{_COMPONENT})*"
+"""Of a repository of images, https://pkg.go.dev/github.com/distribution/reference."""
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=LONGEST_LABEL)]
 DnsName = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=253)
+    str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=LONGEST_HOST)
 ]
 Namespace = Annotated[DnsLabel, AfterValidator(_own_namespace)]
 """A namespace of this project's own."""
-Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$"), AfterValidator(_range)]
+Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$"), AfterValidator(_range)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+(:\d+)?$"), AfterValidator(reachable)]
 
-REMOTE_PATTERN: Final = r"^((gs|s3|az)://[^/\s]+(/\S*)?|file:///\S+)$"
-RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN)]
+REMOTE_PATTERN: Final = r"^(((gs|s3)://[^/\s?#@]+|az://[^/\s?#]+)(/\S*)?|file:///\S+)$"
+RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN), AfterValidator(possible_bucket)]
 """A remote for large files: a bucket of Google's, of S3 or of Azure with an optional path, or a folder."""
 
-Branch = Annotated[str, Field(min_length=1, pattern=r"^[\w./-]+$")]
-Identifier = Annotated[int, Field(gt=0)]
+Branch = Annotated[str, Field(min_length=1, pattern=r"^[\w./-]+$"), AfterValidator(_branch)]
+Identifier = Annotated[int, Field(gt=0, lt=1 << 63), BeforeValidator(no_truth)]
 """An ID that GitLab or GitHub assigns once and, unlike a name, never reuses."""
+
+
+_NUMBERS: Final = (int, int | None, float, float | None)
 
 
 class Section(BaseModel):
     """A part of the stack file. Keys are camelCase, as in Pulumi's own files; unknown keys are refused."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number_is_not_a_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        allowed = cls.model_fields[str(info.field_name)].annotation
+        return no_truth(value) if allowed in _NUMBERS else value
 
 
 Violation: TypeAlias = tuple[str, str, str]
@@ -181,7 +238,9 @@ def problems_of(error: ValidationError, settings: type[BaseModel], *, file: str,
             case kind:
                 # A validator that raises a ValueError says what is wrong, and the setting what to write.
                 reason = f", {details['ctx']['error']}" if kind == "value_error" else ""
-                what = f"{key} is {json.dumps(details['input'], default=str)}{reason}"
+                value = json.dumps(details["input"], default=str)
+                shown = value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…"
+                what = f"{key} is {shown}{reason}"
                 consequence, remedy = _advice(settings, details)
         return Problem(file=file, what=what, consequence=consequence, remedy=remedy)
 
@@ -196,10 +255,14 @@ def _advice(settings: type[BaseModel], details: ErrorDetails) -> tuple[str, str]
     extra = info.json_schema_extra
     if isinstance(extra, dict) and "remedy" in extra:
         return str(extra["consequence"]), str(extra["remedy"])
+    if details["type"] == "model_type":
+        return f"Meaning of the setting: {info.description}", "Input should be a valid dictionary, e.g. {}."
     examples = " or ".join(map(str, info.examples or ()))
+    # An example shows a form, but not how long is too long.
+    limit = f"{details['msg']}. " if details["type"] in {"string_too_long", "too_long"} else ""
     return (
         f"Meaning of the setting: {info.description}",
-        f"Write for example {examples}." if examples else f"{details['msg']}.",
+        f"{limit}Write for example {examples}." if examples else f"{details['msg']}.",
     )
 
 

@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,19 @@ PROJECT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = PROJECT / "stacks"
 _CI: Final = re.compile(rf"^[^#\n]*\b{settings.NAMESPACE}:ci[\"']?\s*:", re.MULTILINE)
 UNKNOWN: Final = "The stack's settings are not known, so nothing was changed."
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, as Pulumi does; PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            # A merged key is not in the node yet, and may be overridden.
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
 
 
 def names(folder: Path | None = None) -> list[str]:
@@ -85,6 +98,8 @@ def parse(stack: str, text: str) -> Settings:
         values = {_key(key): _as_pulumi_passes_it(value) for key, value in _config(stack, text).items()}
     except RecursionError:
         raise _refusal(stack, "contains itself through an anchor", "Remove the alias.") from None
+    except ValueError as error:  # a hexadecimal number that is too long to be written as a decimal one
+        raise _unreadable(stack, error) from None
     return settings.read(stack, values)
 
 
@@ -100,10 +115,12 @@ def _text(stack: str, folder: Path) -> str:
 def _config(stack: str, text: str) -> Mapping[Any, Any]:
     """The section ``config`` of a stack file."""
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     # A date such as 2024-13-01 is a plain ValueError.
     except (yaml.YAMLError, ValueError) as error:
         raise _unreadable(stack, error) from None
+    except RecursionError:
+        raise _unreadable(stack, "its lists and mappings are nested too deeply") from None
     config = content.get("config") if isinstance(content, Mapping) else content
     if config is None or isinstance(config, Mapping):
         return config or {}
@@ -117,7 +134,7 @@ def _missing(stack: str, folder: Path) -> InvalidInput:
     return _refusal(stack, "does not exist", f"{remedy}The stacks are {', '.join(known) or 'none yet'}.")
 
 
-def _unreadable(stack: str, error: Exception) -> InvalidInput:
+def _unreadable(stack: str, error: object) -> InvalidInput:
     return _refusal(stack, f"cannot be read: {' '.join(str(error).split())}", "Correct the file.")
 
 

@@ -59,6 +59,13 @@ def _different_names(tokens: list[str]) -> list[str]:
     return tokens
 
 
+def _no_address(path: str) -> str:
+    # https://docs.gitlab.com/user/reserved_names/#rules-for-usernames-project-and-group-names-and-slugs
+    if path.endswith((".git", ".atom")):
+        raise ValueError("whose end no path in GitLab has")
+    return path
+
+
 def _not_ours(values: dict[str, Any]) -> dict[str, Any]:
     if ours := sorted(_FIXED_VALUES & values.keys()):
         raise wrong(
@@ -69,7 +76,9 @@ def _not_ours(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-ProjectPath = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)+$")]
+ProjectPath = Annotated[
+    str, Field(pattern=r"^[a-zA-Z0-9_.][a-zA-Z0-9_.-]*(/[a-zA-Z0-9_.][a-zA-Z0-9_.-]*)+$"), AfterValidator(_no_address)
+]
 Slug = Annotated[str, Field(pattern=f"^{_SLUG}$", max_length=_LONGEST_SLUG)]
 """An environment name that GitLab uses unchanged. Any other name becomes a slug with a random suffix."""
 TokenName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
@@ -81,7 +90,7 @@ class ChartSettings(Section):
 
     reference: str = Field(
         "gitlab-agent",
-        min_length=1,
+        pattern=r"^([a-zA-Z0-9][a-zA-Z0-9._-]*|oci://[^\s/@]+(/[^\s/@]+)+|\.{0,2}/[^\n]+)$",
         examples=["gitlab-agent", "oci://registry.example.com/charts/gitlab-agent", "./charts/gitlab-agent"],
         description="Name of the chart in its repository, an OCI reference, or the path of a folder or an archive.",
     )
@@ -92,7 +101,8 @@ class ChartSettings(Section):
     )
     version: str | None = Field(
         None,
-        min_length=1,
+        pattern=r"^[v0-9*^~<>=!][^@\n]*$",
+        examples=[CHART_VERSION],
         description=f"Version of the chart. Defaults to {CHART_VERSION} for GitLab's repository; a chart at a path has "
         "its own version.",
     )
@@ -182,7 +192,7 @@ class AgentSettings(Section):
         "model_serving agent` writes it), written to the default branch by a commit of the program, or "
         "elsewhere, by somebody else.",
     )
-    branch: Branch = Field("main", description="Default branch, for configuration: written.")
+    branch: Branch = Field("main", examples=["main"], description="Default branch, for configuration: written.")
     gitlab: HttpUrl = Field(
         "https://gitlab.com",
         examples=["https://gitlab.example.com"],
@@ -207,7 +217,9 @@ class AgentSettings(Section):
         description="Addresses behind the Service kubernetes: `kubectl get endpointslices --namespace default`.",
     )
     api_server_port: int = Field(443, ge=1, le=65535, description="Port behind the Service kubernetes.")
-    namespace: Namespace = Field("gitlab-agent", description="Kubernetes namespace used only for the agent.")
+    namespace: Namespace = Field(
+        "gitlab-agent", examples=["gitlab-agent"], description="Kubernetes namespace used only for the agent."
+    )
     replicas: int = Field(
         2,
         ge=2,
@@ -320,8 +332,10 @@ def chart_has_one_source_and_version(chart: ChartSettings) -> Iterator[Violation
 
 
 def projects_are_named_once(agent: AgentSettings) -> Iterator[Violation]:
-    numbers = [agent.project_id, *(each.id for each in agent.projects)]
-    if twice := sorted({number for number in numbers if numbers.count(number) > 1}):
+    numbers = [str(number) for number in (agent.project_id, *(each.id for each in agent.projects))]
+    # GitLab takes a path in any case.
+    paths = [path.lower() for path in (agent.project, *(each.path for each in agent.projects))]
+    if twice := [each for part in (numbers, paths) for each in part if part.count(each) > 1]:
         yield (
             f"projects names the project {twice[0]} twice",
             "The agent's own project is always included, and GitLab ignores a second entry for a project.",
@@ -341,9 +355,9 @@ def elsewhere_registered_agent_has_one_token(agent: AgentSettings) -> Iterator[V
 def groups_are_listed(agent: AgentSettings) -> Iterator[Violation]:
     above = max(path.count("/") for path in agent.all_projects)
     # One level may be a personal namespace, which is not a group; anything deeper is in groups.
-    if agent.access_as == "ci_job" and above > 1 and len(agent.group_ids) < above:
+    if agent.access_as == "ci_job" and above > 1 and len({*agent.group_ids}) < above:
         yield (
-            f"groupIds has {len(agent.group_ids)} of the {above} groups above the projects",
+            f"groupIds has {len({*agent.group_ids})} of the {above} groups above the projects",
             "GitLab sends all of them with each request of a job, and the cluster would refuse every request with 403.",
             "Write the ID of each group, which GitLab shows on the group's page.",
         )
@@ -394,6 +408,17 @@ def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespac
         remedy=f"Run `python -m model_serving agent --stack {stack}`, which writes it, "
         "and commit it to the default branch.",
     )
+
+
+def chart_problems(agent: AgentSettings, *, stack: str) -> Iterator[Problem]:
+    """A chart at a path that does not exist, which Helm would find out in the middle of an update."""
+    if agent.chart.is_local and not Path(agent.chart.reference).exists():
+        yield Problem(
+            file=_file(stack),
+            what=f"{KEY}.chart.reference is {agent.chart.reference}, which does not exist",
+            consequence="The agent could not be installed, after everything before it has been changed.",
+            remedy="Write the path of a chart's folder or archive, relative to the project, or the chart's name.",
+        )
 
 
 def _differences(found: object, wanted: object) -> Sequence[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
@@ -28,6 +28,7 @@ from model_serving.stack.google_names import (
     ResourceName,
     StorageLocation,
     Zone,
+    refused_bucket,
 )
 
 REVIEW: Final = "review"
@@ -57,7 +58,7 @@ ModelRepositories = Annotated[
         description="IDs of the repositories that train models, at most 150; their jobs act as the account training.",
     ),
 ]
-ProtectedBranch = Annotated[Branch, Field(description="Protected branch that is deployed.")]
+ProtectedBranch = Annotated[Branch, Field(examples=["main"], description="Protected branch that is deployed.")]
 
 
 class ServiceSettings(Section):
@@ -73,7 +74,9 @@ class RegistrySettings(Adoptable):
     """The image registry."""
 
     existing: ResourceName | None = Field(
-        None, description="An existing Docker repository in Artifact Registry, in the stack's region, to use unchanged."
+        None,
+        examples=["images"],
+        description="An existing Docker repository in Artifact Registry, in the stack's region, to use unchanged.",
     )
     keep_versions: int = Field(
         10, ge=1, le=1000, description="Number of newest images per model to keep, even without a tag."
@@ -87,9 +90,13 @@ class RegistrySettings(Adoptable):
 class StorageSettings(Adoptable):
     """The bucket for training data and training outputs: the DVC remote."""
 
-    existing: BucketName | None = Field(None, description="An existing bucket to use unchanged.")
+    existing: BucketName | None = Field(
+        None, examples=["acme-models-dvc"], description="An existing bucket to use unchanged."
+    )
     bucket: BucketName | None = Field(
-        None, description="Name of the bucket, unique across Google Cloud. Defaults to <project>-<name>-dvc."
+        None,
+        examples=["acme-models-dvc"],
+        description="Name of the bucket, unique across Google Cloud. Defaults to <project>-<name>-dvc.",
     )
     location: StorageLocation | None = Field(
         None,
@@ -125,6 +132,7 @@ class GitLabSettings(Section):
     )
     keys: KeySet | None = Field(
         None,
+        examples=['\'{"keys": [{"kty": "RSA", …}]}\''],
         description="GitLab's public keys (/oauth/discovery/keys, a JSON text), if Google cannot reach GitLab.",
     )
 
@@ -157,6 +165,7 @@ class IdentitySettings(Section):
     github: GitHubSettings | None = Field(None, description="GitHub Actions jobs that authenticate without a key.")
     pool: PoolId | None = Field(
         None,
+        examples=["model-serving"],
         description="ID of the workload identity pool. Defaults to the stack's name in Google Cloud. Google reserves "
         "the ID of a deleted pool for 30 days; until then, use another ID.",
     )
@@ -253,7 +262,9 @@ class ObservabilitySettings(Section):
 class StateSettings(Section):
     """Location of this stack's state, as created and printed by `make init-gcp`."""
 
-    bucket: BucketName = Field(description="Bucket of PULUMI_BACKEND_URL, without gs://.")
+    bucket: BucketName = Field(
+        examples=["my-models-dev-pulumi-state"], description="Bucket of PULUMI_BACKEND_URL, without gs://."
+    )
     key: KeyName = Field(
         examples=["projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY"],
         description="Key of the stack's secrets provider, without gcpkms://.",
@@ -280,6 +291,7 @@ class GcpSettings(Section):
     )
     name: Name = Field(
         "model-serving",
+        examples=["model-serving"],
         description="Prefix of all names in the project. Two stacks in one project need different names.",
     )
     deletion_protection: bool = Field(
@@ -366,7 +378,7 @@ def public_gateway_says_who_may_ask(edge: EdgeSettings) -> Iterator[Violation]:
             "Write access: iap for people who sign in, access: ranges for addresses in allowedRanges, or access: open "
             "for everyone.",
         )
-    if edge.access == "ranges" and (not edge.allowed_ranges or not all(map(_is_a_part, edge.allowed_ranges))):
+    if edge.access == "ranges" and (not edge.allowed_ranges or _has_everyone(edge.allowed_ranges)):
         yield (
             f"access is ranges, and allowedRanges is {', '.join(edge.allowed_ranges) or 'empty'}",
             "Everyone on the internet could ask the models.",
@@ -387,8 +399,12 @@ def public_gateway_says_who_may_ask(edge: EdgeSettings) -> Iterator[Violation]:
         )
 
 
-def _is_a_part(cidr: str) -> bool:
-    return ip_network(cidr).prefixlen > 0
+def _has_everyone(ranges: Iterable[str]) -> bool:
+    networks = [*map(ip_network, ranges)]
+    # Two halves are everyone, too.
+    v4 = [*collapse_addresses(each for each in networks if isinstance(each, IPv4Network))]
+    v6 = [*collapse_addresses(each for each in networks if isinstance(each, IPv6Network))]
+    return IPv4Network("0.0.0.0/0") in v4 or IPv6Network("::/0") in v6
 
 
 def internal_gateway_has_no_limits(edge: EdgeSettings) -> Iterator[Violation]:
@@ -423,6 +439,24 @@ def zone_fits_the_cluster(gcp: GcpSettings) -> Iterator[Violation]:
         )
 
 
+def ranges_have_room_for_the_pool(gcp: GcpSettings) -> Iterator[Violation]:
+    pool, network = gcp.cluster.node_pool, gcp.network
+    if pool is None or network.existing is not None:
+        return
+    # A node of a Standard cluster takes a /24 of the pods' range; Google keeps 4 addresses of a subnet.
+    room = {
+        "pods": 2 ** (24 - ip_network(network.pods).prefixlen),
+        "nodes": ip_network(network.nodes).num_addresses - 4,
+    }
+    for key, nodes in room.items():
+        if pool.maximum_nodes > nodes:
+            yield (
+                f"cluster.nodePool.maximumNodes is {pool.maximum_nodes}, and network.{key} has room for {nodes} nodes",
+                "The pool would stop growing there, and pods would stay pending.",
+                f"Write {nodes} or less, or a larger range.",
+            )
+
+
 def encryption_key_is_in_the_region(gcp: GcpSettings) -> Iterator[Violation]:
     key = gcp.cluster.encryption_key
     if key and key.split("/")[3] != gcp.region:
@@ -430,6 +464,16 @@ def encryption_key_is_in_the_region(gcp: GcpSettings) -> Iterator[Violation]:
             f"cluster.encryptionKey is {key}, which is not in {gcp.region}",
             "GKE only accepts keys from its own region and would refuse the cluster.",
             f"Write a key in {gcp.region}.",
+        )
+
+
+def bucket_has_a_name_that_google_takes(gcp: GcpSettings) -> Iterator[Violation]:
+    own = gcp.storage.existing or gcp.storage.bucket
+    if own is None and (reason := refused_bucket(gcp.bucket)):
+        yield (
+            f"storage.bucket is missing, and the default would be {gcp.bucket}, {reason}",
+            "Google refuses such a name for a bucket.",
+            "Write bucket under storage, or another name.",
         )
 
 
@@ -449,6 +493,8 @@ RULES: Final = (
     public_gateway_says_who_may_ask,
     internal_gateway_has_no_limits,
     zone_fits_the_cluster,
+    ranges_have_room_for_the_pool,
     encryption_key_is_in_the_region,
+    bucket_has_a_name_that_google_takes,
     pipelines_can_read_the_state,
 )

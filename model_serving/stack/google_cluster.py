@@ -34,7 +34,7 @@ def _existing_time(value: str) -> str:
     return value
 
 
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"), AfterValidator(_existing_time)]
+Time = Annotated[str, Field(pattern=r"^[0-9T:Z-]{20}$"), AfterValidator(_existing_time)]
 
 
 class Adoptable(Section):
@@ -48,10 +48,14 @@ class Adoptable(Section):
 class ExistingNetwork(Section):
     """An existing network in the same project."""
 
-    network: ResourceName = Field(description="Name of the VPC network.")
-    subnetwork: ResourceName = Field(description="Name of the subnet for the nodes, in the region of the stack.")
-    pods_range: ResourceName = Field(description="Name of the subnet's secondary range for pods.")
-    services_range: ResourceName = Field(description="Name of the subnet's secondary range for Services.")
+    network: ResourceName = Field(examples=["default"], description="Name of the VPC network.")
+    subnetwork: ResourceName = Field(
+        examples=["nodes"], description="Name of the subnet for the nodes, in the region of the stack."
+    )
+    pods_range: ResourceName = Field(examples=["pods"], description="Name of the subnet's secondary range for pods.")
+    services_range: ResourceName = Field(
+        examples=["services"], description="Name of the subnet's secondary range for Services."
+    )
 
 
 class NetworkSettings(Adoptable):
@@ -129,6 +133,7 @@ class ClusterSettings(Adoptable):
 
     existing: Annotated[ResourceName, Field(max_length=40)] | None = Field(
         None,
+        examples=["models"],
         description="An existing cluster to use unchanged, in the stack's region or zone. Its DNS endpoint, the "
         "Gateway API and Workload Identity must be enabled. Without it, a cluster is created.",
     )

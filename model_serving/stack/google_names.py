@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from difflib import SequenceMatcher
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
@@ -45,14 +45,16 @@ ZONES: Final[Mapping[str, str]] = {
 MULTI_REGIONS: Final = ("ASIA", "EU", "US", "ASIA1", "EUR4", "EUR5", "EUR7", "EUR8", "NAM4")
 """Of buckets, with predefined pairs of regions, https://cloud.google.com/storage/docs/locations, as of 2026-11."""
 
-_SIZED: Final = r"(standard|highmem|highcpu)-\d+"
-_CUSTOM: Final = r"custom-\d+-\d+(-ext)?"
+_CORES: Final = r"(1|[2468]|[1-9]\d*[02468])"
+"""One, or an even number."""
+_SIZED: Final = rf"(standard|highmem|highcpu)-{_CORES}"
+_CUSTOM: Final = rf"custom-{_CORES}-\d+(-ext)?"
 MACHINE_FAMILIES: Final[Mapping[str, str]] = {
     "a2": r"highgpu-\d+g|megagpu-\d+g|ultragpu-\d+g",
     "a3": r"(highgpu|megagpu|ultragpu|edgegpu)-\d+g(-nolssd)?",
     "a4": r"highgpu-\d+g",
     "a4x": r"(highgpu|maxgpu)-\d+g(-metal)?",
-    "c2": r"standard-\d+",
+    "c2": rf"standard-{_CORES}",
     "c2d": _SIZED,
     "c3": rf"{_SIZED}(-lssd|-metal)?",
     "c3d": rf"{_SIZED}(-lssd)?",
@@ -64,10 +66,10 @@ MACHINE_FAMILIES: Final[Mapping[str, str]] = {
     "ct5lp": r"hightpu-\d+t",
     "ct5p": r"hightpu-\d+t",
     "ct6e": r"standard-\d+t",
-    "custom": r"\d+-\d+(-ext)?",  # of n1
-    "e2": rf"{_SIZED}|micro|small|medium|custom-(micro|small|medium|\d+)-\d+",
+    "custom": rf"{_CORES}-\d+(-ext)?",  # of n1
+    "e2": rf"{_SIZED}|micro|small|medium|custom-(micro|small|medium|{_CORES})-\d+",
     "g1": r"small",
-    "g2": r"standard-\d+|custom-\d+-\d+",
+    "g2": rf"standard-{_CORES}|custom-{_CORES}-\d+",
     "g4": r"standard-\d+",
     "h3": r"standard-\d+",
     "h4d": r"(standard|highmem)-\d+(-lssd)?",
@@ -81,8 +83,8 @@ MACHINE_FAMILIES: Final[Mapping[str, str]] = {
     "n4": rf"{_SIZED}|{_CUSTOM}",
     "n4a": rf"{_SIZED}|{_CUSTOM}",
     "n4d": rf"{_SIZED}|{_CUSTOM}",
-    "t2a": r"standard-\d+",
-    "t2d": r"standard-\d+",
+    "t2a": rf"standard-{_CORES}",
+    "t2d": rf"standard-{_CORES}",
     "tpu7x": r"standard-\d+t",
     "z3": r"highmem-\d+(-highlssd|-standardlssd)?(-metal)?",
 }
@@ -114,14 +116,18 @@ def _unreserved(name: str) -> str:
     return name
 
 
+def refused_bucket(name: str) -> str | None:
+    """Why Google refuses a bucket's name; None if it takes it."""
+    return next((reason for pattern, reason in _NO_BUCKET.items() if re.search(pattern, name)), None)
+
+
 def _bucket(name: str) -> str:
-    for pattern, reason in _NO_BUCKET.items():
-        if re.search(pattern, name):
-            raise wrong(
-                f"is {name}, {reason}",
-                "Google refuses such a name for a bucket.",
-                "Write 3 to 63 lowercase letters, digits and hyphens, e.g. acme-models-dvc.",
-            )
+    if reason := refused_bucket(name):
+        raise wrong(
+            f"is {name}, {reason}",
+            "Google refuses such a name for a bucket.",
+            "Write 3 to 63 lowercase letters, digits and hyphens, e.g. acme-models-dvc.",
+        )
     return name
 
 
@@ -176,6 +182,12 @@ def _private(value: str) -> str:
             "Google would refuse the subnet, or hosts on the internet could not be reached from the cluster.",
             f"Write a part of {', '.join(map(str, PRIVATE_RANGES[:3]))} or {PRIVATE_RANGES[3]}.",
         )
+    if ip_address("255.255.255.255") in parsed:
+        raise wrong(
+            f"is {value}, which contains 255.255.255.255",
+            "Google would refuse the subnet: that is the address of every host at once.",
+            "Write a smaller range, e.g. 10.0.0.0/22.",
+        )
     return value
 
 
@@ -206,7 +218,7 @@ def _key_set(text: str) -> str:
         keys = json.loads(text).get("keys")
     except (ValueError, AttributeError):
         keys = None
-    if not isinstance(keys, list):
+    if not isinstance(keys, list) or not all(isinstance(each, dict) and "kty" in each for each in keys):
         raise wrong(
             "is not a JSON Web Key Set",
             "Google could not check the tokens of GitLab's jobs.",
@@ -241,7 +253,7 @@ StorageLocation = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$"), AfterValidat
 MachineType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)+$"), AfterValidator(_machine_type)]
 Range = Annotated[Cidr, AfterValidator(_private)]
 """A private IPv4 range, e.g. ``10.0.0.0/22``."""
-ImagePattern = Annotated[str, Field(pattern=r"^[a-z0-9][^\s*]*(/\*{1,2})?$")]
+ImagePattern = Annotated[str, Field(pattern=r"^[a-z0-9][^\s*/]*(/[^\s*/]+)*(/\*{1,2})?$")]
 """Of Binary Authorization: https://cloud.google.com/binary-authorization/docs/configuring-policy-console#exempt_images."""
 KeySet = Annotated[str, Field(pattern=r"^\s*\{"), AfterValidator(_key_set)]
 Email = Annotated[

@@ -63,6 +63,7 @@ def read(stack: str, values: Mapping[str, str], *, secret: Collection[str] = ())
     except InvalidInput as error:
         problems += error.problems
     if chosen and chosen.agent:
+        problems += gitlab_agent.chart_problems(chosen.agent, stack=stack)
         problems += gitlab_agent.configuration_problems(chosen.agent, stack=stack, serving_namespace=chosen.namespace)
     if chosen is None or released is None or problems:
         raise InvalidInput(problems)

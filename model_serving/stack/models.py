@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from model_serving.quantities import Cores, Memory, between
-from model_serving.sections import DnsName, Section, Violation, wrong
+from model_serving.sections import LONGEST_LABEL, DnsName, Section, Violation, no_truth, wrong
 
 ALL_TRAFFIC: Final = 100
 """Percent. The weights of a model's versions add up to this."""
@@ -37,6 +38,15 @@ _BY_THE_PROGRAM: Final[Mapping[str, str]] = {
 The probes, the Service, the routes, the alerts and the contract check rely on some, the image and its read-only file
 system on others. Kafka is beyond what the pods may reach.
 """
+
+_TRUTH: Final = "true|false|1|0|yes|no|on|off|y|n|t|f"
+_TYPED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("MLSERVER_DEBUG", "MLSERVER_CACHE_ENABLED", "MLSERVER_GZIP_ENABLED"), _TRUTH),
+    "MLSERVER_USE_STRUCTURED_LOGGING": _TRUTH,
+    **dict.fromkeys(("MLSERVER_CACHE_SIZE", "MLSERVER_PARALLEL_WORKERS_TIMEOUT"), "[0-9]{1,9}"),
+    "MLSERVER_GRPC_MAX_MESSAGE_LENGTH": "-?[0-9]{1,9}",
+}
+"""Variables that MLServer reads as something else than a text: the form of their values."""
 
 
 def _whole_traffic(weights: dict[str, int]) -> dict[str, int]:
@@ -79,7 +89,7 @@ def _for_a_stack(variable: str) -> str:
 
 Variable = Annotated[str, AfterValidator(_for_a_stack)]
 """Name of an environment variable."""
-Weight = Annotated[int, Field(ge=0, le=ALL_TRAFFIC)]
+Weight = Annotated[int, Field(ge=0, le=ALL_TRAFFIC), BeforeValidator(no_truth)]
 
 
 class Resources(Section):
@@ -114,6 +124,7 @@ class Gpu(Section):
 
     type: str = Field(
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        max_length=LONGEST_LABEL,
         examples=["nvidia-l4", "nvidia-tesla-t4"],
         description="Accelerator type, as in GKE's node labels, "
         "https://cloud.google.com/kubernetes-engine/docs/concepts/gpus.",
@@ -225,8 +236,10 @@ class ModelSettings(Section):
         description="Additional timeout for a pod to get a node and its image. A pod that ends while it loads its "
         "model fails the release at once.",
     )
-    drain_seconds: Annotated[int, Field(ge=0, le=600)] | None = Field(
+    drain_seconds: int | None = Field(
         None,
+        ge=0,
+        le=600,
         description="How long a terminating pod keeps serving, in seconds, until every proxy has removed it. Defaults "
         "to 5, or to 60 behind Google's load balancer.",
     )
@@ -264,4 +277,22 @@ def autoscaling_replaces_replicas(model: ModelSettings) -> Iterator[Violation]:
         )
 
 
-RULES: Final = (minimum_is_not_above_maximum, shadow_has_no_weight, autoscaling_replaces_replicas)
+def server_can_read_its_variables(model: ModelSettings) -> Iterator[Violation]:
+    for variable, value in model.environment.items():
+        if "\0" in value:
+            yield f"environment.{variable} has the character NUL", "No pod would start.", "Remove the character."
+        form = _TYPED.get(variable.upper())
+        if form and not re.fullmatch(form, value, re.IGNORECASE):
+            yield (
+                f"environment.{variable} is {json.dumps(value)}",
+                "The server could not read it, and no pod would start.",
+                'Write "true" or "false".' if form == _TRUTH else "Write a whole number, in quotes.",
+            )
+
+
+RULES: Final = (
+    minimum_is_not_above_maximum,
+    shadow_has_no_weight,
+    autoscaling_replaces_replicas,
+    server_can_read_its_variables,
+)

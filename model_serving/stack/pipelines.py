@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from model_serving.sections import Section
+from model_serving.sections import Identifier, Section, possible_bucket
 
 Tier = Literal["production", "staging", "testing", "development", "other"]
 """GitLab's tiers, https://docs.gitlab.com/ci/environments/#deployment-tier-of-environments."""
 LAST: Final = 1000
+_BACKEND: Final = r"^((gs|s3|azblob)://[^/\s@]+(/\S*)?|file://\S+|https://[^\s@]+)$"
 
 
 class ReviewSettings(Section):
@@ -47,12 +48,12 @@ class CiSettings(Section):
         False,
         description="A person has to approve each deployment: the environment is protected, and the job waits.",
     )
-    project_number: Annotated[int, Field(gt=0)] | None = Field(
+    project_number: Identifier | None = Field(
         None,
         description="Number of the Google project, which `gcloud projects describe PROJECT "
         "--format='value(projectNumber)'` prints. Jobs name it when they exchange their token.",
     )
-    backend: Annotated[str, Field(pattern=r"^(gs|s3|azblob|file|https)://\S+$")] | None = Field(
+    backend: Annotated[str, Field(pattern=_BACKEND), AfterValidator(possible_bucket)] | None = Field(
         None,
         examples=["gs://my-models-dev-pulumi-state"],
         description="PULUMI_BACKEND_URL of the jobs. Without it the bucket under gcp.state.",

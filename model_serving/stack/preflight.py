@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -32,7 +33,8 @@ def check(settings: Settings, *, file: str) -> None:
 def kubeconfig_paths(settings: Settings) -> list[Path]:
     """The kubeconfigs that the Kubernetes provider reads, found as kubectl does, which merges several."""
     if settings.kubeconfig:
-        return [Path(settings.kubeconfig).expanduser()]
+        # Not expanduser of Path, which raises an error if there is no such user.
+        return [Path(os.path.expanduser(settings.kubeconfig))]  # noqa: PTH111
     named = [Path(name) for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]
     return named or [Path.home() / ".kube" / "config"]
 
@@ -54,21 +56,28 @@ def _contexts(paths: Iterable[Path]) -> tuple[list[str], str | None]:
     """
     names, current = [], None
     for path in paths:
-        if not path.exists():
+        if not _exists(path):
             continue
         try:
             content = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
-            names += [context["name"] for context in content.get("contexts") or []]
-            current = current or content.get("current-context") or None
-        except (OSError, yaml.YAMLError) as error:
+            names += [str(context["name"]) for context in content.get("contexts") or []]
+            current = current or str(content.get("current-context") or "") or None
+        except (OSError, yaml.YAMLError, ValueError) as error:
             raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"{path} is {'not a kubeconfig' if content else 'empty'}") from None
     return names, current
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that this user may not read
+        return False
+
+
 def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
-    paths = [path for path in kubeconfig_paths(settings) if path.exists()]
+    paths = [path for path in kubeconfig_paths(settings) if _exists(path)]
     shown = ", ".join(map(str, paths or kubeconfig_paths(settings)))
     consequence = "There is no cluster to deploy to."
     if not paths:
@@ -113,7 +122,8 @@ def _registry(settings: Settings, file: str) -> Iterator[Problem]:
             reason = f"which is no registry: {answer.url} is a page, perhaps a proxy's or a login's"
     except urllib.error.HTTPError:
         return  # It answers. Whether it lets us in is a matter of the push, which knows the credentials.
-    except OSError as error:
+    # The second: what answers there does not speak HTTP.
+    except (OSError, http.client.HTTPException) as error:
         reason = f"which does not answer: {error}"
     yield Problem(
         file=file,

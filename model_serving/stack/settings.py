@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from model_serving.images.settings import ImageSettings
 from model_serving.problems import InvalidInput, Problem
 from model_serving.sections import (
+    IMAGE_PATH,
     LONGEST_LABEL,
     Cidr,
     DnsLabel,
@@ -128,16 +129,22 @@ class Settings(Section):
     """A whole stack."""
 
     kubeconfig: str | None = Field(
-        None, description="Path of a kubeconfig, relative to the project. Defaults to KUBECONFIG or ~/.kube/config."
+        None,
+        min_length=1,
+        examples=[".state/kubeconfig"],
+        description="Path of a kubeconfig, relative to the project. Defaults to KUBECONFIG or ~/.kube/config.",
     )
     kube_context: str | None = Field(
-        None, description="Context in the kubeconfig. Defaults to the kubeconfig's current context."
+        None,
+        min_length=1,
+        examples=["model-serving-local"],
+        description="Context in the kubeconfig. Defaults to the kubeconfig's current context.",
     )
     gcp: GcpSettings | None = Field(
         None, description="The platform on Google Cloud. Without it, the cluster and the registry already exist."
     )
     registry: (
-        Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$"), AfterValidator(reachable)] | None
+        Annotated[str, Field(pattern=rf"^[a-z0-9.-]+(:[0-9]+)?(/{IMAGE_PATH})?$"), AfterValidator(reachable)] | None
     ) = Field(
         None,
         json_schema_extra={
@@ -354,6 +361,12 @@ def administrator_is_named_when_needed(settings: Settings) -> Iterator[Violation
             "The agent would have to change its own permissions, which it is not allowed to do.",
             "Write the context of a user who may; `kubectl config get-contexts` lists the contexts.",
         )
+    if needed and agent.administrator_context == agent.kube_context:
+        yield (
+            f"agent.administratorContext is {agent.administrator_context}, which is the agent's",
+            "The agent would have to change its own permissions, which it is not allowed to do.",
+            "Write the context of a user who may; `kubectl config get-contexts` lists the contexts.",
+        )
     if not needed and agent.administrator_context is not None:
         used = "kubeContext is used for everything." if settings.gcp is None else "Google's credentials are used."
         other = f", or write {agent.kube_context} as model-serving:kubeContext" if settings.gcp is None else ""
@@ -459,5 +472,5 @@ def _parsed(value: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also numbers of more than 4,300 digits, and lists in lists without an end
         return value

@@ -60,11 +60,20 @@ def test_an_unknown_stack_is_told_with_the_nearest(
         ("config: {model-serving:models: !!binary aGk=}", "model-serving:models is"),
         ("config: {model-serving:models: !!set {a}}", "model-serving:models is"),
         ("config: &all {more: *all}", "contains itself through an anchor"),
+        ("config: {model-serving:models: {a: {}, a: {}}}", "cannot be read: a is there twice"),
+        (f"config: {'[' * 3000}", "nested too deeply"),
+        (f"config: {{model-serving:models: 0x{'f' * 5000}}}", "Exceeds the limit (4300 digits)"),
     ],
 )
 def test_what_only_yaml_has_is_a_mistake_like_any_other(content: str, what: str) -> None:
     with pytest.raises(InvalidInput, match=re.escape(what)):
         stacks.parse("dev", content)
+
+
+def test_a_merged_key_may_be_overridden() -> None:
+    models = "model-serving:models: {a: &a {replicas: 1}, b: {<<: *a, replicas: 2}}"
+    rest = "model-serving:registry: r, model-serving:gateway: {className: c}"
+    assert stacks.parse("dev", f"config: {{{models}, {rest}}}").models["b"].replicas == 2
 
 
 # How long an example takes depends on the machine.

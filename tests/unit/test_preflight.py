@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -148,3 +149,32 @@ def test_context_and_registry_are_told_at_once(kubeconfig: Path) -> None:
 )
 def test_only_this_machines_registry_is_asked_without_a_certificate(registry: str, url: str) -> None:
     assert docker_config.registry_url(registry) == url
+
+
+@pytest.mark.parametrize("name", ["~nobody-is-called-so/config", "a" * 300])
+def test_a_kubeconfig_whose_path_cannot_exist_does_not_exist(registry: str, name: str) -> None:
+    with pytest.raises(InvalidInput, match="does not exist"):
+        check(registry=registry, kubeconfig=name)
+
+
+def test_a_context_may_be_called_by_a_number(registry: str, tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text("contexts: [{name: 1}]\ncurrent-context: 1\n")
+    check(registry=registry, kubeconfig=str(path))
+    with pytest.raises(InvalidInput, match="Write one of its contexts: 1"):
+        check(registry=registry, kubeconfig=str(path), kubeContext="there")
+
+
+def test_what_does_not_speak_http_is_no_registry(kubeconfig: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as threads:
+
+        def greet() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                connection.recv(1000)
+
+        greeted = threads.submit(greet)
+        with pytest.raises(InvalidInput, match="which does not answer: SSH-2"):
+            check(registry=f"127.0.0.1:{server.getsockname()[1]}", kubeconfig=str(kubeconfig))
+        greeted.result()
