@@ -161,6 +161,9 @@ class ReleaseFolder:
             self._report.refuse(self._path, what, reason.consequence, reason.remedy)
         for key in settings.keys() & {"inputs", "outputs"}:
             self._check_tensors(self._path, settings, key, data=False)
+        if not (self._folder / REQUEST).is_file():
+            for what, remedy in tensors.too_large(settings.get("inputs")):
+                self._report.refuse(self._path, what, "The request that is derived from it could not be sent.", remedy)
         implementation = self._import_path()
         if isinstance(settings.get("parameters"), dict):
             self._check_artefact(implementation)
@@ -191,7 +194,7 @@ class ReleaseFolder:
         return None
 
     def _check_artefact(self, implementation: str | None) -> None:
-        if "uri" not in self._parameters and (implementation is None or self._has_code_of(implementation)):
+        if self._parameters.get("uri") is None and (implementation is None or self._has_code_of(implementation)):
             return
         uri = self._required("parameters.uri", str, '"uri": "./model.joblib"')
         if uri and (scheme := _SCHEME.match(uri)):
@@ -248,7 +251,11 @@ class ReleaseFolder:
 
     def _fault_of(self, uri: str) -> str | None:
         folder = self._folder.resolve()
-        target = (folder / uri).resolve()
+        try:
+            target = (folder / uri).resolve(strict=False)
+            target.exists()
+        except (OSError, ValueError):
+            return "which cannot be the path of a file"
         if not target.is_relative_to(folder):
             return "which is outside of the release"
         if any(contents.is_ignored(part) for part in target.relative_to(folder).parts):

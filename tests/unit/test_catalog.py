@@ -828,7 +828,7 @@ def test_a_malformed_contract_is_refused_with_line_and_column(models: Path, writ
             'Write for example "data": [5, 3.4, 1.5, 0.2].',
         ),
         (
-            {"inputs": [*REQUEST["inputs"], {"name": "predict", "shape": "1", "datatype": "FP32", "data": [1]}]},
+            {"inputs": [*REQUEST["inputs"], {"name": "other", "shape": "1", "datatype": "FP32", "data": [1]}]},
             'inputs[1].shape is "1"',
             'Write for example "shape": [1, 4].',
         ),
@@ -918,6 +918,11 @@ LABELS = tensor("label", [1], "BYTES", ["a"])
             "the permitted difference",
         ),
         (
+            {"outputs": [LABELS], "parameters": {"tolerance": 10**309}},
+            f"parameters.tolerance is {10**309}",
+            "the permitted difference",
+        ),
+        (
             {"outputs": [LABELS | {"parameters": {"tolerance": 1e-3}}]},
             "parameters.tolerance is 0.001 for BYTES",
             "Remove it: a tolerance counts for floats only.",
@@ -946,3 +951,86 @@ def test_a_tolerance_of_the_whole_response_may_stand_beside_texts(models: Path, 
 def test_a_response_without_a_request_is_refused(models: Path, write: Write) -> None:
     (write() / "response.json").write_text(json.dumps(RESPONSE))
     assert only(models).remedy == "Add the request.json that it answers, or remove it."
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"parameters": [1]}, "parameters is not an object"),
+        ({"parameters": {"content_type": 5}}, "parameters.content_type is 5"),
+        ({"inputs": [REQUEST["inputs"][0] | {"parameters": []}]}, "inputs[0].parameters is not an object"),
+        ({"inputs": REQUEST["inputs"] * 2}, 'inputs has "predict" 2 times'),
+        ({"inputs": [REQUEST["inputs"][0] | {"shape": [2**31 + 1]}]}, "inputs[0].shape is [2147483649]"),
+    ],
+)
+def test_a_request_that_the_server_would_refuse_is_refused(
+    models: Path, write: Write, change: dict[str, Any], told: str
+) -> None:
+    (write() / "request.json").write_text(json.dumps(REQUEST | change))
+    assert only(models).what == told
+
+
+def test_parameters_of_a_response_that_are_not_an_object_are_refused(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps(RESPONSE | {"parameters": "np"}))
+    assert only(models).what == "parameters is not an object"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xef\xbb\xbf{}", "begins with a byte order mark"),
+        (b'{"name": "\\ud800"}', 'has half of a character, "\\ud800"'),
+    ],
+)
+def test_text_that_other_programs_could_not_read_is_refused(
+    models: Path, write: Write, content: bytes, told: str
+) -> None:
+    (write() / "model-settings.json").write_bytes(content)
+    assert only(models).what == told
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "form"),
+    [
+        ("platform", 5, "text"),
+        ("versions", "1.0", "a list of text"),
+        ("versions", [1], "a list of text"),
+        ("cache_enabled", [], "true or false"),
+        ("parameters.format", 5, "text"),
+        ("parameters.content_type", ["np"], "text"),
+        ("parameters.extra", [], "an object"),
+    ],
+)
+def test_a_setting_with_which_mlserver_loads_no_model_is_refused(
+    models: Path, write: Write, key: str, value: object, form: str
+) -> None:
+    last = key.removeprefix("parameters.")
+    parameters = {"version": "1.0", "uri": "./model.joblib"}
+    write(settings={last: value} if last == key else {"parameters": parameters | {last: value}})
+    problem = only(models)
+    assert problem.what == f"{key} is {json.dumps(value)}"
+    assert problem.remedy == f"Write {form} there, or remove it."
+
+
+def test_empty_lists_of_tensors_and_missing_values_are_accepted(models: Path, write: Write) -> None:
+    parameters = {"version": "1.0", "uri": "./model.joblib", "format": None, "content_type": None, "extra": None}
+    write(settings={"inputs": [], "outputs": [], "versions": [], "parameters": parameters})
+    assert not catalog.read(models).newest("iris-dtc").can_be_asked
+
+
+@pytest.mark.parametrize("uri", ["a\0b", "x" * 5000])
+def test_an_artefact_that_no_file_could_be_is_refused(models: Path, write: Write, uri: str) -> None:
+    write(settings={"parameters": {"version": "1.0", "uri": uri}})
+    assert only(models).what.endswith("which cannot be the path of a file")
+
+
+def test_inputs_that_no_derived_request_could_hold_need_a_request(models: Path, write: Write) -> None:
+    inputs = [{"name": "image", "datatype": "FP32", "shape": [-1, 10**6, 10**6]}]
+    folder = write(settings={"inputs": inputs})
+    problem = only(models)
+    assert problem.what == "inputs[0].shape is [-1, 1000000, 1000000], which is 1000000000000 values in each request"
+    assert problem.remedy.endswith("add a request.json.")
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    assert catalog.read(models).newest("iris-dtc").can_be_asked
