@@ -136,11 +136,11 @@ def _out(path: Path, file: str, shown: str) -> _Out:
         if not isinstance(content, dict):
             raise InvalidInput([_no_pointer(shown, "holds no `outs`", by_itself)])
         return _Content.model_validate(content, context={"file": file}).outs[0]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise InvalidInput([_no_pointer(shown, f"is no YAML: {told}", by_itself)]) from None
     except ValidationError as error:
         raise InvalidInput(problems_of(error, _Content, file=shown)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-13-45 is a date to PyYAML, and a ValueError
+        told = " ".join(str(error).split())
+        raise InvalidInput([_no_pointer(shown, f"is no YAML: {told}", by_itself)]) from None
 
 
 def _no_pointer(shown: str, what: str, remedy: str) -> Problem:

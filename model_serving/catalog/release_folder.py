@@ -107,8 +107,16 @@ class ReleaseFolder:
             )
 
     def _check_other_settings(self) -> None:
-        """Refuses files that MLServer would read as settings, or that look as if it did."""
+        """Refuses files that MLServer would read as settings, or that look as if it did, and such as are not there."""
         for path in sorted(contents.files(self._folder)):
+            if contents.is_lfs_pointer(path):
+                self._report.refuse(
+                    path,
+                    "is a pointer of Git LFS and not the file itself",
+                    "The image would contain the pointer, and MLServer could not load it.",
+                    "Get the file: git lfs pull. In a pipeline, set GIT_LFS_SKIP_SMUDGE=0, or `lfs: true` for "
+                    "actions/checkout.",
+                )
             if path.name.removesuffix(pointers.SUFFIX) == SETTINGS and path != self._path:
                 self._report.refuse(
                     path,

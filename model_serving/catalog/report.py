@@ -29,7 +29,7 @@ class Report:
         self.refuse(
             path,
             what,
-            "No other machine and no image would have what it leads to.",
+            "Other machines and the image would not have it.",
             "Put the file itself there, or a relative link to a file of the same release.",
         )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -1034,3 +1035,47 @@ def test_inputs_that_no_derived_request_could_hold_need_a_request(models: Path, 
     assert problem.remedy.endswith("add a request.json.")
     (folder / "request.json").write_text(json.dumps(REQUEST))
     assert catalog.read(models).newest("iris-dtc").can_be_asked
+
+
+@pytest.mark.parametrize("name", ["notes", "model-settings.json", "model.joblib"])
+def test_a_pipe_in_a_release_is_refused_and_never_opened(models: Path, write: Write, name: str) -> None:
+    path = write() / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    problem = only(models)
+    assert problem.file == f"models/iris-dtc/1.0/{name}"
+    assert problem.what == "is a pipe, a socket or a device"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("iris-dtc", "is a folder that this account may not read: allow it, chmod a+rX"),
+        ("iris-dtc/1.0", "is a folder that this account may not read: allow it, chmod a+rX"),
+        ("iris-dtc/1.0/model-settings.json", "is a file that this account may not read: allow it, chmod a+rX"),
+    ],
+)
+def test_what_may_not_be_read_is_refused_by_its_name(
+    models: Path, write: Write, name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write()
+    # Not by its mode, which does not count for root.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != models / name)
+    assert next(problem.what for problem in problems(models) if problem.file == f"models/{name}") == told
+
+
+def test_a_pointer_of_git_lfs_in_place_of_a_file_is_refused(models: Path, write: Write) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    (write() / "model.joblib").write_text(pointer)
+    problem = only(models)
+    assert problem.file == "models/iris-dtc/1.0/model.joblib"
+    assert problem.what == "is a pointer of Git LFS and not the file itself"
+    assert "git lfs pull" in problem.remedy
+
+
+@pytest.mark.parametrize("content", ["outs: 2024-13-45", "outs: 0b_", "[" * 5000])
+def test_yaml_that_is_none_to_its_library_is_refused_or_tells_nothing(models: Path, write: Write, content: str) -> None:
+    folder = write()
+    (folder / "model.joblib").rename(folder / "artefact")
+    (folder / "model.joblib.dvc").write_text(content)
+    assert only(models).what.startswith("is no YAML: ")

@@ -146,6 +146,20 @@ def test_a_link_to_nothing_is_refused(root: Path) -> None:
     assert f"build/weights: is a link to {root / 'nowhere'}, which does not exist" in refusal(root)
 
 
+def test_data_that_cannot_be_read_is_refused_by_its_name(root: Path) -> None:
+    (root / "data" / "c.csv").symlink_to("lost")
+    told = refusal(root, data=["data/"])
+    assert told.startswith("data/c.csv: is a link to nothing, or to itself")
+    assert "dvc pull" in told
+
+
+def test_data_may_be_behind_a_link_out_of_the_repository(root: Path, tmp_path: Path) -> None:
+    before = build(root, data=["data/"]).provenance["data"]
+    (root / "data").rename(tmp_path / "elsewhere")
+    (root / "data").symlink_to(tmp_path / "elsewhere")
+    assert build(root, data=["data/"]).provenance["data"] == before
+
+
 def test_a_link_out_of_the_repository_is_refused_by_its_name(root: Path) -> None:
     (root / "data" / "deep").mkdir()
     (root / "data" / "deep" / "users").symlink_to("/etc/passwd")
