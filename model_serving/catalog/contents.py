@@ -39,15 +39,14 @@ def is_lfs_pointer(path: Path) -> bool:
     return path.read_bytes().startswith(b"version https://git-lfs.github.com/spec/")
 
 
-def unreadable(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every path in a folder whose content cannot be had, wherever links lead, and why."""
-    for path in sorted(folder.iterdir()):
-        if is_ignored(path.name):
-            continue
-        if what := _why_unreadable(path):
-            yield path, what
-        elif path.is_dir():
-            yield from unreadable(path)
+def unreadable(path: Path) -> Iterator[tuple[Path, str]]:
+    """A file, or everything in a folder, whose content cannot be had, wherever links lead, and why."""
+    if what := _why_unreadable(path):
+        yield path, what
+    elif path.is_dir():
+        for each in sorted(path.iterdir()):
+            if not is_ignored(each.name):
+                yield from unreadable(each)
 
 
 def wrong_links(folder: Path, *, inside: Path, copied: bool = False) -> Iterator[tuple[Path, str]]:

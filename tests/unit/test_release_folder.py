@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,11 @@ def test_data_that_cannot_be_read_is_refused_by_its_name(root: Path) -> None:
     told = refusal(root, data=["data/"])
     assert told.startswith("data/c.csv: is a link to nothing, or to itself")
     assert "dvc pull" in told
+
+
+def test_a_pipe_is_no_data(root: Path) -> None:
+    os.mkfifo(root / "rows")
+    assert refusal(root, data=["rows"]).startswith("rows: is a pipe, a socket or a device")
 
 
 def test_data_may_be_behind_a_link_out_of_the_repository(root: Path, tmp_path: Path) -> None:
