@@ -59,6 +59,7 @@ class _Out(Section):
     )
     size: int = Field(ge=0, examples=[1048576], description="Bytes of the file.")
     hash: Literal["md5"] = Field(description="Where a remote has the file: DVC 3 writes md5.")
+    isexec: bool = Field(False, description="Whether DVC makes it a program where it checks it out; no model needs it.")
     path: str = Field(description="Name of the file, which is the pointer's without .dvc.")
 
     @field_validator("md5", mode="before")

@@ -13,9 +13,9 @@ from model_serving.catalog import contents, mlserver_keys, pointers, tensors
 from model_serving.catalog.pointers import Pointer
 from model_serving.catalog.releases import Release, meant, order
 from model_serving.catalog.report import Report
-from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP, Package, locked, normal
+from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP, Package, locked, normal, unlocked
 from model_serving.catalog.training_versions import trained_with
-from model_serving.problems import InvalidInput
+from model_serving.problems import InvalidInput, first_few
 
 SETTINGS: Final = "model-settings.json"
 SERVER_SETTINGS: Final = "settings.json"
@@ -283,7 +283,23 @@ class ReleaseFolder:
                 f"Lock its requirements: {self._lock_command(self._own_lock)}",
             )
             return
-        packages = locked(lock.read_text(encoding="utf-8", errors="replace"))
+        text = lock.read_text(encoding="utf-8", errors="replace")
+        if "\0" in text:
+            self._report.refuse(
+                lock,
+                "is not UTF-8",
+                "Its packages could be neither read nor installed.",
+                "Save it as UTF-8. PowerShell's > writes UTF-16; --output-file does not.",
+            )
+            return
+        packages = locked(text)
+        if loose := unlocked(text):
+            self._report.refuse(
+                lock,
+                f"{first_few([json.dumps(line, ensure_ascii=False) for line in loose])}: not one exact version",
+                "The image, which installs what the lock says and nothing else, could not be built.",
+                f"Lock every package as name==version with its hashes: {self._lock_command(lock)}",
+            )
         if bare := [name for name, package in packages.items() if not package.hashed]:
             more = f" and {len(bare) - 1} more" if len(bare) > 1 else ""
             self._report.refuse(

@@ -311,14 +311,14 @@ def test_a_model_keeps_its_name_and_its_kubernetes_name_is_derived(
     assert f"{release.repository}-1-0" == label
 
 
-@pytest.mark.parametrize("name", ["iris-", "-iris", "_iris", "iris..dtc", "íris", "my model", "i" * 64])
+@pytest.mark.parametrize("name", ["iris-", "-iris", "iris.lock", "_iris", "iris..dtc", "íris", "my model", "i" * 64])
 def test_the_refusal_of_a_name_says_what_is_allowed(models: Path, write: Write, name: str) -> None:
     write(name)
     problem = problems(models)[0]
     assert problem.what == f'the model\'s name is "{name}"'
     assert problem.remedy == (
         "Rename the folder: up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit, "
-        "no two dots in a row."
+        "no two dots in a row, no .lock at the end."
     )
 
 
@@ -1079,3 +1079,36 @@ def test_yaml_that_is_none_to_its_library_is_refused_or_tells_nothing(models: Pa
     (folder / "model.joblib").rename(folder / "artefact")
     (folder / "model.joblib.dvc").write_text(content)
     assert only(models).what.startswith("is no YAML: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-e .", "-r others.txt", "--constraint=others.txt", "./wheels/foo.whl", "foo>=1", "foo", "foo==1.*", "<html>"],
+)
+def test_a_line_of_a_lock_with_which_no_image_could_be_built_is_refused(models: Path, write: Write, line: str) -> None:
+    write(lock=f"{LOCK}{line} {HASH}  # {HASH}\n")
+    problem = only(models)
+    assert problem.file == "models/iris-dtc/1.0/requirements.lock"
+    assert problem.what == f'"{line}": not one exact version'
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        f"\ufeff{LOCK}",
+        LOCK.replace("\n", "\r\n"),
+        f"--index-url https://pypi.example.com/simple\n--only-binary :all:\n\n# by hand\n{LOCK}",
+        f"{LOCK}foo[all]==1.0 ; python_version >= '3.11' {HASH}  # via bar\nbar===1.0+cpu {HASH}\n",
+        f"{LOCK}foo @ https://example.com/foo-1.0-py3-none-any.whl {HASH}\n",
+    ],
+)
+def test_a_lock_that_installers_read_is_accepted(models: Path, write: Write, lock: str) -> None:
+    write(lock=lock)
+    assert catalog.read(models).names() == ("iris-dtc",)
+
+
+def test_a_lock_that_powershell_has_written_is_refused_with_the_reason(models: Path, write: Write) -> None:
+    (write() / "requirements.lock").write_bytes(LOCK.encode("utf-16"))
+    problem = only(models)
+    assert problem.what == "is not UTF-8"
+    assert "PowerShell" in problem.remedy
