@@ -10,7 +10,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from server.tensors import MOST_SAMPLED, fault, is_datatype, is_shape, sampled_shape
 
@@ -19,6 +19,7 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+_Form: TypeAlias = Mapping[str, tuple[Callable[[Any], bool], str]]
 _METADATA: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "name": (_is_name, '"name": "predict"'),
     "shape": (is_shape, '"shape": [1, 4]'),
@@ -56,7 +57,7 @@ def mistakes(content: Mapping[str, Any], key: str, *, data: bool) -> Iterator[tu
         if not isinstance(tensor, dict):
             yield f"{place} is not an object", f"Write an object with {', '.join(form)}."
             continue
-        wrong = {name: example for name, (fits, example) in form.items() if not fits(tensor.get(name))}
+        wrong = _unfit(tensor, form, may_be_empty=key == "outputs")
         for name, example in wrong.items():
             value = json.dumps(tensor[name], ensure_ascii=False) if name in tensor else "missing"
             yield f"{place}.{name} is {value}", f"Write for example {example}."
@@ -67,6 +68,17 @@ def mistakes(content: Mapping[str, Any], key: str, *, data: bool) -> Iterator[tu
             yield f'{place} "{tensor["name"]}": {found}', remedy
     if data:
         yield from _repeated(tensors, key)
+
+
+def _unfit(tensor: Mapping[str, Any], form: _Form, *, may_be_empty: bool) -> dict[str, str]:
+    """The keys whose values do not fit, each with an example.
+
+    An answer may be empty, such as that of a detector that finds nothing.
+    """
+    shape = tensor.get("shape")
+    is_empty = may_be_empty and is_shape(shape) and 0 in shape and tensor.get("data") == []
+    unfit = {name: example for name, (fits, example) in form.items() if not fits(tensor.get(name))}
+    return {name: example for name, example in unfit.items() if name != "data" or not is_empty}
 
 
 def _repeated(tensors: Sequence[object], key: str) -> Iterator[tuple[str, str]]:

@@ -1112,3 +1112,13 @@ def test_a_lock_that_powershell_has_written_is_refused_with_the_reason(models: P
     problem = only(models)
     assert problem.what == "is not UTF-8"
     assert "PowerShell" in problem.remedy
+
+
+def test_a_response_may_be_empty_and_a_request_may_not(models: Path, write: Write) -> None:
+    folder = write()
+    boxes = {"name": "boxes", "shape": [0, 4], "datatype": "FP32", "data": []}
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps({"outputs": [boxes]}))
+    assert catalog.read(models).newest("iris-dtc").response
+    (folder / "request.json").write_text(json.dumps({"inputs": [boxes]}))
+    assert only(models).what == "inputs[0].data is []"

@@ -681,6 +681,22 @@ def test_settings_that_are_no_settings_are_refused(
     assert "Write MLServer's settings of the model there" in refused(capsys, out, "older", str(folder))
 
 
+def test_half_of_a_character_in_settings_is_refused_by_its_name(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = older(tmp_path, platform="\ud800")
+    assert 'has half of a character, "\\ud800"' in refused(capsys, out, "older", str(folder))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"parameters": ' + "9" * 5000 + "}"])
+def test_settings_that_python_cannot_read_are_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    folder = older(tmp_path)
+    (folder / "model-settings.json").write_text(text)
+    assert "is not JSON: " in refused(capsys, out, "older", str(folder))
+
+
 # DVC
 
 
@@ -691,6 +707,17 @@ def test_what_it_takes_to_fetch_from_dvc_is_said_at_once(out: Path, capsys: pyte
     assert "pip install dvc" in said
     assert "REPOSITORY: has an account in it" in said
     assert "secret" not in said
+
+
+def test_words_of_dvc_that_are_not_utf_8_are_told(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "dvc"
+    program.write_text("#!/bin/sh\nprintf 'n\\343o existe\\n' >&2; exit 1\n")
+    program.chmod(0o755)
+    options = ("--implementation", "mlserver_sklearn.SKLearnModel", "--dvc", str(program))
+    assert "n\ufffdo existe" in refused(capsys, out, "dvc", "https://[bad", "model.joblib", *NAMED, *options)
+    assert 'PATH: is "..", which is the name of no file' in refused(capsys, out, "dvc", "repo", "..", *NAMED, *options)
 
 
 # What all have in common
