@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name, by default those of the process; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows, or a machine without a locale, is not UTF-8
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     # Every module only for the list of all commands; else the one that is called.
     chosen = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]

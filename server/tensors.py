@@ -22,6 +22,10 @@ SAMPLES_OF_BYTES: Final[Mapping[str, str]] = {"datetime": "2024-01-01T00:00:00",
 DATATYPE: Final = re.compile(r"BOOL|BYTES|FP(16|32|64)|U?INT(8|16|32|64)")
 MOST_DIMENSIONS: Final = 64
 """Of an array in NumPy, https://numpy.org/doc/stable/release/2.0.0-notes.html."""
+LARGEST_SIZE: Final = 1 << 31
+"""Of a dimension, as the launcher has it."""
+MOST_SAMPLED: Final = 1 << 23
+"""Values of a derived request: more would neither fit into a request nor into the check's memory."""
 SHOWN: Final = 400
 """Characters of a request or an answer: what Kubernetes keeps of a message is 2,048 bytes in all."""
 
@@ -55,7 +59,11 @@ def fault(tensor: Mapping[str, Any], *, nulls: bool = False) -> str | None:
 
 
 def is_shape(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and len(value) <= MOST_DIMENSIONS and all(type(size) is int for size in value)
+    return isinstance(value, list) and len(value) <= MOST_DIMENSIONS and all(map(_is_size, value))
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and abs(value) <= LARGEST_SIZE
 
 
 def is_datatype(value: object) -> TypeGuard[str]:
@@ -108,8 +116,13 @@ def is_close(wanted: Any, value: Any, tolerance: float) -> bool:
     return math.isclose(wanted, value, rel_tol=tolerance, abs_tol=tolerance)
 
 
+def sampled_shape(tensor: Mapping[str, Any]) -> list[int]:
+    """Of one row: the sizes that are not fixed are 1."""
+    return [max(1, size) for size in tensor["shape"]]
+
+
 def sample(tensor: Mapping[str, Any]) -> dict[str, Any]:
-    shape = [max(1, size) for size in tensor["shape"]]
+    shape = sampled_shape(tensor)
     datatype, content_type = tensor["datatype"], (tensor.get("parameters") or {}).get("content_type")
     value = SAMPLES.get(datatype, 0.0 if datatype.startswith("FP") else 0)
     if datatype == "BYTES":

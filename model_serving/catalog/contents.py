@@ -12,6 +12,9 @@ from typing import Final
 IGNORED: Final = (".*", "__pycache__")
 """Names of files and folders, at any depth, that are no part of a release: not hashed, not put into an image."""
 
+_LFS_BYTES: Final = 1024
+"""Pointers of Git LFS are smaller."""
+
 
 def is_ignored(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in IGNORED)
@@ -28,8 +31,26 @@ def files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS puts in place of one that was not downloaded."""
+    # https://github.com/git-lfs/git-lfs/blob/v3.7.0/docs/spec.md
+    if path.stat().st_size >= _LFS_BYTES:
+        return False
+    return path.read_bytes().startswith(b"version https://git-lfs.github.com/spec/")
+
+
+def unreadable(path: Path) -> Iterator[tuple[Path, str]]:
+    """A file, or everything in a folder, whose content cannot be had, wherever links lead, and why."""
+    if what := _why_unreadable(path):
+        yield path, what
+    elif path.is_dir():
+        for each in sorted(path.iterdir()):
+            if not is_ignored(each.name):
+                yield from unreadable(each)
+
+
 def wrong_links(folder: Path, *, inside: Path, copied: bool = False) -> Iterator[tuple[Path, str]]:
-    """Every link in a folder that cannot be part of a release, and what is wrong with it.
+    """Every link in a folder that cannot be part of a release, or what is no file at all, and what is wrong with it.
 
     Args:
         folder: searched through links as well, since they are followed.
@@ -46,12 +67,21 @@ def wrong_links(folder: Path, *, inside: Path, copied: bool = False) -> Iterator
 
 
 def wrong_link(path: Path, *, inside: Path, copied: bool = False) -> str | None:
-    """What is wrong with one path if it is a link, see `wrong_links`; None if nothing is."""
+    """What is wrong with one path, see `wrong_links`; None if nothing is."""
     if not path.is_symlink():
-        return None
+        return _why_unreadable(path)
     target, real, root = path.readlink(), Path(os.path.realpath(path)), Path(os.path.realpath(inside))
     why = _why_wrong(path, target, real, root, copied=copied)
-    return f"is a link to {target}, {why}" if why else None
+    return f"is a link to {target}, {why}" if why else _why_unreadable(path)
+
+
+def _why_unreadable(path: Path) -> str | None:
+    if not path.exists():
+        return "is a link to nothing, or to itself"
+    if not path.is_dir() and not path.is_file():
+        return "is a pipe, a socket or a device"  # to open a pipe is to wait for ever
+    kind, mode = ("folder", os.R_OK | os.X_OK) if path.is_dir() else ("file", os.R_OK)
+    return None if os.access(path, mode) else f"is a {kind} that this account may not read: allow it, chmod a+rX"
 
 
 def _why_wrong(path: Path, target: Path, real: Path, root: Path, *, copied: bool) -> str | None:

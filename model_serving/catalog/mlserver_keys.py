@@ -6,7 +6,7 @@ As of https://github.com/SeldonIO/MLServer/blob/1.7.1/mlserver/settings.py; docs
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 
@@ -84,6 +84,20 @@ _OF_THE_SERVER: Final = Refused(
     (),
 )
 
+_OPTIONAL_TEXT: Final = (lambda value: isinstance(value, str | None), "text")
+_FORMS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "platform": (lambda value: isinstance(value, str), "text"),
+    "versions": (
+        lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+        "a list of text",
+    ),
+    "cache_enabled": (lambda value: not isinstance(value, list | dict | None), "true or false"),
+    "parameters.format": _OPTIONAL_TEXT,
+    "parameters.content_type": _OPTIONAL_TEXT,
+    "parameters.extra": (lambda value: isinstance(value, dict | None), "an object"),
+}
+"""Key that a release may have -> what MLServer takes for it; other keys are compared with the release or its files."""
+
 
 def refused(settings: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
     """The keys of a model-settings.json that are ignored by MLServer or harmful: what is wrong, and why."""
@@ -93,7 +107,10 @@ def refused(settings: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
         ("parameters.", parameters if isinstance(parameters, dict) else {}, PARAMETERS, MODEL),
     ):
         for key, value in holder.items():
+            fits, form = _FORMS.get(f"{place}{key}", (None, ""))
             reason = keys[key] if key in keys else _misplaced(key, others)
+            if fits and not fits(value):
+                reason = Refused("MLServer would not load the model.", f"Write {form} there, or remove it.", ())
             if reason and value not in reason.defaults:
                 yield f"{place}{key} is {json.dumps(value, ensure_ascii=False)}", reason
 

@@ -59,6 +59,7 @@ class _Out(Section):
     )
     size: int = Field(ge=0, examples=[1048576], description="Bytes of the file.")
     hash: Literal["md5"] = Field(description="Where a remote has the file: DVC 3 writes md5.")
+    isexec: bool = Field(False, description="Whether DVC makes it a program where it checks it out; no model needs it.")
     path: str = Field(description="Name of the file, which is the pointer's without .dvc.")
 
     @field_validator("md5", mode="before")
@@ -136,11 +137,11 @@ def _out(path: Path, file: str, shown: str) -> _Out:
         if not isinstance(content, dict):
             raise InvalidInput([_no_pointer(shown, "holds no `outs`", by_itself)])
         return _Content.model_validate(content, context={"file": file}).outs[0]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise InvalidInput([_no_pointer(shown, f"is no YAML: {told}", by_itself)]) from None
     except ValidationError as error:
         raise InvalidInput(problems_of(error, _Content, file=shown)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-13-45 is a date to PyYAML, and a ValueError
+        told = " ".join(str(error).split())
+        raise InvalidInput([_no_pointer(shown, f"is no YAML: {told}", by_itself)]) from None
 
 
 def _no_pointer(shown: str, what: str, remedy: str) -> Problem:

@@ -13,9 +13,9 @@ from model_serving.catalog import contents, mlserver_keys, pointers, tensors
 from model_serving.catalog.pointers import Pointer
 from model_serving.catalog.releases import Release, meant, order
 from model_serving.catalog.report import Report
-from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP, Package, locked, normal
+from model_serving.catalog.requirements import LOCK_COMMAND, LOCK_HELP, Package, locked, normal, unlocked
 from model_serving.catalog.training_versions import trained_with
-from model_serving.problems import InvalidInput
+from model_serving.problems import InvalidInput, first_few
 
 SETTINGS: Final = "model-settings.json"
 SERVER_SETTINGS: Final = "settings.json"
@@ -107,8 +107,16 @@ class ReleaseFolder:
             )
 
     def _check_other_settings(self) -> None:
-        """Refuses files that MLServer would read as settings, or that look as if it did."""
+        """Refuses files that MLServer would read as settings, or that look as if it did, and such as are not there."""
         for path in sorted(contents.files(self._folder)):
+            if contents.is_lfs_pointer(path):
+                self._report.refuse(
+                    path,
+                    "is a pointer of Git LFS and not the file itself",
+                    "The image would contain the pointer, and MLServer could not load it.",
+                    "Get the file: git lfs pull. In a pipeline, set GIT_LFS_SKIP_SMUDGE=0, or `lfs: true` for "
+                    "actions/checkout.",
+                )
             if path.name.removesuffix(pointers.SUFFIX) == SETTINGS and path != self._path:
                 self._report.refuse(
                     path,
@@ -161,6 +169,9 @@ class ReleaseFolder:
             self._report.refuse(self._path, what, reason.consequence, reason.remedy)
         for key in settings.keys() & {"inputs", "outputs"}:
             self._check_tensors(self._path, settings, key, data=False)
+        if not (self._folder / REQUEST).is_file():
+            for what, remedy in tensors.too_large(settings.get("inputs")):
+                self._report.refuse(self._path, what, "The request that is derived from it could not be sent.", remedy)
         implementation = self._import_path()
         if isinstance(settings.get("parameters"), dict):
             self._check_artefact(implementation)
@@ -191,7 +202,7 @@ class ReleaseFolder:
         return None
 
     def _check_artefact(self, implementation: str | None) -> None:
-        if "uri" not in self._parameters and (implementation is None or self._has_code_of(implementation)):
+        if self._parameters.get("uri") is None and (implementation is None or self._has_code_of(implementation)):
             return
         uri = self._required("parameters.uri", str, '"uri": "./model.joblib"')
         if uri and (scheme := _SCHEME.match(uri)):
@@ -248,7 +259,11 @@ class ReleaseFolder:
 
     def _fault_of(self, uri: str) -> str | None:
         folder = self._folder.resolve()
-        target = (folder / uri).resolve()
+        try:
+            target = (folder / uri).resolve(strict=False)
+            target.exists()
+        except (OSError, ValueError):
+            return "which cannot be the path of a file"
         if not target.is_relative_to(folder):
             return "which is outside of the release"
         if any(contents.is_ignored(part) for part in target.relative_to(folder).parts):
@@ -268,7 +283,23 @@ class ReleaseFolder:
                 f"Lock its requirements: {self._lock_command(self._own_lock)}",
             )
             return
-        packages = locked(lock.read_text(encoding="utf-8", errors="replace"))
+        text = lock.read_text(encoding="utf-8", errors="replace")
+        if "\0" in text:
+            self._report.refuse(
+                lock,
+                "is not UTF-8",
+                "Its packages could be neither read nor installed.",
+                "Save it as UTF-8. PowerShell's > writes UTF-16; --output-file does not.",
+            )
+            return
+        packages = locked(text)
+        if loose := unlocked(text):
+            self._report.refuse(
+                lock,
+                f"{first_few([json.dumps(line, ensure_ascii=False) for line in loose])}: not one exact version",
+                "The image, which installs what the lock says and nothing else, could not be built.",
+                f"Lock every package as name==version with its hashes: {self._lock_command(lock)}",
+            )
         if bare := [name for name, package in packages.items() if not package.hashed]:
             more = f" and {len(bare) - 1} more" if len(bare) > 1 else ""
             self._report.refuse(

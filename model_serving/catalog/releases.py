@@ -15,11 +15,12 @@ import semver
 from model_serving.catalog import contents
 from model_serving.catalog.pointers import Pointer
 
-# What Kubernetes allows as the value of a label; two dots would be no part of a git branch's name.
+# What Kubernetes allows as the value of a label; no part of a git branch's name has two dots, or .lock at its end.
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
-_NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_NAME: Final = re.compile(r"(?!.*(\.\.|\.lock$))[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 NAME_FORM: Final = (
-    "up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit, no two dots in a row"
+    "up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit, no two dots in a row, "
+    "no .lock at the end"
 )
 """For people: the names that a model may have."""
 # A DNS label that starts with a letter, as Kubernetes requires for the name of a Service.

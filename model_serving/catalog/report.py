@@ -29,7 +29,7 @@ class Report:
         self.refuse(
             path,
             what,
-            "No other machine and no image would have what it leads to.",
+            "Other machines and the image would not have it.",
             "Put the file itself there, or a relative link to a file of the same release.",
         )
 
@@ -37,9 +37,16 @@ class Report:
         """The JSON object in a file; None, and a problem, if it does not contain one."""
         try:
             content = json.loads(path.read_bytes().decode())
+            # JSON can name half of a character, which neither a message nor MLServer could write.
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = json.dumps(error.object[error.start])
+            what, remedy = f"has half of a character, {half}", "Write the character itself, or both of its halves."
         except json.JSONDecodeError as error:
             what = f"line {error.lineno}, column {error.colno}: {error.msg}"
             remedy = f"Correct it. To check the file, run: python3 -m json.tool {self.shown(path)}"
+            if error.msg.startswith("Unexpected UTF-8 BOM"):
+                what, remedy = "begins with a byte order mark", "Save the file as UTF-8 without one."
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             column = error.start - error.object.rfind(b"\n", 0, error.start)

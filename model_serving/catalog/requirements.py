@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -13,6 +13,8 @@ LOCK_HELP: Final = "docs/runtimes.md, How a lock is made"
 _LINE: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:===?\s*(?P<version>[^\s;,\\]+))?"
 )
+_COMMENT: Final = re.compile(r"(^|\s)#.*")
+_OF_OTHER_FILES: Final = re.compile(r"-[erc]|--(editable|requirement|constraint)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ def normal(name: str) -> str:
 def locked(text: str) -> Mapping[str, Package]:
     """The packages of a file of requirements by their normal name."""
     packages: dict[str, Package] = {}
-    for line in text.replace("\\\n", " ").splitlines():
+    for line in _lines(text):
         if match := _LINE.match(line):
             name, version = normal(match["name"]), match["version"]
             before = packages.get(name, Package(versions=frozenset(), hashed=True))
@@ -48,3 +50,23 @@ def locked(text: str) -> Mapping[str, Package]:
                 hashed=before.hashed and "--hash=" in line,
             )
     return packages
+
+
+def unlocked(text: str) -> list[str]:
+    """The lines that are no package in one exact version, with which an image could not install the lock."""
+    return [line for line in map(_without_hashes, _lines(text)) if line and not _is_locked(line)]
+
+
+def _lines(text: str) -> Iterator[str]:
+    yield from text.removeprefix("\ufeff").replace("\\\n", " ").splitlines()
+
+
+def _without_hashes(line: str) -> str:
+    return _COMMENT.sub("", line).partition("--hash=")[0].strip()
+
+
+def _is_locked(line: str) -> bool:
+    if line.startswith("-"):
+        return not _OF_OTHER_FILES.match(line)  # those that remain name an index
+    match = _LINE.match(line)
+    return match is not None and ("://" in line or not (match["version"] or "*").endswith("*"))

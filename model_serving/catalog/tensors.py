@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
-from server.tensors import fault, is_datatype, is_shape
+from server.tensors import MOST_SAMPLED, fault, is_datatype, is_shape, sampled_shape
 
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+_Form: TypeAlias = Mapping[str, tuple[Callable[[Any], bool], str]]
 _METADATA: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "name": (lambda value: isinstance(value, str) and value != "", '"name": "predict"'),
+    "name": (_is_name, '"name": "predict"'),
     "shape": (is_shape, '"shape": [1, 4]'),
     "datatype": (
         is_datatype,
@@ -36,6 +44,10 @@ def mistakes(content: Mapping[str, Any], key: str, *, data: bool) -> Iterator[tu
     """
     form = _TENSOR if data else _METADATA
     tensors = content.get(key)
+    if tensors == [] and not data:
+        return
+    if data:
+        yield from _wrong_parameters("", content)
     if not isinstance(tensors, list) or not tensors:
         what = "is not a list of tensors" if key in content else "is missing"
         yield f"{key} {what}", f'Write "{key}": a list of objects with {", ".join(form)}.'
@@ -45,15 +57,54 @@ def mistakes(content: Mapping[str, Any], key: str, *, data: bool) -> Iterator[tu
         if not isinstance(tensor, dict):
             yield f"{place} is not an object", f"Write an object with {', '.join(form)}."
             continue
-        wrong = {name: example for name, (fits, example) in form.items() if not fits(tensor.get(name))}
+        wrong = _unfit(tensor, form, may_be_empty=key == "outputs")
         for name, example in wrong.items():
             value = json.dumps(tensor[name], ensure_ascii=False) if name in tensor else "missing"
             yield f"{place}.{name} is {value}", f"Write for example {example}."
-        if not isinstance(tensor.get("parameters") or {}, dict):
-            yield f"{place}.parameters is not an object", 'Write for example "parameters": {"content_type": "str"}.'
+        if wrong_parameters := [*_wrong_parameters(f"{place}.", tensor)]:
+            yield from wrong_parameters
         elif data and not wrong and (found := fault(tensor, nulls=True)):
             remedy = "Write as many values as the shape needs, each of the datatype."
             yield f'{place} "{tensor["name"]}": {found}', remedy
+    if data:
+        yield from _repeated(tensors, key)
+
+
+def _unfit(tensor: Mapping[str, Any], form: _Form, *, may_be_empty: bool) -> dict[str, str]:
+    """The keys whose values do not fit, each with an example.
+
+    An answer may be empty, such as that of a detector that finds nothing.
+    """
+    shape = tensor.get("shape")
+    is_empty = may_be_empty and is_shape(shape) and 0 in shape and tensor.get("data") == []
+    unfit = {name: example for name, (fits, example) in form.items() if not fits(tensor.get(name))}
+    return {name: example for name, example in unfit.items() if name != "data" or not is_empty}
+
+
+def _repeated(tensors: Sequence[object], key: str) -> Iterator[tuple[str, str]]:
+    names = Counter(name for tensor in tensors if isinstance(tensor, dict) and _is_name(name := tensor.get("name")))
+    for name, count in names.items():
+        if count > 1:
+            yield f'{key} has "{name}" {count} times', "Write each tensor once, under a name of its own."
+
+
+def _wrong_parameters(place: str, holder: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    parameters = holder.get("parameters")
+    example = 'Write for example "parameters": {"content_type": "str"}.'
+    if not isinstance(parameters, dict | None):
+        yield f"{place}parameters is not an object", example
+    elif parameters and not isinstance(value := parameters.get("content_type"), str | None):
+        yield f"{place}parameters.content_type is {json.dumps(value, ensure_ascii=False)}", example
+
+
+def too_large(inputs: object) -> Iterator[tuple[str, str]]:
+    """Inputs in a model's metadata of which no request could be derived."""
+    for position, tensor in enumerate(inputs if isinstance(inputs, list) else []):
+        if isinstance(tensor, dict) and is_shape(tensor.get("shape")):
+            values = math.prod(sampled_shape(tensor))
+            if values > MOST_SAMPLED:
+                what = f"inputs[{position}].shape is {tensor['shape']}, which is {values} values in each request"
+                yield what, "Correct it, with -1 for a size of any length, or add a request.json."
 
 
 def wrong_tolerances(content: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
@@ -63,7 +114,7 @@ def wrong_tolerances(content: Mapping[str, Any], key: str) -> Iterator[tuple[str
         parameters = holder.get("parameters") if isinstance(holder, dict) else None
         value = parameters.get("tolerance", 0) if isinstance(parameters, dict) else 0
         what = f"parameters.tolerance is {json.dumps(value)}"
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             yield what, 'Write the permitted difference of floats, relative or absolute: "tolerance": 1e-4'
         elif value and not str(holder.get("datatype", "FP")).startswith("FP"):
             yield f"{what} for {holder['datatype']}", "Remove it: a tolerance counts for floats only."

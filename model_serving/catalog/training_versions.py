@@ -134,7 +134,7 @@ def _by_mlflow(path: Path) -> Iterator[TrainedWith]:
 def _mlmodel(path: Path) -> Mapping[str, Any]:
     try:
         return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
 
 

@@ -170,7 +170,9 @@ def _left_out(found: Draft) -> Iterator[str]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # Half of a character stays JSON that can be read, and refused by name.
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _pins(found: Draft, folder: Path) -> Sequence[str]:

@@ -13,12 +13,16 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from model_serving.catalog.releases import NAME_FORM, is_name
 from model_serving.git import without_account
 from model_serving.releases.yaml_files import read_yaml
-from model_serving.sections import RemoteUrl, Section, wrong
+from model_serving.sections import RemoteUrl, Section, reachable, wrong
 
 FILE: Final = "release.yaml"
 Kind = Literal["gitlab", "github"]
 POOL: Final = r"projects/\d+/locations/global/workloadIdentityPools/[a-z][a-z0-9-]{2,30}[a-z0-9]"
 ACCOUNT: Final = r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9.:-]+\.iam\.gserviceaccount\.com"
+LONGEST_NAME: Final = 255
+"""Bytes of a file's name in Linux."""
+BRANCH: Final = r"^[^-./\s~^:?*\[\\\x00-\x1f\x7f][^\s~^:?*\[\\\x00-\x1f\x7f]*$"
+"""https://git-scm.com/docs/git-check-ref-format, without its rules for dots and slashes inside."""
 
 
 def _inside(value: str) -> str:
@@ -27,6 +31,16 @@ def _inside(value: str) -> str:
             f"is {value!r}, which is outside the repository",
             "Its content differs from one machine to the next.",
             "Write a path inside the repository, from its root.",
+        )
+    return value
+
+
+def _a_path(value: str) -> str:
+    if not value.isprintable() or any(len(part.encode()) > LONGEST_NAME for part in Path(value).parts):
+        raise wrong(
+            f"is {json.dumps(value)}",
+            "No file could have that name.",
+            f"Write a path of printable characters, each name in it of up to {LONGEST_NAME} bytes.",
         )
     return value
 
@@ -41,7 +55,7 @@ def _of_a_model(value: str) -> str:
     return value
 
 
-RelativePath = Annotated[str, AfterValidator(_inside)]
+RelativePath = Annotated[str, AfterValidator(_a_path), AfterValidator(_inside)]
 """Of a file or folder inside the repository."""
 
 
@@ -52,7 +66,9 @@ class Serving(Section):
         examples=["https://gitlab.example.com/group/serving.git"],
         description="Git address of the serving repository, without an account.",
     )
-    branch: str = Field("main", min_length=1, description="Branch that is deployed.")
+    branch: Annotated[str, Field(pattern=BRANCH)] = Field(
+        "main", examples=["main"], description="Branch that is deployed."
+    )
     folder: RelativePath = Field("models", description="Folder of the releases in it.")
     delivery: Literal["merge-request", "push"] = Field(
         "merge-request",
@@ -80,7 +96,7 @@ class Serving(Section):
                 "Its password would be in the repository, in git's configuration and in every log.",
                 "Write only the address; the token is in the variable MODEL_SERVING_TOKEN.",
             )
-        return value
+        return reachable(value) if value.startswith("http") else value
 
     @model_validator(mode="after")
     def _has_a_site(self) -> Self:

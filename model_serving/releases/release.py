@@ -65,6 +65,19 @@ def problems(root: Path, project: Project) -> Iterator[Problem]:
                 consequence="The release could not tell which data the model was trained on.",
                 remedy="Correct the path, or get the data.",
             )
+        else:
+            yield from _problems_of_data(root, _kept(root, path))
+
+
+def _problems_of_data(root: Path, path: Path) -> Iterator[Problem]:
+    # Data may be behind links that lead out of the repository: only its hash is released.
+    for file, what in contents.unreadable(path):
+        yield Problem(
+            file=file.relative_to(root).as_posix(),
+            what=what,
+            consequence="The release could not tell which data the model was trained on.",
+            remedy="Get the data, with DVC: dvc pull; or name the files that count under data in release.yaml.",
+        )
 
 
 def build(root: Path, project: Project, subject: Subject, target: Path) -> Built:

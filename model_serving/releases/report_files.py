@@ -112,7 +112,7 @@ def values(content: bytes) -> Values:
             read = json.loads(text)
         except json.JSONDecodeError:
             read = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Unreadable(f"is neither YAML nor JSON: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
         raise Unreadable("holds no keys")

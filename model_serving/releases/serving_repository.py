@@ -17,7 +17,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import ValidationError
 
 from model_serving import catalog
 from model_serving.catalog import pointers
@@ -141,7 +140,7 @@ class ServingRepository:
         chosen = []
         for content in self._contents(stacks):
             # A file that is not in order is refused where it is deployed.
-            with suppress(yaml.YAMLError, KeyError, TypeError, ValidationError):
+            with suppress(yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
                 models = yaml.safe_load(content)["config"][f"{NAMESPACE}:models"]
                 chosen.append(ModelSettings.model_validate(models[name]).answer_seconds)
         return max(chosen, default=ANSWER_SECONDS)

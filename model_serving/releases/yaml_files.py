@@ -33,7 +33,7 @@ def read_yaml(path: Path, form: type[Form], *, file: str, consequence: str, reme
         raise InvalidInput.of(file, "is missing", consequence, remedy) from None
     except OSError as error:
         raise InvalidInput.of(file, f"cannot be read: {error.strerror}", consequence, remedy) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-13-45 is a date to PyYAML, and a ValueError
         raise InvalidInput.of(file, f"is not YAML: {' '.join(str(error).split())}", consequence, remedy) from None
     if not isinstance(content, dict):
         raise InvalidInput.of(file, "holds no keys", consequence, remedy)

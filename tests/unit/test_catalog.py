@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -310,14 +311,14 @@ def test_a_model_keeps_its_name_and_its_kubernetes_name_is_derived(
     assert f"{release.repository}-1-0" == label
 
 
-@pytest.mark.parametrize("name", ["iris-", "-iris", "_iris", "iris..dtc", "íris", "my model", "i" * 64])
+@pytest.mark.parametrize("name", ["iris-", "-iris", "iris.lock", "_iris", "iris..dtc", "íris", "my model", "i" * 64])
 def test_the_refusal_of_a_name_says_what_is_allowed(models: Path, write: Write, name: str) -> None:
     write(name)
     problem = problems(models)[0]
     assert problem.what == f'the model\'s name is "{name}"'
     assert problem.remedy == (
         "Rename the folder: up to 63 letters, digits, ., _ and -, starting and ending with a letter or digit, "
-        "no two dots in a row."
+        "no two dots in a row, no .lock at the end."
     )
 
 
@@ -828,7 +829,7 @@ def test_a_malformed_contract_is_refused_with_line_and_column(models: Path, writ
             'Write for example "data": [5, 3.4, 1.5, 0.2].',
         ),
         (
-            {"inputs": [*REQUEST["inputs"], {"name": "predict", "shape": "1", "datatype": "FP32", "data": [1]}]},
+            {"inputs": [*REQUEST["inputs"], {"name": "other", "shape": "1", "datatype": "FP32", "data": [1]}]},
             'inputs[1].shape is "1"',
             'Write for example "shape": [1, 4].',
         ),
@@ -918,6 +919,11 @@ LABELS = tensor("label", [1], "BYTES", ["a"])
             "the permitted difference",
         ),
         (
+            {"outputs": [LABELS], "parameters": {"tolerance": 10**309}},
+            f"parameters.tolerance is {10**309}",
+            "the permitted difference",
+        ),
+        (
             {"outputs": [LABELS | {"parameters": {"tolerance": 1e-3}}]},
             "parameters.tolerance is 0.001 for BYTES",
             "Remove it: a tolerance counts for floats only.",
@@ -946,3 +952,173 @@ def test_a_tolerance_of_the_whole_response_may_stand_beside_texts(models: Path, 
 def test_a_response_without_a_request_is_refused(models: Path, write: Write) -> None:
     (write() / "response.json").write_text(json.dumps(RESPONSE))
     assert only(models).remedy == "Add the request.json that it answers, or remove it."
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"parameters": [1]}, "parameters is not an object"),
+        ({"parameters": {"content_type": 5}}, "parameters.content_type is 5"),
+        ({"inputs": [REQUEST["inputs"][0] | {"parameters": []}]}, "inputs[0].parameters is not an object"),
+        ({"inputs": REQUEST["inputs"] * 2}, 'inputs has "predict" 2 times'),
+        ({"inputs": [REQUEST["inputs"][0] | {"shape": [2**31 + 1]}]}, "inputs[0].shape is [2147483649]"),
+    ],
+)
+def test_a_request_that_the_server_would_refuse_is_refused(
+    models: Path, write: Write, change: dict[str, Any], told: str
+) -> None:
+    (write() / "request.json").write_text(json.dumps(REQUEST | change))
+    assert only(models).what == told
+
+
+def test_parameters_of_a_response_that_are_not_an_object_are_refused(models: Path, write: Write) -> None:
+    folder = write()
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps(RESPONSE | {"parameters": "np"}))
+    assert only(models).what == "parameters is not an object"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xef\xbb\xbf{}", "begins with a byte order mark"),
+        (b'{"name": "\\ud800"}', 'has half of a character, "\\ud800"'),
+    ],
+)
+def test_text_that_other_programs_could_not_read_is_refused(
+    models: Path, write: Write, content: bytes, told: str
+) -> None:
+    (write() / "model-settings.json").write_bytes(content)
+    assert only(models).what == told
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "form"),
+    [
+        ("platform", 5, "text"),
+        ("versions", "1.0", "a list of text"),
+        ("versions", [1], "a list of text"),
+        ("cache_enabled", [], "true or false"),
+        ("parameters.format", 5, "text"),
+        ("parameters.content_type", ["np"], "text"),
+        ("parameters.extra", [], "an object"),
+    ],
+)
+def test_a_setting_with_which_mlserver_loads_no_model_is_refused(
+    models: Path, write: Write, key: str, value: object, form: str
+) -> None:
+    last = key.removeprefix("parameters.")
+    parameters = {"version": "1.0", "uri": "./model.joblib"}
+    write(settings={last: value} if last == key else {"parameters": parameters | {last: value}})
+    problem = only(models)
+    assert problem.what == f"{key} is {json.dumps(value)}"
+    assert problem.remedy == f"Write {form} there, or remove it."
+
+
+def test_empty_lists_of_tensors_and_missing_values_are_accepted(models: Path, write: Write) -> None:
+    parameters = {"version": "1.0", "uri": "./model.joblib", "format": None, "content_type": None, "extra": None}
+    write(settings={"inputs": [], "outputs": [], "versions": [], "parameters": parameters})
+    assert not catalog.read(models).newest("iris-dtc").can_be_asked
+
+
+@pytest.mark.parametrize("uri", ["a\0b", "x" * 5000])
+def test_an_artefact_that_no_file_could_be_is_refused(models: Path, write: Write, uri: str) -> None:
+    write(settings={"parameters": {"version": "1.0", "uri": uri}})
+    assert only(models).what.endswith("which cannot be the path of a file")
+
+
+def test_inputs_that_no_derived_request_could_hold_need_a_request(models: Path, write: Write) -> None:
+    inputs = [{"name": "image", "datatype": "FP32", "shape": [-1, 10**6, 10**6]}]
+    folder = write(settings={"inputs": inputs})
+    problem = only(models)
+    assert problem.what == "inputs[0].shape is [-1, 1000000, 1000000], which is 1000000000000 values in each request"
+    assert problem.remedy.endswith("add a request.json.")
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    assert catalog.read(models).newest("iris-dtc").can_be_asked
+
+
+@pytest.mark.parametrize("name", ["notes", "model-settings.json", "model.joblib"])
+def test_a_pipe_in_a_release_is_refused_and_never_opened(models: Path, write: Write, name: str) -> None:
+    path = write() / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    problem = only(models)
+    assert problem.file == f"models/iris-dtc/1.0/{name}"
+    assert problem.what == "is a pipe, a socket or a device"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("iris-dtc", "is a folder that this account may not read: allow it, chmod a+rX"),
+        ("iris-dtc/1.0", "is a folder that this account may not read: allow it, chmod a+rX"),
+        ("iris-dtc/1.0/model-settings.json", "is a file that this account may not read: allow it, chmod a+rX"),
+    ],
+)
+def test_what_may_not_be_read_is_refused_by_its_name(
+    models: Path, write: Write, name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write()
+    # Not by its mode, which does not count for root.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != models / name)
+    assert next(problem.what for problem in problems(models) if problem.file == f"models/{name}") == told
+
+
+def test_a_pointer_of_git_lfs_in_place_of_a_file_is_refused(models: Path, write: Write) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    (write() / "model.joblib").write_text(pointer)
+    problem = only(models)
+    assert problem.file == "models/iris-dtc/1.0/model.joblib"
+    assert problem.what == "is a pointer of Git LFS and not the file itself"
+    assert "git lfs pull" in problem.remedy
+
+
+@pytest.mark.parametrize("content", ["outs: 2024-13-45", "outs: 0b_", "[" * 5000])
+def test_yaml_that_is_none_to_its_library_is_refused_or_tells_nothing(models: Path, write: Write, content: str) -> None:
+    folder = write()
+    (folder / "model.joblib").rename(folder / "artefact")
+    (folder / "model.joblib.dvc").write_text(content)
+    assert only(models).what.startswith("is no YAML: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-e .", "-r others.txt", "--constraint=others.txt", "./wheels/foo.whl", "foo>=1", "foo", "foo==1.*", "<html>"],
+)
+def test_a_line_of_a_lock_with_which_no_image_could_be_built_is_refused(models: Path, write: Write, line: str) -> None:
+    write(lock=f"{LOCK}{line} {HASH}  # {HASH}\n")
+    problem = only(models)
+    assert problem.file == "models/iris-dtc/1.0/requirements.lock"
+    assert problem.what == f'"{line}": not one exact version'
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        f"\ufeff{LOCK}",
+        LOCK.replace("\n", "\r\n"),
+        f"--index-url https://pypi.example.com/simple\n--only-binary :all:\n\n# by hand\n{LOCK}",
+        f"{LOCK}foo[all]==1.0 ; python_version >= '3.11' {HASH}  # via bar\nbar===1.0+cpu {HASH}\n",
+        f"{LOCK}foo @ https://example.com/foo-1.0-py3-none-any.whl {HASH}\n",
+    ],
+)
+def test_a_lock_that_installers_read_is_accepted(models: Path, write: Write, lock: str) -> None:
+    write(lock=lock)
+    assert catalog.read(models).names() == ("iris-dtc",)
+
+
+def test_a_lock_that_powershell_has_written_is_refused_with_the_reason(models: Path, write: Write) -> None:
+    (write() / "requirements.lock").write_bytes(LOCK.encode("utf-16"))
+    problem = only(models)
+    assert problem.what == "is not UTF-8"
+    assert "PowerShell" in problem.remedy
+
+
+def test_a_response_may_be_empty_and_a_request_may_not(models: Path, write: Write) -> None:
+    folder = write()
+    boxes = {"name": "boxes", "shape": [0, 4], "datatype": "FP32", "data": []}
+    (folder / "request.json").write_text(json.dumps(REQUEST))
+    (folder / "response.json").write_text(json.dumps({"outputs": [boxes]}))
+    assert catalog.read(models).newest("iris-dtc").response
+    (folder / "request.json").write_text(json.dumps({"inputs": [boxes]}))
+    assert only(models).what == "inputs[0].data is []"

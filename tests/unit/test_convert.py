@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -374,6 +375,12 @@ def test_columns_that_the_signature_calls_optional_may_be_missing_in_requests(ml
     assert [each["parameters"].get("optional") for each in inputs] == [None, True]
 
 
+def test_optional_columns_of_an_older_mlflow_may_be_missing_too(mlflow: Path, out: Path) -> None:
+    columns = [column("double", "age"), column("string", "sex", optional=True)]
+    inputs = converted(signed(mlflow, columns, [tensor("int64", -1)]), out)["inputs"]
+    assert [each["parameters"].get("optional") for each in inputs] == [None, True]
+
+
 def test_no_request_is_derived_from_columns_of_lists(
     mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -504,6 +511,10 @@ def test_what_mlflow_serves_counts_before_the_older_form_and_brings_its_paramete
         (ARRAY, '{"messages": [{"role": "user"}]}'),
         (ARRAY, '{"inputs": [[1.5, 2.5], [3.5]]}'),
         (ARRAY, '{"inputs": []}'),
+        (ARRAY, "[" * 100_000),
+        (ARRAY, '{"inputs": [[1.5, 2.5, 3.5, 4.5]], "params": 5}'),
+        ([column("binary", "a")], '{"dataframe_split": {"columns": ["a"], "data": [[5]]}}'),
+        (NUMBERS, '{"dataframe_split": {"columns": ["x", "x"], "data": [[1.5, 2.5]]}}'),
         ([tensor("float64", -1, name="a")], '{"inputs": {"b": [1.5]}}'),
         (NUMBERS, '{"dataframe_split": {"columns": ["x", "z"], "data": [[1.5, 2.5]]}}'),
         (NUMBERS, '{"dataframe_split": {"columns": ["x", "y"], "data": [[1.5]]}}'),
@@ -566,6 +577,26 @@ def test_a_model_of_mlflow_that_cannot_be_loaded_is_refused(
 ) -> None:
     (mlflow / "MLmodel").write_text(yaml.safe_dump(MLFLOW | {"flavors": flavors}))
     assert said in refused(capsys, out, "mlflow", str(mlflow), *NAMED)
+
+
+@pytest.mark.parametrize("content", ["flavors: 2024-13-45", "[" * 5000])
+def test_an_mlmodel_that_no_one_could_read_is_refused(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (mlflow / "MLmodel").write_text(content)
+    assert "MLmodel: is not YAML: " in refused(capsys, out, "mlflow", str(mlflow), *NAMED)
+
+
+def test_a_signature_that_no_one_could_read_is_refused(
+    mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mlflow / "MLmodel").write_text(json.dumps(MLFLOW | {"signature": {"inputs": "[" * 100_000, "outputs": "[]"}}))
+    assert "signature.inputs is not a JSON list" in refused(capsys, out, "mlflow", str(mlflow), *NAMED)
+
+
+def test_a_pipe_in_a_model_is_refused(mlflow: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(mlflow / "log")
+    assert "log: is a pipe, a socket or a device" in refused(capsys, out, "mlflow", str(mlflow), *NAMED)
 
 
 def test_a_folder_without_an_mlmodel_is_refused(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -650,6 +681,22 @@ def test_settings_that_are_no_settings_are_refused(
     assert "Write MLServer's settings of the model there" in refused(capsys, out, "older", str(folder))
 
 
+def test_half_of_a_character_in_settings_is_refused_by_its_name(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = older(tmp_path, platform="\ud800")
+    assert 'has half of a character, "\\ud800"' in refused(capsys, out, "older", str(folder))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"parameters": ' + "9" * 5000 + "}"])
+def test_settings_that_python_cannot_read_are_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    folder = older(tmp_path)
+    (folder / "model-settings.json").write_text(text)
+    assert "is not JSON: " in refused(capsys, out, "older", str(folder))
+
+
 # DVC
 
 
@@ -660,6 +707,17 @@ def test_what_it_takes_to_fetch_from_dvc_is_said_at_once(out: Path, capsys: pyte
     assert "pip install dvc" in said
     assert "REPOSITORY: has an account in it" in said
     assert "secret" not in said
+
+
+def test_words_of_dvc_that_are_not_utf_8_are_told(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "dvc"
+    program.write_text("#!/bin/sh\nprintf 'n\\343o existe\\n' >&2; exit 1\n")
+    program.chmod(0o755)
+    options = ("--implementation", "mlserver_sklearn.SKLearnModel", "--dvc", str(program))
+    assert "n\ufffdo existe" in refused(capsys, out, "dvc", "https://[bad", "model.joblib", *NAMED, *options)
+    assert 'PATH: is "..", which is the name of no file' in refused(capsys, out, "dvc", "repo", "..", *NAMED, *options)
 
 
 # What all have in common

@@ -208,6 +208,11 @@ def test_a_pointer_that_is_none_is_refused(tmp_path: Path, content: object, told
     assert all(problem.file.endswith("v1/weights.bin.dvc") for problem in refused.value.problems)
 
 
+def test_a_pointer_of_a_file_that_was_executable_is_one(tmp_path: Path) -> None:
+    write(tmp_path / "v1", {"outs": [OUT | {"isexec": True}]})
+    assert [pointer.path for pointer in pointers.of(tmp_path / "v1")] == ["weights.bin"]
+
+
 def test_every_mistake_of_every_pointer_is_told(tmp_path: Path) -> None:
     write(tmp_path / "v1", {"outs": [{**OUT, "md5": "a", "size": -1}]})
     write(tmp_path / "v1" / "deep", "outs: [")

@@ -56,6 +56,11 @@ def test_what_is_said_counts_more_than_the_hosts_name(tmp_path: Path) -> None:
         ({"delivry": "push"}, {}, "Did you mean delivery?"),
         ({"folder": "../models"}, {}, "Write a path inside the repository, from its root."),
         ({}, {"build": "."}, "Write the name of a folder that holds what is released and nothing else."),
+        ({}, {"build": "a\0b"}, 'build is "a\\u0000b"'),
+        ({}, {"data": ["x" * 256]}, "each name in it of up to 255 bytes"),
+        ({"branch": "a\0b"}, {}, "Write for example main"),
+        ({"branch": "-f"}, {}, "Write for example main"),
+        ({"repository": "https://gitlab.com:99999/g/s.git"}, {}, "Port out of range"),
         ({}, {"lock": "/etc/requirements.lock"}, "Write a path inside the repository, from its root."),
         (
             {},
@@ -79,7 +84,14 @@ def test_a_push_needs_no_site(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(None, "is missing"), ("a: [", "is not YAML"), ("- a", "holds no keys"), ("", "holds no keys")],
+    [
+        (None, "is missing"),
+        ("a: [", "is not YAML"),
+        ("a: 2024-13-45", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
+        ("- a", "holds no keys"),
+        ("", "holds no keys"),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:

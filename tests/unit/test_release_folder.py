@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,25 @@ def test_a_file_that_could_not_be_released_is_refused(root: Path, name: str, con
 def test_a_link_to_nothing_is_refused(root: Path) -> None:
     (root / "build" / "weights").symlink_to(root / "nowhere")
     assert f"build/weights: is a link to {root / 'nowhere'}, which does not exist" in refusal(root)
+
+
+def test_data_that_cannot_be_read_is_refused_by_its_name(root: Path) -> None:
+    (root / "data" / "c.csv").symlink_to("lost")
+    told = refusal(root, data=["data/"])
+    assert told.startswith("data/c.csv: is a link to nothing, or to itself")
+    assert "dvc pull" in told
+
+
+def test_a_pipe_is_no_data(root: Path) -> None:
+    os.mkfifo(root / "rows")
+    assert refusal(root, data=["rows"]).startswith("rows: is a pipe, a socket or a device")
+
+
+def test_data_may_be_behind_a_link_out_of_the_repository(root: Path, tmp_path: Path) -> None:
+    before = build(root, data=["data/"]).provenance["data"]
+    (root / "data").rename(tmp_path / "elsewhere")
+    (root / "data").symlink_to(tmp_path / "elsewhere")
+    assert build(root, data=["data/"]).provenance["data"] == before
 
 
 def test_a_link_out_of_the_repository_is_refused_by_its_name(root: Path) -> None:

@@ -100,7 +100,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes().decode())
     except OSError as error:
         raise unusable(path, f"cannot be read: {error.strerror}", remedy) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unusable(path, f"is not JSON: {error}", remedy) from None
     if not isinstance(content, dict) or not isinstance(content.setdefault("parameters", {}), dict):
         raise unusable(path, "is not a JSON object with an object as its parameters", remedy)

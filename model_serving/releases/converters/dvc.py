@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases.converters.draft import Draft, read_settings
@@ -55,6 +54,13 @@ def _problems(options: argparse.Namespace, *, is_served: bool) -> Iterator[Probl
             consequence="MLServer would not know how to serve the file: DVC does not tell what it is.",
             remedy="Name the class, e.g. --implementation mlserver_sklearn.SKLearnModel; docs/runtimes.md lists them.",
         )
+    if Path(options.path).name in {"", ".."}:
+        yield Problem(
+            file="PATH",
+            what=f'is "{options.path}", which is the name of no file or folder',
+            consequence="The release would have no artefact.",
+            remedy="Write its path from the repository's root, e.g. build/model.joblib.",
+        )
     if shutil.which(options.dvc) is None:
         yield Problem(
             file="--dvc",
@@ -62,7 +68,7 @@ def _problems(options: argparse.Namespace, *, is_served: bool) -> Iterator[Probl
             consequence="Nothing could be fetched.",
             remedy="Install it: pip install dvc, or dvc[gs] for a bucket; or name its path: --dvc PROGRAM",
         )
-    if "@" in urlsplit(options.repository).netloc:
+    if "@" in options.repository.partition("://")[2].partition("/")[0]:
         yield Problem(
             file="REPOSITORY",
             what="has an account in it",
@@ -77,7 +83,7 @@ def _fetch(options: argparse.Namespace, target: Path) -> None:
     # Not --quiet, which would also hide the reason of a failure.
     command = [options.dvc, "get", "--out", str(target), *revision, "--", options.repository, options.path]
     print(f"fetching {options.path} with {options.dvc}", flush=True)
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         said = "\n".join(f"    {line}" for line in lines[-_SHOWN_LINES:])

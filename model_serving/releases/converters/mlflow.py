@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -86,7 +87,7 @@ def _problems(folder: Path, metadata: Metadata) -> Iterator[Problem]:
         return
     for key in ("data", "model_path", "code"):
         path = nested(function, key)
-        if isinstance(path, str) and not (folder / path).exists():
+        if isinstance(path, str) and not os.path.exists(folder / path):  # noqa: PTH110 - Path.exists raises for some
             what = f"flavors.python_function.{key} is {path}, which does not exist"
             yield lacking(folder / MLMODEL, what, "Get the whole folder: mlflow artifacts download.")
     if metadata.signature:

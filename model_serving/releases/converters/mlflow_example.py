@@ -46,12 +46,12 @@ def read(folder: Path, inputs: Sequence[Tensor]) -> Example | None:
         # MLflow writes a missing value as null or NaN.
         content = json.loads(path.read_bytes(), parse_constant=lambda _: None)
         content_type, found = _tensors(_data(content), inputs)
-    except (KeyError, TypeError, ValueError):
-        return None
-    if any(tensors.mistakes({"inputs": found}, "inputs", data=True)):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     parameters = nested(content, "params")
     request = {"inputs": found} | ({"parameters": parameters} if parameters else {})
+    if any(tensors.mistakes(request, "inputs", data=True)):
+        return None
     return Example(request=request, content_type=content_type)
 
 
@@ -98,6 +98,8 @@ def _columns(data: Any, inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
         names, rows = unnamed, [[value] for value in data]
     kept = _complete(rows)[:ROWS]
     values = dict(zip(names, zip(*kept, strict=True), strict=True))
+    if len(values) < len(names):
+        raise ValueError("two columns of one name")
     if inputs and not inputs[0].name:
         return [_column(*each) for each in zip(unnamed, values.values(), inputs, strict=True)]
     known = {each.name: each for each in inputs}
@@ -111,7 +113,7 @@ def _column(name: str, values: Sequence[Any], tensor: Tensor | None) -> dict[str
         values = [json.dumps(value, ensure_ascii=False) for value in values]
     elif content_type == "base64":
         # MLflow breaks its lines, and MLServer would take it for another text.
-        values = ["".join(value.split()) if value else value for value in values]
+        values = ["".join(value.split()) if isinstance(value, str) else value for value in values]
     return _filled(name, datatype, content_type, [len(values), 1], values)
 
 

@@ -152,7 +152,7 @@ def _answered(tensor: Tensor, name: str) -> dict[str, Any]:
 def _specs(text: str) -> list[Any]:
     try:
         specs = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return specs if isinstance(specs, list) else []
 
@@ -173,5 +173,6 @@ def _tensor(spec: object) -> Tensor | None:
         datatype=datatype,
         shape=shape,
         content_type=content_type,
-        is_optional=nested(spec, "required") is False,
+        # Until MLflow 2.9, it was written the other way round.
+        is_optional=nested(spec, "required") is False or nested(spec, "optional") is True,
     )
