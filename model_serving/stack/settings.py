@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -19,10 +18,7 @@ from model_serving.problems import InvalidInput, Problem
 from model_serving.sections import (
     IMAGE_PATH,
     LONGEST_LABEL,
-    Cidr,
     DnsLabel,
-    DnsName,
-    HttpUrl,
     Namespace,
     RemoteUrl,
     Section,
@@ -32,13 +28,13 @@ from model_serving.sections import (
     valid_part,
     violations,
 )
-from model_serving.stack import gitlab_agent, google, google_cluster, models
+from model_serving.stack import gitlab_agent, google_cluster, google_rules, models
+from model_serving.stack.gateway import GatewaySettings
 from model_serving.stack.gitlab_agent import AgentSettings
-from model_serving.stack.google import GcpSettings
+from model_serving.stack.google import REVIEW, GcpSettings
 from model_serving.stack.models import ModelSettings
 from model_serving.stack.pipelines import CiSettings
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 NAMESPACE: Final = "model-serving"
 """Prefix of this program's keys in a stack file: the project's name in Pulumi.yaml."""
 
@@ -51,71 +47,6 @@ class ArtefactSettings(Section):
         description="DVC remote: a bucket of Google Cloud Storage (gs://), S3 (s3://) or Azure (az://), with an "
         "optional path, or a folder (file:///). It must be the remote that the models' repositories set "
         "in release.yaml.",
-    )
-
-
-def _as_browsers_write_it(origin: str) -> str:
-    parts = urlsplit(origin)
-    is_default = parts.port is not None and parts.port == _DEFAULT_PORTS[parts.scheme]
-    right = f"{parts.scheme}://{parts.hostname}" + ("" if parts.port is None or is_default else f":{parts.port}")
-    if origin != right:
-        raise ValueError(f"which browsers write {right}")
-    return origin
-
-
-Origin = Annotated[HttpUrl, AfterValidator(_as_browsers_write_it)]
-"""The origin of a page, as in the header of a browser's request."""
-
-
-class GatewaySettings(Section):
-    """The gateway through which clients reach the models."""
-
-    class_name: DnsName | None = Field(
-        None,
-        examples=["istio"],
-        description="GatewayClass, which determines the implementation of the gateway. With a gcp section, it "
-        "defaults to Google's load balancer.",
-    )
-    endpoint: HttpUrl | None = Field(
-        None,
-        json_schema_extra={
-            "consequence": "The stack's outputs would show an address that no client can use.",
-            "remedy": "Write scheme, host and port and nothing after them, e.g. http://127.0.0.1:8080.",
-        },
-        description="Address of the gateway for clients, if it differs from the address that the Gateway reports.",
-    )
-    cluster_endpoint: HttpUrl | None = Field(
-        None,
-        json_schema_extra={
-            "consequence": "No version could be checked before it gets traffic, and no release would complete.",
-            "remedy": "Write scheme, host and port and nothing after them, e.g. http://10.0.0.5.",
-        },
-        description="Address of the gateway for the pods that check a new version, if it differs from the address "
-        "that the Gateway reports.",
-    )
-    client_ranges: list[Cidr] = Field(
-        default_factory=list,
-        json_schema_extra={
-            "consequence": "The pods would reject the gateway, and every request would get 503.",
-            "remedy": "Write ranges such as 10.0.0.0/24.",
-        },
-        description="Addresses from which the gateway's proxies connect to pods; only these are allowed.",
-    )
-    allowed_origins: list[Origin] = Field(
-        default_factory=list,
-        examples=["https://app.example.com"],
-        json_schema_extra={
-            "consequence": "Browsers would not let that page ask the models.",
-            "remedy": "Write scheme and host, and the port if it is not the default, e.g. https://app.example.com.",
-        },
-        description="Origins of web pages whose scripts may ask the models (CORS). Defaults to none. Clients other "
-        "than browsers need no permission.",
-    )
-    grpc: bool = Field(
-        False,
-        description="Let clients ask the models over gRPC as well, at the same address: the V2 protocol's "
-        "`inference.GRPCInferenceService`, with the metadata `x-model-name` and, for a certain version, "
-        "`x-model-version`. The gateway must speak HTTP/2 to Services whose appProtocol is kubernetes.io/h2c.",
     )
 
 
@@ -199,7 +130,7 @@ class Settings(Section):
     @property
     def review_namespace(self) -> str:
         """Namespace of reviews on Google Cloud."""
-        return f"{self.namespace}-{google.REVIEW}"
+        return f"{self.namespace}-{REVIEW}"
 
     @property
     def has_portal(self) -> bool:
@@ -265,7 +196,7 @@ def reviews_are_safe(settings: Settings) -> Iterator[Violation]:
         yield (
             f"namespace is {settings.namespace}, and ci.review is set",
             f"The namespace of reviews, {settings.review_namespace}, would have more than {LONGEST_LABEL} characters.",
-            f"Write a namespace of at most {LONGEST_LABEL - len(google.REVIEW) - 1} characters.",
+            f"Write a namespace of at most {LONGEST_LABEL - len(REVIEW) - 1} characters.",
         )
 
 
@@ -438,7 +369,7 @@ def read(stack: str, values: Mapping[str, str], *, secret: Collection[str] | Non
     marks = {key.removeprefix(prefix): ... for key in hidden}
     valid = valid_part(Settings, own | marks) if problems else settings
     environment = partial(gitlab_agent.environment_is_named, stack=stack)
-    rules = (*RULES, *models.RULES, *google.RULES, *google_cluster.RULES, *gitlab_agent.RULES, environment)
+    rules = (*RULES, *models.RULES, *google_rules.RULES, *google_cluster.RULES, *gitlab_agent.RULES, environment)
     problems += [
         Problem(file=file, what=f"{prefix}{what}", consequence=consequence, remedy=remedy)
         for what, consequence, remedy in violations(valid, rules)

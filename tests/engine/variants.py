@@ -144,4 +144,4 @@ TOGETHER: Final[Mapping[str, Variant]] = {
     )
 }
 """Every variant of dev, in two stacks."""
-VARIANTS: Final[Mapping[str, Variant]] = ALONE | TOGETHER
+VARIANTS: Final[Mapping[str, Variant]] = {**ALONE, **TOGETHER}

@@ -237,7 +237,7 @@ def test_swagger_ui_is_what_its_authors_publish_and_comes_packed(port: int) -> N
     for name, digest in SWAGGER_UI.items():
         status, content, _ = ask(port, "GET", f"/portal/{name}")
         assert (status, hashlib.sha256(content).hexdigest()) == (200, digest)
-        packed = ask(port, "GET", f"/portal/{name}", **{"Accept-Encoding": "gzip"})[1]
+        packed = ask(port, "GET", f"/portal/{name}", None, **{"Accept-Encoding": "gzip"})[1]
         assert gzip.decompress(packed) == content
         assert len(packed) < 600_000
 
