@@ -11,8 +11,8 @@ from model_serving.catalog import Catalog, Release, object_name
 from model_serving.problems import InvalidInput, Problem
 from model_serving.quantities import amount
 from model_serving.stack import resources
-from model_serving.stack.models import ALL_TRAFFIC, LONGEST_ROUTE, ModelSettings
 from model_serving.stack.gateway import GatewaySettings
+from model_serving.stack.models import ALL_TRAFFIC, LONGEST_ROUTE, ModelSettings
 from model_serving.stack.settings import NAMESPACE, Settings
 
 NOT_MIRRORING: Final[Mapping[str, str]] = dict.fromkeys(
