@@ -95,7 +95,7 @@ def advisories(audited: Mapping[str, Path]) -> Sequence[Advisory]:
     """
     concerns: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for what, lock in audited.items():
-        for name, package in locked(lock.read_text(encoding="utf-8")).items():
+        for name, package in locked(lock.read_text(encoding="utf-8-sig")).items():
             for version in package.versions:
                 concerns[name, version].append(what)
     answers = [(pins[answer["name"]], answer) for pins in _files(concerns) for answer in _ask(pins)]

@@ -393,7 +393,7 @@ def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespac
             "it does not exist",
             "GitLab would allow every job of the agent's project to use the agent, from any branch.",
         )
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         what = f"it cannot be read: {' '.join(str(error).split())}"
         consequence = "GitLab would ignore the whole file and allow every job of the agent's project to use the agent."
     else:

@@ -62,7 +62,7 @@ def _contexts(paths: Iterable[Path]) -> tuple[list[str], str | None]:
             content = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
             names += [str(context["name"]) for context in content.get("contexts") or []]
             current = current or str(content.get("current-context") or "") or None
-        except (OSError, yaml.YAMLError, ValueError) as error:
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"{path} is {'not a kubeconfig' if content else 'empty'}") from None

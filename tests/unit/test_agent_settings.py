@@ -208,8 +208,9 @@ def test_the_agents_file_is_written_by_a_command_and_checked_from_then_on(
     path.write_text(path.read_text().replace("protected_branches_only: true", "protected_branches_only: false"))
     (said,) = configuration_problems()
     assert "missing: protected_branches_only: true" in said
-    path.write_text("ci_access: [")
-    assert "cannot be read" in configuration_problems()[0]
+    for unreadable in ("ci_access: [", "[" * 5000, "since: 2024-13-01"):
+        path.write_text(unreadable)
+        assert "cannot be read" in configuration_problems()[0]
     path.unlink()
     for elsewhere in ("written", "elsewhere"):
         chosen = read({"configuration": elsewhere}).agent
