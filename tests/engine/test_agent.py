@@ -140,6 +140,7 @@ def test_a_stack_with_an_agent_comes_up_stays_shows_no_token_and_goes(project: P
     assert project.cloud.resources("kubernetes") == project.cloud.resources("gitlab") == {}
 
 
+@pytest.mark.thorough("test_a_token_is_kept_as_long_as_the_pods_with_the_new_one_do_not_come_up, which then changes it")
 def test_a_token_changes_and_the_pods_never_have_one_that_gitlab_refuses(standing_project: Project) -> None:
     project = standing_project
     first = mounted(project)

@@ -365,6 +365,7 @@ pulumi.export("image", image.ref)
 """
 
 
+@pytest.mark.thorough("every stack of tests/engine/test_stacks.py, which has all of them")
 def test_three_clouds_are_stood_in_for_in_one_program(small: SmallProject) -> None:
     project = small(OTHERS)
     assert project.up().changes == {"create": 5}  # the stack, the cluster's provider and a resource of each
