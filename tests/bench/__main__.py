@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from tests.bench import checkout, gateway, machine, previews, release, server, traffic, versions
+from tests.bench import checkout, gateway, machine, previews, protocols, release, server, traffic, versions
 from tests.bench.figures import Row, Section, document
 from tests.bench.progress import Progress
 
@@ -22,6 +22,7 @@ PARTS: Final[Mapping[str, tuple[str, Measure]]] = {
     "traffic": (traffic.TITLE, traffic.measure),
     "gateway": (gateway.TITLE, gateway.measure),
     "server": (server.TITLE, server.measure),
+    "protocols": (protocols.TITLE, protocols.measure),
     "versions": (versions.TITLE, versions.measure),
 }
 HEAD: Final = """\

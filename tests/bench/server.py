@@ -133,12 +133,13 @@ def _with_defaults(deployment: dict[str, Any]) -> dict[str, Any]:
 
 def _seen(name: str, path: str, body: Path, *, seconds: int = SECONDS) -> Seen:
     url = f"http://{pod_address(f'app={name}')}:8080{path}"
-    before, _ = _used(name)
+    before, _ = used(name)
     seen = load(url, body, connections=MANY, seconds=seconds)
-    after, memory = _used(name)
+    after, memory = used(name)
     return Seen(load=seen, processor=after - before, memory=memory)
 
 
-def _used(name: str) -> tuple[float, float]:
+def used(name: str) -> tuple[float, float]:
+    """Seconds that a core has worked for a Deployment's one pod, and the MiB of memory that it has."""
     processor, memory = kubectl("exec", f"deployment/{name}", "--", "python", "-c", USED).split()
     return float(processor), float(memory)
