@@ -52,9 +52,10 @@ def locked(text: str) -> Mapping[str, Package]:
     return packages
 
 
-def unlocked(text: str) -> list[str]:
+@lru_cache
+def unlocked(text: str) -> tuple[str, ...]:
     """The lines that are no package in one exact version, with which an image could not install the lock."""
-    return [line for line in map(_without_hashes, _lines(text)) if line and not _is_locked(line)]
+    return tuple(line for line in map(_without_hashes, _lines(text)) if line and not _is_locked(line))
 
 
 def _lines(text: str) -> Iterator[str]:
