@@ -20,6 +20,11 @@ def is_ignored(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something at a path, be it one that no file can have or that this account may not look at."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises errors for such
+
+
 def files(folder: Path) -> Iterator[Path]:
     """Every file of a folder without wrong links that counts, in no order."""
     for path in folder.iterdir():

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from model_serving import yaml_text
 from model_serving.catalog import contents
 from model_serving.problems import InvalidInput, Problem
 from model_serving.sections import Section, problems_of, wrong
@@ -133,15 +134,14 @@ def _read(path: Path, folder: Path, shown: str) -> Pointer:
 def _out(path: Path, file: str, shown: str) -> _Out:
     by_itself = "Let `dvc add` or a release write it."
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml_text.parse(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise InvalidInput([_no_pointer(shown, "holds no `outs`", by_itself)])
         return _Content.model_validate(content, context={"file": file}).outs[0]
     except ValidationError as error:
         raise InvalidInput(problems_of(error, _Content, file=shown)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-13-45 is a date to PyYAML, and a ValueError
-        told = " ".join(str(error).split())
-        raise InvalidInput([_no_pointer(shown, f"is no YAML: {told}", by_itself)]) from None
+    except ValueError as error:
+        raise InvalidInput([_no_pointer(shown, f"is no YAML: {error}", by_itself)]) from None
 
 
 def _no_pointer(shown: str, what: str, remedy: str) -> Problem:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from model_serving import yaml_text
 from model_serving.catalog.pointers import MEBIBYTE
 from model_serving.catalog.requirements import Package, normal
 
@@ -133,8 +132,8 @@ def _by_mlflow(path: Path) -> Iterator[TrainedWith]:
 
 def _mlmodel(path: Path) -> Mapping[str, Any]:
     try:
-        return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return _mapping(yaml_text.parse(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return {}
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import yaml
 
+from model_serving import yaml_text
 from model_serving.problems import InvalidInput
 from model_serving.stack import settings
 from model_serving.stack.settings import Settings
@@ -115,12 +116,9 @@ def _text(stack: str, folder: Path) -> str:
 def _config(stack: str, text: str) -> Mapping[Any, Any]:
     """The section ``config`` of a stack file."""
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    # A date such as 2024-13-01 is a plain ValueError.
-    except (yaml.YAMLError, ValueError) as error:
+        content = yaml_text.parse(text, _Loader)
+    except ValueError as error:
         raise _unreadable(stack, error) from None
-    except RecursionError:
-        raise _unreadable(stack, "its lists and mappings are nested too deeply") from None
     config = content.get("config") if isinstance(content, Mapping) else content
     if config is None or isinstance(config, Mapping):
         return config or {}
@@ -134,8 +132,8 @@ def _missing(stack: str, folder: Path) -> InvalidInput:
     return _refusal(stack, "does not exist", f"{remedy}The stacks are {', '.join(known) or 'none yet'}.")
 
 
-def _unreadable(stack: str, error: object) -> InvalidInput:
-    return _refusal(stack, f"cannot be read: {' '.join(str(error).split())}", "Correct the file.")
+def _unreadable(stack: str, error: Exception) -> InvalidInput:
+    return _refusal(stack, f"cannot be read: {error}", "Correct the file.")
 
 
 def _refusal(stack: str, what: str, remedy: str) -> InvalidInput:

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import yaml
-
+from model_serving import yaml_text
 from model_serving.git import Git
 from model_serving.hosts.markdown import code, prose
 from model_serving.problems import Problem
@@ -111,9 +110,9 @@ def values(content: bytes) -> Values:
         try:
             read = json.loads(text)
         except json.JSONDecodeError:
-            read = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Unreadable(f"is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+            read = yaml_text.parse(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"is neither YAML nor JSON: {error}") from None
     if not isinstance(read, dict):
         raise Unreadable("holds no keys")
     return dict(_flat(read, ()))

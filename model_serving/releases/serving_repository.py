@@ -16,9 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
-import yaml
-
-from model_serving import catalog
+from model_serving import catalog, yaml_text
 from model_serving.catalog import pointers
 from model_serving.catalog.training_versions import PROVENANCE
 from model_serving.git import TOKEN, Done, Git, GitError, login
@@ -140,8 +138,8 @@ class ServingRepository:
         chosen = []
         for content in self._contents(stacks):
             # A file that is not in order is refused where it is deployed.
-            with suppress(yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
-                models = yaml.safe_load(content)["config"][f"{NAMESPACE}:models"]
+            with suppress(KeyError, TypeError, ValueError):
+                models = yaml_text.parse(content)["config"][f"{NAMESPACE}:models"]
                 chosen.append(ModelSettings.model_validate(models[name]).answer_seconds)
         return max(chosen, default=ANSWER_SECONDS)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from model_serving import yaml_text
 from model_serving.problems import InvalidInput
 from model_serving.sections import problems_of
 
@@ -28,13 +28,13 @@ def read_yaml(path: Path, form: type[Form], *, file: str, consequence: str, reme
         InvalidInput: if it cannot be read, is not YAML, or has another form.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml_text.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput.of(file, "is missing", consequence, remedy) from None
     except OSError as error:
         raise InvalidInput.of(file, f"cannot be read: {error.strerror}", consequence, remedy) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2024-13-45 is a date to PyYAML, and a ValueError
-        raise InvalidInput.of(file, f"is not YAML: {' '.join(str(error).split())}", consequence, remedy) from None
+    except ValueError as error:
+        raise InvalidInput.of(file, f"is not YAML: {error}", consequence, remedy) from None
     if not isinstance(content, dict):
         raise InvalidInput.of(file, "holds no keys", consequence, remedy)
     try:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import AfterValidator, Field
 
+from model_serving import yaml_text
+from model_serving.catalog import contents
 from model_serving.problems import Problem
 from model_serving.quantities import Cores, Memory, between
 from model_serving.sections import (
@@ -387,14 +389,14 @@ def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespac
     wanted = agent.configuration_content(environment_of(agent, stack), serving_namespace)
     path = Path(agent.configuration_path)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml_text.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         what, consequence = (
             "it does not exist",
             "GitLab would allow every job of the agent's project to use the agent, from any branch.",
         )
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        what = f"it cannot be read: {' '.join(str(error).split())}"
+    except (OSError, ValueError) as error:
+        what = f"it cannot be read: {error}"
         consequence = "GitLab would ignore the whole file and allow every job of the agent's project to use the agent."
     else:
         if found == wanted:
@@ -412,7 +414,7 @@ def configuration_problems(agent: AgentSettings, *, stack: str, serving_namespac
 
 def chart_problems(agent: AgentSettings, *, stack: str) -> Iterator[Problem]:
     """A chart at a path that does not exist, which Helm would find out in the middle of an update."""
-    if agent.chart.is_local and not Path(agent.chart.reference).exists():
+    if agent.chart.is_local and not contents.exists(Path(agent.chart.reference)):
         yield Problem(
             file=_file(stack),
             what=f"{KEY}.chart.reference is {agent.chart.reference}, which does not exist",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from model_serving import yaml_text
+from model_serving.catalog import contents
 from model_serving.images.docker_config import REGISTRY_TIMEOUT_SECONDS, registry_url
 from model_serving.problems import InvalidInput, Problem
 from model_serving.stack.settings import NAMESPACE, Settings
@@ -56,28 +58,21 @@ def _contexts(paths: Iterable[Path]) -> tuple[list[str], str | None]:
     """
     names, current = [], None
     for path in paths:
-        if not _exists(path):
+        if not contents.exists(path):
             continue
         try:
-            content = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+            content = yaml_text.parse(path.read_bytes(), yaml.CSafeLoader)
             names += [str(context["name"]) for context in content.get("contexts") or []]
             current = current or str(content.get("current-context") or "") or None
-        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"{path} is {'not a kubeconfig' if content else 'empty'}") from None
     return names, current
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long, or a folder that this user may not read
-        return False
-
-
 def _kube_context(settings: Settings, file: str) -> Iterator[Problem]:
-    paths = [path for path in kubeconfig_paths(settings) if _exists(path)]
+    paths = [path for path in kubeconfig_paths(settings) if contents.exists(path)]
     shown = ", ".join(map(str, paths or kubeconfig_paths(settings)))
     consequence = "There is no cluster to deploy to."
     if not paths:

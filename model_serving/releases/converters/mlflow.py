@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field
 
+from model_serving.catalog import contents
 from model_serving.catalog.training_versions import MLMODEL
 from model_serving.problems import InvalidInput, Problem
 from model_serving.releases.converters import mlflow_example, mlflow_signature
@@ -87,7 +87,7 @@ def _problems(folder: Path, metadata: Metadata) -> Iterator[Problem]:
         return
     for key in ("data", "model_path", "code"):
         path = nested(function, key)
-        if isinstance(path, str) and not os.path.exists(folder / path):  # noqa: PTH110 - Path.exists raises for some
+        if isinstance(path, str) and not contents.exists(folder / path):
             what = f"flavors.python_function.{key} is {path}, which does not exist"
             yield lacking(folder / MLMODEL, what, "Get the whole folder: mlflow artifacts download.")
     if metadata.signature:
