@@ -70,7 +70,7 @@ class ReleaseFolder:
                 request=None,
                 response=None,
             )
-        self._check_other_settings()
+        self._check_files()
         implementation = self._implementation()
         lock = self._own_lock if self._own_lock.is_file() else self._shared_lock
         self._check_lock(lock, implementation)
@@ -106,8 +106,8 @@ class ReleaseFolder:
                 else "Rename the folder like 1.0, 1.2.3, v0.0.10 or 1.2.3-rc1, numbers without leading zeros.",
             )
 
-    def _check_other_settings(self) -> None:
-        """Refuses files that MLServer would read as settings, or that look as if it did, and such as are not there."""
+    def _check_files(self) -> None:
+        """Refuses files that MLServer would read as settings, or that look as if it did, and pointers of Git LFS."""
         for path in sorted(contents.files(self._folder)):
             if contents.is_lfs_pointer(path):
                 self._report.refuse(

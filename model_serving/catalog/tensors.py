@@ -19,8 +19,8 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-_Form: TypeAlias = Mapping[str, tuple[Callable[[Any], bool], str]]
-_METADATA: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+_Form: TypeAlias = dict[str, tuple[Callable[[Any], bool], str]]
+_METADATA: Final[_Form] = {
     "name": (_is_name, '"name": "predict"'),
     "shape": (is_shape, '"shape": [1, 4]'),
     "datatype": (

@@ -286,15 +286,11 @@ def administrator_is_named_when_needed(settings: Settings) -> Iterator[Violation
     if agent is None:
         return
     needed = settings.gcp is None and settings.kube_context == agent.kube_context
-    if needed and agent.administrator_context is None:
+    named = agent.administrator_context
+    if needed and named in (None, agent.kube_context):
+        what = f"{named}, which is" if named else "missing, and model-serving:kubeContext is"
         yield (
-            "agent.administratorContext is missing, and model-serving:kubeContext is the agent's",
-            "The agent would have to change its own permissions, which it is not allowed to do.",
-            "Write the context of a user who may; `kubectl config get-contexts` lists the contexts.",
-        )
-    if needed and agent.administrator_context == agent.kube_context:
-        yield (
-            f"agent.administratorContext is {agent.administrator_context}, which is the agent's",
+            f"agent.administratorContext is {what} the agent's",
             "The agent would have to change its own permissions, which it is not allowed to do.",
             "Write the context of a user who may; `kubectl config get-contexts` lists the contexts.",
         )
