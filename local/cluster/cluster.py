@@ -22,6 +22,7 @@ from local.cluster import (
     mounts,
     network,
     pause,
+    ports,
     programs,
 )
 from local.cluster.api import Api
@@ -100,6 +101,7 @@ class Cluster:
             Task(name="pause image", run=pause.ensure_pushed, after=("registry",)),
             Task(name="administrators", run=lambda: _bind_administrators(layout, address), after=served),
             Task(name="node", run=lambda: self._await_node(address), after=("kubelet", "kube-controller-manager")),
+            Task(name="API for pods", run=lambda: _publish_api(layout, address), after=("node",)),
             Task(name="gateway definitions", run=lambda: gateway.install_definitions(layout, address), after=served),
             programs.contour(layout),
             programs.envoy(layout),
@@ -220,6 +222,23 @@ def _bind_administrators(layout: Layout, address: str) -> None:
         "subjects": [{"apiGroup": rbac, "kind": "Group", "name": name}],
     }
     Api(layout, address).apply(f"/apis/{rbac}/v1/clusterrolebindings/{name}", json.dumps(binding))
+
+
+def _publish_api(layout: Layout, address: str) -> None:
+    """Give the Service `kubernetes` its endpoint.
+
+    The API server could do it, but would remove it at its end, and wait half a minute for an etcd that ends as well.
+    """
+    endpoint = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "protocol": "TCP", "port": ports.API}],
+    }
+    path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+    Api(layout, address).apply(path, json.dumps(endpoint))
 
 
 def _is_ready(found: dict[str, Any], *, since: int) -> bool:

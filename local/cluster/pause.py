@@ -1,4 +1,4 @@
-"""The image that holds a pod's namespaces open: a program of three instructions, made here to avoid a download."""
+"""The image that holds a pod's namespaces open: a program of a few instructions, made here to avoid a download."""
 
 import io
 import struct
@@ -9,9 +9,22 @@ from pathlib import Path
 from local.cluster import oci
 from local.cluster.layout import REGISTRY
 
-PAUSE_IMAGE = f"{REGISTRY}/base/pause:1"
+PAUSE_IMAGE = f"{REGISTRY}/base/pause:2"
 
-_INSTRUCTIONS = bytes.fromhex("b822000000 0f05 ebf7")  # again: mov eax, 34 (pause); syscall; jmp again
+# As the first process of its namespace it ignores every signal that it neither handles nor blocks, so it blocks SIGTERM
+# and SIGINT and waits for one of them: otherwise a shutdown of the machine would wait for it in vain.
+_INSTRUCTIONS = bytes.fromhex(
+    "41ba08000000"  # mov r10d, 8, the size of a set of signals
+    "488d3d2d000000"  # lea rdi, [signals]
+    "4889fe"  # mov rsi, rdi
+    "31ff 31d2 b80e000000 0f05"  # rt_sigprocmask(SIG_BLOCK, signals, no old ones)
+    # again:
+    "488d3d18000000"  # lea rdi, [signals]
+    "31f6 31d2 b880000000 0f05"  # rt_sigtimedwait(signals, no details, no timeout)
+    "85c0 78ea"  # test eax, eax; js again, because another signal interrupted it
+    "31ff b83c000000 0f05"  # exit(0)
+    "0240000000000000"  # signals: SIGINT, 2, and SIGTERM, 15
+)
 
 
 def ensure_pushed() -> None:

@@ -6,6 +6,7 @@ cluster nor the order of tests matters.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import pytest
 
 from local.cluster import checks, probes, processes
 from local.cluster.layout import PROJECT, Layout
+from local.cluster.pause import PAUSE_IMAGE
 from local.tools import packages
 from model_serving.problems import Failure
 
@@ -43,12 +45,14 @@ KILLED = ("etcd", "containerd", "envoy")
 """One that others need to start, one that has children, and the last one."""
 ALIKE = pytest.mark.thorough(f"the same of {', '.join(KILLED)}")
 TOOLS = PROJECT / ".state" / "bin"
+SHUTDOWN_SECONDS = 10
+"""After SIGTERM to everything at once. It takes less than 2 s; an API server that waits for etcd takes 11 or 31 s."""
 HOLD = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); print(flush=True); s.accept()"
 POD = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "sleeper"},
-    "spec": {"containers": [{"name": "sleeper", "image": "localhost:5000/base/pause:1"}]},
+    "spec": {"containers": [{"name": "sleeper", "image": PAUSE_IMAGE}]},
 }
 GATEWAY = {
     "apiVersion": "gateway.networking.k8s.io/v1",
@@ -120,6 +124,10 @@ class Instance:
         """The cluster's own processes and the shims of its containers, not what runs in these."""
         return [pid for pid in processes.running() if processes.mark_of(pid) == Path(self._run)]
 
+    def contained(self) -> list[int]:
+        """What runs in the cluster's pods and builds."""
+        return [pid for folder in self._cgroups() for pid in _processes_below(Path(folder))]
+
     def traces(self) -> dict[str, list[str]]:
         """Everything on this machine that belongs to the instance or lies in its network namespace."""
         rules = self.inside("iptables-save") + self.inside("ip6tables-save")
@@ -167,6 +175,11 @@ class Instance:
                 continue
             if not dead and (marked or contained or here) and int(folder.name) != self._holder.pid:
                 yield folder.joinpath("comm").read_text().strip()
+
+
+def _processes_below(cgroup: Path) -> Iterator[int]:
+    for path in cgroup.rglob("cgroup.procs"):
+        yield from map(int, path.read_text().split())
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +265,23 @@ def test_a_killed_process_is_named_and_started_again(running: Instance, name: st
     now = running.pids()
     assert {changed for changed in PROCESSES if now[changed] != pids[changed]} == {name}
     assert running.run("status").returncode == 0
+
+
+def test_a_shutdown_of_the_machine_waits_for_nothing(running: Instance) -> None:
+    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
+    started = {pid: processes.start_time(pid) for pid in (*running.marked(), *running.contained())}
+    assert len(started) > len(PROCESSES), "no pod is among them"
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    probes.wait_until(
+        lambda: not any(start and processes.start_time(pid) == start for pid, start in started.items()),
+        SHUTDOWN_SECONDS,
+        lambda: f"still there after {SHUTDOWN_SECONDS} s: {sorted(running.traces()['processes'])}",
+    )
+    done = running.run("start")
+    assert done.returncode == 0, done.stdout + done.stderr
+    running.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
 
 
 def test_another_checkout_cannot_take_the_name(running: Instance, folder: Path) -> None:
