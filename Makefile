@@ -261,7 +261,7 @@ format: tools ## format the code
 WORKERS = $(shell expr $$(nproc) + 1)
 PYTEST := pytest $(if $(filter true,$(ALL)),--thorough)
 .PHONY: test test-all test-unit test-engine test-release test-cluster test-docs
-test: test-unit test-engine test-release test-cluster ## run the tests, in 22 minutes: each kind of behaviour once
+test: test-unit test-engine test-release test-cluster ## run the tests, in 20 minutes: each kind of behaviour once
 
 test-all: ## run all tests, with every repetition and variant
 	@$(MAKE) test ALL=true
