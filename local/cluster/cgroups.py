@@ -47,7 +47,7 @@ def _enable_controllers(group: Path) -> None:
 def remove(layout: Layout) -> None:
     """Kill the processes in the instance's groups, then remove the groups, innermost first."""
     wait_until(
-        lambda: _kill(layout), END_SECONDS, lambda: f"Processes in containers keep running: {sorted(_members(layout))}"
+        lambda: _kill(layout), END_SECONDS, lambda: f"Processes in containers keep running: {sorted(members(layout))}"
     )
     for group in _groups(layout):
         _remove_group(group)
@@ -55,11 +55,11 @@ def remove(layout: Layout) -> None:
 
 def _kill(layout: Layout) -> bool:
     """Kill all members; whether there were none."""
-    members = set(_members(layout))
-    for pid in members:
+    found = set(members(layout))
+    for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return not members
+    return not found
 
 
 def _remove_group(group: Path) -> None:
@@ -71,7 +71,8 @@ def _remove_group(group: Path) -> None:
     wait_until(is_removed, END_SECONDS, lambda: f"The control group {group} still has a process and cannot be removed.")
 
 
-def _members(layout: Layout) -> Iterator[int]:
+def members(layout: Layout) -> Iterator[int]:
+    """What runs in the instance's containers and builds."""
     for group in _groups(layout):
         with contextlib.suppress(OSError):
             yield from map(int, (group / "cgroup.procs").read_text().split())

@@ -101,6 +101,7 @@ class Cluster:
             Task(name="pause image", run=pause.ensure_pushed, after=("registry",)),
             Task(name="administrators", run=lambda: _bind_administrators(layout, address), after=served),
             Task(name="node", run=lambda: self._await_node(address), after=("kubelet", "kube-controller-manager")),
+            # After the node: the namespace may come only after the API server is ready.
             Task(name="API for pods", run=lambda: _publish_api(layout, address), after=("node",)),
             Task(name="gateway definitions", run=lambda: gateway.install_definitions(layout, address), after=served),
             programs.contour(layout),

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from local.cluster import checks, probes, processes
+from local.cluster import cgroups, checks, probes, processes
 from local.cluster.layout import PROJECT, Layout
 from local.cluster.pause import PAUSE_IMAGE
 from local.tools import packages
@@ -130,10 +130,6 @@ class Instance:
         """The cluster's own processes and the shims of its containers, not what runs in these."""
         return [pid for pid in processes.running() if processes.mark_of(pid) == Path(self._run)]
 
-    def contained(self) -> list[int]:
-        """What runs in the cluster's pods and builds."""
-        return [pid for folder in self._cgroups() for pid in _processes_below(Path(folder))]
-
     def traces(self) -> dict[str, list[str]]:
         """Everything on this machine that belongs to the instance or lies in its network namespace."""
         rules = self.inside("iptables-save") + self.inside("ip6tables-save")
@@ -181,11 +177,6 @@ class Instance:
                 continue
             if not dead and (marked or contained or here) and int(folder.name) != self._holder.pid:
                 yield folder.joinpath("comm").read_text().strip()
-
-
-def _processes_below(cgroup: Path) -> Iterator[int]:
-    for path in cgroup.rglob("cgroup.procs"):
-        yield from map(int, path.read_text().split())
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +263,8 @@ def test_a_killed_process_is_named_and_started_again(running: Instance, name: st
 
 def test_a_shutdown_of_the_machine_waits_for_nothing(running: Instance) -> None:
     running.run_pod()
-    started = {pid: processes.start_time(pid) for pid in (*running.marked(), *running.contained())}
+    layout = Layout(name=running.name, state=running.state, bin=running.tools)
+    started = {pid: processes.start_time(pid) for pid in (*running.marked(), *cgroups.members(layout))}
     assert len(started) > len(PROCESSES), "no pod is among them"
     for pid in started:
         with contextlib.suppress(ProcessLookupError):
