@@ -288,6 +288,12 @@ test-cluster: for-clusters ## … of serving on real clusters: releases under lo
 test-docs: for-clusters ## … of what README.md and docs/ say, for a change of nothing else
 	@$(PYTEST) -n 1 -m documents tests
 
+.PHONY: test-stock
+test-stock: machine all-tools ## try the two commands on a stock Debian in a virtual machine, through a reboot: 10 GB, an hour
+	@$(LOCAL) fetch
+	@$(PYTHON) local/tools/packages.py qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs ssh=openssh-client
+	@$(ROOT) .venv/bin/python -m tests.stock
+
 .PHONY: for-clusters
 for-clusters: machine all-tools
 	@$(LOCAL) fetch

@@ -54,18 +54,23 @@ def missing(more: Sequence[str] = ()) -> list[str]:
     """Debian packages of what is not there.
 
     Args:
-        more: commands that are wanted as well, each of the package of its name.
+        more: commands that are wanted as well, each of the package of its name, or of PACKAGE in COMMAND=PACKAGE.
     """
     path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH may lack sbin
     packages = {
         package
-        for name, package in {**COMMANDS, **{each: each for each in more}}.items()
+        for name, package in {**COMMANDS, **dict(map(_wanted, more))}.items()
         if not (Path(name).exists() if name.startswith("/") else shutil.which(name, path=path))
     }
     # Debian packages this module of the standard library separately; virtual environments need it.
     if importlib.util.find_spec("ensurepip") is None:
         packages.add("python3-venv")
     return sorted(packages)
+
+
+def _wanted(text: str) -> tuple[str, str]:
+    command, _, package = text.partition("=")
+    return command, package or command
 
 
 class Apt:

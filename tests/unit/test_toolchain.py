@@ -124,9 +124,9 @@ def test_packages_that_cannot_be_installed_here_are_listed_and_are_an_error(
 ) -> None:
     monkeypatch.setattr(packages, "COMMANDS", {"no-such-command": "one", "/no/such/file": "two", "sh": "dash"})
     monkeypatch.setattr(packages, "can_install", lambda: False)
-    assert packages.main(["another-command"]) == 1
+    assert packages.main(["another-command", "no-other=three"]) == 1
     message = capsys.readouterr().err
-    assert "another-command, one, two" in message
+    assert "another-command, one, three, two" in message
     assert "dash" not in message
 
 

@@ -1,0 +1,42 @@
+"""What a machine has that the local cluster could leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tests.stock.guest import Guest
+
+PARAMETERS: Final = r"^(net\.ipv4\.(ip_forward|conf\.(all|default))|net\.bridge|vm\.overcommit_memory|kernel\.panic)"
+PROGRAMS: Final = "etcd|kube|containerd|runc|buildkit|envoy|contour|registry|pause|mlserver"
+LOOKS: Final = {
+    "units that start at boot": "systemctl --root=/ list-unit-files --state=enabled | awk '/enabled/{print $1}'",
+    "listening sockets": "ss -Hltn | awk '{print $4}'",
+    "kernel modules": "lsmod | tail -n +2 | cut -d' ' -f1",
+    "kernel parameters": f"sysctl --all 2> /dev/null | grep -E '{PARAMETERS}'",
+    "network interfaces": "ip -brief link | awk '{print $1}'",
+    "routes": "ip route",
+    "firewall": "nft list ruleset; ipset list -name 2> /dev/null",
+    "mounts": "findmnt --raw --noheadings --output TARGET | grep -v '^/run/user'",
+    "control groups": "find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d",
+    "processes": f"ps -e -o comm= | grep -E '{PROGRAMS}'",
+    "AppArmor profiles": "cut -d' ' -f1 /sys/kernel/security/apparmor/profiles",
+    "runtime folders": "ls -d /run/*containerd* /run/model-serving* /run/netns 2> /dev/null",
+}
+"""What is looked at -> the shell command, as root, that lists it."""
+Traces = Mapping[str, frozenset[str]]
+
+
+def seen(guest: Guest) -> Traces:
+    """Looks twice, because looking at the firewall loads modules of the kernel."""
+    guest.run(LOOKS["firewall"], user="root")
+    return {what: frozenset(guest.run(command, user="root").said.splitlines()) for what, command in LOOKS.items()}
+
+
+def differences(before: Traces, after: Traces) -> list[str]:
+    """What came and what went, one line for each."""
+    lines = []
+    for what in before:
+        lines += [f"{what}: {line} is new" for line in sorted(after[what] - before[what])]
+        lines += [f"{what}: {line} is gone" for line in sorted(before[what] - after[what])]
+    return lines
