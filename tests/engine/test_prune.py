@@ -39,8 +39,6 @@ MEGABYTE = 1_000_000
 OTHER = "ba9876543210"
 """A runtime on which only the oldest version is built."""
 
-pytestmark = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="make tools installs docker-registry")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:

@@ -130,6 +130,9 @@ def release(folder: Path, files: Mapping[str, str], **more: Any) -> Path:
     return folder
 
 
+WITHOUT_WORKERS = "0"
+
+
 @pytest.fixture(scope="module")
 def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     with launched(RELEASED, tmp_path_factory.mktemp("iris"), name="iris-dtc") as server:
@@ -137,7 +140,9 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["0", pytest.param("1", marks=pytest.mark.thorough("the same without workers"))])
+@pytest.fixture(
+    scope="module", params=[WITHOUT_WORKERS, pytest.param("1", marks=pytest.mark.thorough("the same without workers"))]
+)
 def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     scratch = tmp_path_factory.mktemp("odd")
     folder = release(scratch / "release", {"own.py": ODD})
@@ -438,6 +443,7 @@ def test_messages_over_grpc_are_not_unpacked(odd: Launched) -> None:
         assert code == "UNIMPLEMENTED"
 
 
+@pytest.mark.parametrize("odd", [WITHOUT_WORKERS], indirect=True)  # which do not stream
 def test_a_stream_over_grpc_is_answered_and_tells_of_a_failure(odd: Launched) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{odd.grpc_port}") as channel:
         # In MLServer's protocol answers are not in an envelope, as in Triton's.
@@ -448,8 +454,6 @@ def test_a_stream_over_grpc_is_answered_and_tells_of_a_failure(odd: Launched) ->
         )
         answers = stream(iter([message("one two"), message("three")]))
         found = [bytes(answer.raw_output_contents[0][4:]) for answer in answers]
-        if len(found) == 1:
-            pytest.skip("MLServer's workers do not stream")
         assert found == [b"one", b"two", b"three"]
         answers = stream(iter([message("one raise")]))
         assert next(answers).raw_output_contents[0][4:] == b"one"
@@ -486,12 +490,11 @@ def test_predictions_that_wait_for_something_wait_at_once(odd: Launched) -> None
     assert time.monotonic() - began < 4
 
 
+@pytest.mark.parametrize("odd", [WITHOUT_WORKERS], indirect=True)  # which do not stream
 def test_a_stream_is_answered_and_tells_of_a_failure(odd: Launched) -> None:
     path = "/v2/models/odd/infer_stream"
     whole = odd.ask("POST", path, json.dumps(told("one two")).encode())
     events = [json.loads(line.removeprefix("data: ")) for line in whole.body.split("\n\n") if line]
-    if len(events) == 1:
-        pytest.skip("MLServer's workers do not stream")
     assert [event["outputs"][0]["data"] for event in events] == [["one"], ["two"]]
     broken = odd.ask("POST", path, json.dumps(told("one raise")).encode())
     assert '{"error":"the model failed: ValueError: in the middle"}' in broken.body

@@ -62,6 +62,9 @@ class Image:
 def make(folder: Path, *, is_emulated: bool) -> Image:
     """Makes the disk in an empty folder.
 
+    Args:
+        is_emulated: what says nothing about the machine, and takes an emulated processor very long, is done here.
+
     Raises:
         subprocess.CalledProcessError: a command failed, whose output is on the terminal.
     """
@@ -88,7 +91,6 @@ def _set_up(root: Path, folder: Path) -> Path:
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 stock\n")
     (root / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 1\n")
     (root / "etc/network/interfaces.d/eth0").write_text("auto eth0\niface eth0 inet dhcp\n")
-    (root / "etc/resolv.conf").unlink(missing_ok=True)  # the host's; dhclient writes its own
     variables = {name: os.environ[name] for name in CARRIED if name in os.environ}
     (root / "etc/environment").write_text("".join(f'{name}="{value}"\n' for name, value in variables.items()))
     for source in Path("/usr/local/share/ca-certificates").glob("*.crt"):
@@ -114,6 +116,16 @@ def _check_out(root: Path, *, is_emulated: bool) -> None:
     for cache in (cache_folder(), cache_folder().parent / "uv"):
         shutil.copytree(cache, root / HOME.lstrip("/") / ".cache" / cache.name, symlinks=True)
     _run("chroot", str(root), "chown", "--recursive", f"{USER}:", HOME)
+    if is_emulated:
+        _install_python_packages(root)
+
+
+def _install_python_packages(root: Path) -> None:
+    """The checkout's environment, whose compiling to bytecode takes half an hour on an emulated processor."""
+    _run("mount", "-t", "proc", "proc", str(root / "proc"))
+    _run("chroot", str(root), "apt-get", "install", "--yes", "-qq", "python3-venv")
+    environment = ("make", "--directory", CHECKOUT, "--eval", "environment: $(VENV)", "environment")
+    _run("chroot", f"--userspec={USER}:{USER}", str(root), "env", f"HOME={HOME}", *environment)
 
 
 def _raise_limits(file: Path, names: tuple[str, ...]) -> None:
