@@ -27,6 +27,7 @@ from tests.conftest import Figure
 from tests.release.launched import Answer, Launched, launched
 from tests.release.repositories import OWN_CODE, RELEASED, interpreter
 
+WITHOUT_WORKERS: Final = "0"
 RIGHT: Final = json.loads((RELEASED / "request.json").read_text())
 ANSWER: Final = json.loads((RELEASED / "response.json").read_text())["outputs"][0]["data"]
 ODD: Final = '''
@@ -128,9 +129,6 @@ def release(folder: Path, files: Mapping[str, str], **more: Any) -> Path:
     for name, content in files.items():
         (folder / name).write_text(content)
     return folder
-
-
-WITHOUT_WORKERS = "0"
 
 
 @pytest.fixture(scope="module")
