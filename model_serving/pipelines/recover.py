@@ -4,14 +4,12 @@
 """
 
 import argparse
-import os
 import subprocess
 from collections.abc import Mapping
 from typing import Any, Final
 
 from model_serving.pipelines import interrupted, locks, lost_images
 from model_serving.pipelines.backend import Backend
-from model_serving.stack.inputs import UNWATCHED
 
 HELP: Final = "repair a stack after a killed update on this machine"
 EXAMPLE: Final = """\
@@ -19,7 +17,7 @@ example:
   python -m model_serving recover --stack local
 
 Removes locks whose process is no longer running on this machine, refreshes the resources that were being changed, and
-rebuilds images that are missing from the registry. `make up` runs it first.
+has the next update rebuild images that are missing from the registry. `make up` runs it first.
 """
 
 
@@ -40,7 +38,7 @@ def recover(backend: Backend) -> int:
         locks.remove(backend.url, verdict.lock)
     # Read from its file, so that `make up` does not wait for Pulumi's start when there is nothing to do.
     state = backend.checkpoint()
-    return _refresh(backend, state) or _rebuild(backend, state)
+    return _refresh(backend, state) or _have_rebuilt(backend, state)
 
 
 def _refresh(backend: Backend, state: Mapping[str, Any]) -> int:
@@ -48,19 +46,20 @@ def _refresh(backend: Backend, state: Mapping[str, Any]) -> int:
     for each in left:
         print(f"left by a killed update: {each}: {each.cure}", flush=True)
     urns = interrupted.repair(backend) if left else []
-    return _pulumi(backend, "refresh", *(f"--target={urn}" for urn in urns)) if urns else 0
+    return _pulumi(backend, "refresh", "--skip-preview", *(f"--target={urn}" for urn in urns)) if urns else 0
 
 
-def _rebuild(backend: Backend, state: Mapping[str, Any]) -> int:
-    """Rebuilds missing images before the update, which is another command and needs them in the registry."""
+def _have_rebuilt(backend: Backend, state: Mapping[str, Any]) -> int:
+    """Marks missing images in the state, so that the update rebuilds them before what runs them.
+
+    An update of these images alone would come sooner, and can leave a state that Pulumi refuses to read, if what the
+    program declares has changed since the last one: https://github.com/pulumi/pulumi/issues/15959.
+    """
     lost = lost_images.find(state)
     for image in lost:
         print(image, flush=True)
-    if not lost:
-        return 0
-    return _pulumi(backend, "up", *(f"--target-replace={image.urn}" for image in lost), **{UNWATCHED: "true"})
+    return _pulumi(backend, "state", "taint", *(image.urn for image in lost)) if lost else 0
 
 
-def _pulumi(backend: Backend, command: str, *options: str, **environ: str) -> int:
-    arguments = ["pulumi", command, "--yes", "--skip-preview", "--stack", backend.stack, *options]
-    return subprocess.run(arguments, check=False, env=os.environ | environ).returncode
+def _pulumi(backend: Backend, *command: str) -> int:
+    return subprocess.run(["pulumi", *command, "--yes", "--stack", backend.stack], check=False).returncode

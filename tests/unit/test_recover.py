@@ -133,7 +133,7 @@ def test_an_object_that_was_being_made_is_taken_into_the_state_and_looked_up(
     (deployment,) = written
     assert deployment["resources"] == [{**made, "id": "models/iris-1-0", "outputs": object_}]
     assert deployment["pending_operations"] == []
-    assert [command[1:3] for command in commands][-2:] == [["stack", "import"], ["refresh", "--yes"]]
+    assert [command[1:3] for command in commands][-2:] == [["stack", "import"], ["refresh", "--skip-preview"]]
     assert f"--target={URN}" in commands[-1]
 
 
@@ -154,8 +154,8 @@ def test_an_image_that_the_registry_has_lost_is_built_again(
     write_state(folder)
     assert recover(folder) == 0
     (command,) = commands
-    assert command[:2] == ["pulumi", "up"]
-    assert f"--target-replace={URN}" in command
+    # Not an update of the image alone, which can leave a state that Pulumi refuses to read.
+    assert command == ["pulumi", "state", "taint", URN, "--yes", "--stack", "local"]
     assert "localhost:5000/iris:1.0 is no longer in the registry and will be rebuilt" in capsys.readouterr().out
 
 
