@@ -85,7 +85,7 @@ class Fault:
 FAULTS: Final = {
     "truncated": Fault(told=("1.1 did not start",)),
     "incompatible": Fault(told=("1.1 did not start",)),
-    "not-a-number": Fault(extra={"data": ["nan"]}, told=("1.1", "finite")),
+    "not-a-number": Fault(extra={"data": ["nan"]}, told=("1.1", "it is null")),
     "misshapen": Fault(extra={"data": [1, 1]}, told=("1.1", "shape")),
     "late": Fault(extra={"seconds": 30}, told=("1.1", "expected: an answer within")),
     "crashing": Fault(extra={"crash_at": CRASH_AT}, told=("1.1",)),
