@@ -32,6 +32,8 @@ CARRIED: Final = (
     *("GOPROXY", "GOSUMDB"),
 )
 """Variables of this machine by which package registries are reached; their values are never printed."""
+NOT_CARRIED: Final = ("environments", "local")
+"""Of this machine's cache: environments of tests, and what its clusters have built. Both are large."""
 SLOWER: Final = 20
 LIMITS: Final = {
     "local/cluster/steps.py": ("START_SECONDS",),
@@ -114,7 +116,8 @@ def _check_out(root: Path, *, is_emulated: bool) -> None:
         _raise_limits(checkout / name, LIMITS[name])
     _serve_one_model(checkout / "stacks/Pulumi.local.yaml")
     for cache in (cache_folder(), cache_folder().parent / "uv"):
-        shutil.copytree(cache, root / HOME.lstrip("/") / ".cache" / cache.name, symlinks=True)
+        target = root / HOME.lstrip("/") / ".cache" / cache.name
+        shutil.copytree(cache, target, symlinks=True, ignore=shutil.ignore_patterns(*NOT_CARRIED))
     _run("chroot", str(root), "chown", "--recursive", f"{USER}:", HOME)
     if is_emulated:
         _install_python_packages(root)
