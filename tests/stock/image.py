@@ -127,7 +127,7 @@ def _install_python_packages(root: Path) -> None:
     """The checkout's environment, whose compiling to bytecode takes half an hour on an emulated processor."""
     _run("mount", "-t", "proc", "proc", str(root / "proc"))
     _run("chroot", str(root), "apt-get", "install", "--yes", "-qq", "python3-venv")
-    environment = ("make", "--directory", CHECKOUT, "--eval", "environment: $(VENV)", "environment")
+    environment = ("make", "--directory", CHECKOUT, "--eval", "environment: ; @$(MAKE) $(VENV)", "environment")
     _run("chroot", f"--userspec={USER}:{USER}", str(root), "env", f"HOME={HOME}", *environment)
 
 
