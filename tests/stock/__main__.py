@@ -32,19 +32,17 @@ def steps() -> Iterator[Step]:
         return f"{len(before[0]['units that start at boot'])} units start at boot"
 
     def unchanged_units(machine: Guest) -> str:
-        now = traces.seen(machine)
-        what = "units that start at boot"
-        if new := now[what] - before[0][what]:
+        units, sockets = "units that start at boot", "listening sockets"
+        if new := traces.listed(machine, units) - before[0][units]:
             raise Fault(f"{', '.join(sorted(new))} would start at boot")
-        open_to_all = {line for line in now["listening sockets"] - before[0]["listening sockets"] if line[0] in "*0["}
+        open_to_all = {line for line in traces.listed(machine, sockets) - before[0][sockets] if line[0] in "*0["}
         if open_to_all:
             raise Fault(f"listens on all addresses: {', '.join(sorted(open_to_all))}")
         return "nothing new starts at boot, nothing new listens on all addresses"
 
     def reboot(machine: Guest) -> str:
         ended, up = machine.reboot()
-        running = traces.seen(machine)["processes"]
-        if running:
+        if running := traces.listed(machine, "processes"):
             raise Fault(f"runs since boot: {', '.join(sorted(running))}")
         return f"ended after {ended:.0f} s, login after {up:.0f} s more, and nothing of ours runs"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.release.launched import free_ports
 from tests.stock.image import USER, Image
 
 MEMORY: Final = "8G"
@@ -70,12 +70,6 @@ class Guest:
                     print(f"    {time.monotonic() - began:6.0f} s  {line}", end="", flush=True)
         return Done(process.returncode, "".join(lines), time.monotonic() - began)
 
-    def must(self, command: str, *, user: str = USER) -> str:
-        done = self.run(command, user=user)
-        if done.code:
-            raise NotUp(f"`{command}` failed with {done.code} in the virtual machine:\n{done.said}")
-        return done.said
-
     def wait(self) -> float:
         """Until it can be logged in to; returns the seconds."""
         began = time.monotonic()
@@ -126,7 +120,7 @@ def has_hardware() -> bool:
 @contextmanager
 def booted(image: Image, folder: Path, *, is_emulated: bool) -> Iterator[Guest]:
     """The virtual machine, which ends with the block. Its port for SSH is on loopback."""
-    port = _free_port()
+    (port,) = free_ports(1)
     console = folder / "console.log"
     options = {
         "accel": "tcg,thread=multi" if is_emulated else "kvm",
@@ -152,10 +146,3 @@ def booted(image: Image, folder: Path, *, is_emulated: bool) -> Iterator[Guest]:
     finally:
         machine.process.terminate()
         machine.process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from local.cluster import mounts
 from local.tools.recipe import cache_folder
 
@@ -32,8 +34,8 @@ CARRIED: Final = (
     *("GOPROXY", "GOSUMDB"),
 )
 """Variables of this machine by which package registries are reached; their values are never printed."""
-NOT_CARRIED: Final = ("environments", "local")
-"""Of this machine's cache: environments of tests, and what its clusters have built. Both are large."""
+CACHES: Final = ("model-serving/tools", "model-serving/base-images", "model-serving/wheels", "uv")
+"""Of this machine; not the environments of tests, nor what its clusters have built, which are large."""
 SLOWER: Final = 20
 LIMITS: Final = {
     "local/cluster/steps.py": ("START_SECONDS",),
@@ -72,12 +74,12 @@ def make(folder: Path, *, is_emulated: bool) -> Image:
     """
     root = folder / "root"
     try:
-        _run("debootstrap", f"--include={','.join(PACKAGES)}", SUITE, str(root), quiet=folder / "debootstrap.log")
+        _run("debootstrap", f"--include={','.join(PACKAGES)}", SUITE, str(root))
         key = _set_up(root, folder)
         _check_out(root, is_emulated=is_emulated)
     finally:
         mounts.unmount_below((root,))  # debootstrap may leave /proc mounted
-    # The disk's root is not readable for QEMU alone: it gets copies.
+    # QEMU is handed both, and does not look for them on the disk.
     kernel, initrd = (
         shutil.copy(next((root / "boot").glob(f"{name}-*")), folder / name) for name in ("vmlinuz", "initrd.img")
     )
@@ -115,9 +117,8 @@ def _check_out(root: Path, *, is_emulated: bool) -> None:
     for name in LIMITS if is_emulated else ():
         _raise_limits(checkout / name, LIMITS[name])
     _serve_one_model(checkout / "stacks/Pulumi.local.yaml")
-    for cache in (cache_folder(), cache_folder().parent / "uv"):
-        target = root / HOME.lstrip("/") / ".cache" / cache.name
-        shutil.copytree(cache, target, symlinks=True, ignore=shutil.ignore_patterns(*NOT_CARRIED))
+    for name in CACHES:
+        shutil.copytree(cache_folder().parent / name, root / HOME.lstrip("/") / ".cache" / name, symlinks=True)
     _run("chroot", str(root), "chown", "--recursive", f"{USER}:", HOME)
     if is_emulated:
         _install_python_packages(root)
@@ -142,17 +143,10 @@ def _raise_limits(file: Path, names: tuple[str, ...]) -> None:
 
 def _serve_one_model(stack: Path) -> None:
     """The others would be built and started in the same way, for as long again."""
-    text = stack.read_text(encoding="utf-8")
-    models = [line for line in text.splitlines(keepends=True) if line.startswith("    ") and line.endswith(": {}\n")]
-    for line in models:
-        if not line.strip().startswith(f"{SERVED}:"):
-            text = text.replace(line, "")
-    stack.write_text(text, encoding="utf-8")
+    content = yaml.safe_load(stack.read_text(encoding="utf-8"))
+    content["config"]["model-serving:models"] = {SERVED: {}}
+    stack.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def _run(*command: str, quiet: Path | None = None) -> None:
-    if quiet is None:
-        subprocess.run(command, check=True)
-        return
-    with quiet.open("wb") as output:
-        subprocess.run(command, check=True, stdout=output, stderr=output)
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)

@@ -27,10 +27,15 @@ LOOKS: Final = {
 Traces = Mapping[str, frozenset[str]]
 
 
+def listed(guest: Guest, what: str) -> frozenset[str]:
+    """One of LOOKS."""
+    return frozenset(guest.run(LOOKS[what], user="root").said.splitlines())
+
+
 def seen(guest: Guest) -> Traces:
-    """Looks twice, because looking at the firewall loads modules of the kernel."""
-    guest.run(LOOKS["firewall"], user="root")
-    return {what: frozenset(guest.run(command, user="root").said.splitlines()) for what, command in LOOKS.items()}
+    """All of LOOKS; the firewall twice, because looking at it loads modules of the kernel."""
+    listed(guest, "firewall")
+    return {what: listed(guest, what) for what in LOOKS}
 
 
 def differences(before: Traces, after: Traces) -> list[str]:
