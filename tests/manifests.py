@@ -12,7 +12,7 @@ import pulumi
 import pytest
 import yaml
 
-from model_serving.stack.inputs import UNWATCHED
+from components.serving.rollouts import Rollouts
 from tests.engine.provider import is_secret
 from tests.unit.conftest import mocked
 from tests.unit.test_gcp_components import ADOPTED, CLUSTER_KEY, EVERYTHING, STATE, CloudRecorder
@@ -80,6 +80,16 @@ class Program(CloudRecorder):
         return super().call(args)
 
 
+def run_program(patch: pytest.MonkeyPatch) -> CloudRecorder:
+    """Notes what is declared for the settings in PULUMI_CONFIG, without a cluster whose pods could be awaited."""
+    patch.setattr(Rollouts, "proven", lambda *_: pulumi.Output.from_input(None))
+    with mocked(Program()) as recorder:
+        patch.setattr(pulumi.runtime.settings.SETTINGS, "callbacks", NoHooks())
+        # The SDK's decorator has no types.
+        pulumi.runtime.test(lambda: runpy.run_path("__main__.py") and None)()  # type: ignore[no-untyped-call]
+    return recorder
+
+
 def manifests(variant: str, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The manifests of a variant; a Helm release is none."""
     stack, sections = VARIANTS[variant]
@@ -89,11 +99,7 @@ def manifests(variant: str, patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         config[key] = _merged(config.get(key, {}), content)
     patch.chdir(PROJECT)
     patch.setenv("PULUMI_CONFIG", json.dumps({key: json.dumps(value) for key, value in config.items()}))
-    patch.setenv(UNWATCHED, "true")
-    with mocked(Program()) as recorder:
-        patch.setattr(pulumi.runtime.settings.SETTINGS, "callbacks", NoHooks())
-        # The SDK's decorator has no types.
-        pulumi.runtime.test(lambda: runpy.run_path("__main__.py") and None)()  # type: ignore[no-untyped-call]
+    recorder = run_program(patch)
     return [
         _named(name, _plain(inputs))
         for (token, name), inputs in recorder.made.items()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,6 @@ from components.providers import Reach
 from components.serving import rollout_status
 from components.serving.contract import Check
 from components.serving.rollout_status import Failed, Judge
-from model_serving.stack.inputs import UNWATCHED
 
 if TYPE_CHECKING:
     from components.serving.watch import Watch
@@ -59,8 +57,8 @@ class Rollouts:
         """Has to be bound to each Deployment, before it is created or updated."""
 
     def proven(self, version: Version) -> pulumi.Output[None]:
-        """Known once a version can get traffic; at once in a preview, and in an update that leaves the pods alone."""
-        if pulumi.runtime.is_dry_run() or UNWATCHED in os.environ:
+        """Known once a version can get traffic; at once in a preview."""
+        if pulumi.runtime.is_dry_run():
             return pulumi.Output.from_input(None)
         self._undecided += 1
         return pulumi.Output.from_input(self._prove(version))

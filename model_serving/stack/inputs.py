@@ -12,8 +12,6 @@ from model_serving.problems import InvalidInput, Problem
 from model_serving.stack import gitlab_agent, live, preflight, settings
 
 MODELS: Final = Path("models")
-UNWATCHED: Final = "MODEL_SERVING_UNWATCHED"
-"""Environment variable of an update whose cluster is a stand-in without an API: it does not wait for pods."""
 
 
 @dataclass(frozen=True, kw_only=True)

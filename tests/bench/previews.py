@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from model_serving.stack.inputs import UNWATCHED
 from tests.bench.checkout import Checkout, empty_program, preview_of_empty
 from tests.bench.figures import Row, Section
 from tests.bench.progress import Progress
@@ -44,7 +43,7 @@ def _local(checkout: Checkout, runs: int, progress: Progress) -> tuple[list[floa
 
 
 def _production(runs: int, progress: Progress) -> tuple[list[float], list[float]]:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, harness.cluster_api():
         folder = Path(name)
         home = harness.pulumi_home(folder / "home")
         empty_folder = harness.small_project(folder / "empty", "", {})
@@ -52,8 +51,6 @@ def _production(runs: int, progress: Progress) -> tuple[list[float], list[float]
         copy = harness.copy_of_project(folder / "production")
         production = harness.Project(copy, home, harness.Cloud(folder / "cloud"), "production")
         progress.say("up of production, clouds stood in for")
-        # Its cluster is a stand-in, which has no API.
-        production.environment[UNWATCHED] = "true"
         production.up()
         empty.preview(), production.preview()  # compile what previews import
         pairs = [(production.preview(), empty.preview()) for _ in progress.each("preview of production", range(runs))]

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from local.cluster.locks import held
-from tests.engine.api_standin import ApiStandin
-from tests.engine.harness import AUTHORITY, ENDPOINT, Cloud, Project, pulumi_home, small_project, twin, whole_project
+from tests.engine.harness import AUTHORITY, Cloud, Project, cluster_api, pulumi_home, small_project, twin, whole_project
 from tests.engine.residents import Residents
 
 SmallProject = Callable[..., Project]
@@ -25,20 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Starts the one API server of a run, which pytest-xdist's workers inherit, as they do what the SDK says."""
     if AUTHORITY in os.environ:
         return
-    folder = Path(tempfile.mkdtemp(prefix="api-standin-"))
-    server = ApiStandin(folder)
-    os.environ |= {
-        ENDPOINT: server.endpoint,
-        AUTHORITY: str(server.authority),
-        "STANDIN_TYPES": str(folder / "types"),
-    }
-
-    def end() -> None:
-        del os.environ[ENDPOINT], os.environ[AUTHORITY], os.environ["STANDIN_TYPES"]
-        server.close()
-        shutil.rmtree(folder)
-
-    config.add_cleanup(end)
+    block = ExitStack()
+    block.enter_context(cluster_api())
+    config.add_cleanup(block.close)
 
 
 @pytest.fixture(scope="session")

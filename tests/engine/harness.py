@@ -12,16 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from tests.engine.api_standin import LOGIN
+from tests.engine.api_standin import LOGIN, ApiStandin
 from tests.engine.provider import merged
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -270,6 +271,26 @@ class Project:
         if fails is not None and bool(outcome.code) != fails:
             raise Unexpected(f"expected {'failure' if fails else 'success'}. {outcome}")
         return outcome
+
+
+@contextlib.contextmanager
+def cluster_api() -> Iterator[None]:
+    """An API server of every cloud's cluster, for projects that this process makes within the block."""
+    with tempfile.TemporaryDirectory(prefix="api-standin-") as name:
+        folder = Path(name)
+        server = ApiStandin(folder)
+        named = {
+            ENDPOINT: server.endpoint,
+            AUTHORITY: str(server.authority),
+            "STANDIN_TYPES": str(folder / "types"),
+        }
+        os.environ |= named
+        try:
+            yield
+        finally:
+            for variable in named:
+                del os.environ[variable]
+            server.close()
 
 
 def whole_project(folder: Path, home: Path, stack: str) -> Project:

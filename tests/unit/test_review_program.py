@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pulumi
 import pytest
 import yaml
 
@@ -18,12 +16,11 @@ from model_serving.images.registry import Image, Registry
 from model_serving.pipelines import stacks
 from model_serving.pipelines.review import stack_of_review
 from model_serving.stack import preflight
-from model_serving.stack.inputs import UNWATCHED
 from model_serving.stack.models import ModelSettings
 from model_serving.stack.resources import PodResources
 from model_serving.stack.reviews import Review
-from tests.manifests import NoHooks, Program
-from tests.unit.conftest import Recorder, mocked
+from tests.manifests import run_program
+from tests.unit.conftest import Recorder
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL = "iris-dtc"
@@ -57,14 +54,9 @@ def declared(
     monkeypatch.setattr(preflight, "check", lambda *_, **__: None)
     values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.items()}
     monkeypatch.setenv("PULUMI_CONFIG", json.dumps(values))
-    monkeypatch.setenv(UNWATCHED, "true")
     for name, value in REVIEW.environment().items():
         monkeypatch.setenv(name, value)
-    with mocked(Program()) as recorder:
-        monkeypatch.setattr(pulumi.runtime.settings.SETTINGS, "callbacks", NoHooks())
-        # The SDK's decorator has no types.
-        pulumi.runtime.test(lambda: runpy.run_path("__main__.py") and None)()  # type: ignore[no-untyped-call]
-    return recorder
+    return run_program(monkeypatch)
 
 
 @pytest.fixture
