@@ -80,12 +80,13 @@ def _range(cidr: str) -> str:
     return cidr
 
 
-def _branch(name: str) -> str:
+def possible_branch(name: str) -> str:
+    """Refuses what git does not take for a branch, and a branch with ``refs/heads/``."""
     # https://git-scm.com/docs/git-check-ref-format
-    if re.search(r"\.\.|//|/\.|^[./-]|[./]$|\.lock(/|$)", name) or name.startswith("refs/"):
+    if re.search(r"\.\.|//|/\.|@\{|^[./-]|[./]$|\.lock(/|$)", name) or name.startswith("refs/") or name == "@":
         raise wrong(
             f"is {name}, which is not the name of a branch",
-            "No job would run on it, so nothing would be deployed.",
+            "Nothing would be deployed from it.",
             "Write the branch without refs/heads/, e.g. main.",
         )
     return name
@@ -128,7 +129,7 @@ REMOTE_PATTERN: Final = r"^(((gs|s3)://[^/\s?#@]+|az://[^/\s?#]+)(/\S*)?|file://
 RemoteUrl = Annotated[str, Field(pattern=REMOTE_PATTERN), AfterValidator(possible_bucket)]
 """A remote for large files: a bucket of Google's, of S3 or of Azure with an optional path, or a folder."""
 
-Branch = Annotated[str, Field(min_length=1, pattern=r"^[\w./-]+$"), AfterValidator(_branch)]
+Branch = Annotated[str, Field(min_length=1, pattern=r"^[\w./-]+$"), AfterValidator(possible_branch)]
 Identifier = Annotated[int, Field(gt=0, lt=1 << 63), BeforeValidator(no_truth)]
 """An ID that GitLab or GitHub assigns once and, unlike a name, never reuses."""
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from model_serving import catalog
 from model_serving.catalog import Catalog, object_name
 from model_serving.git import Git
-from model_serving.images import runtimes
+from model_serving.images import portal, runtimes
 from model_serving.images.builds import CONTENT_LABEL, REVIEWS
 from model_serving.images.registry import Image, Registry
 from model_serving.pipelines import backend, locks, rollback, stacks
@@ -43,7 +43,8 @@ KEPT_VERSIONS: Final = 5
 ARTIFACT_REGISTRY: Final = ".pkg.dev"
 RUNTIME: Final = "runtime"
 """Repository of the runtime images."""
-_RUNTIME_TAG: Final = re.compile(r"[0-9a-f]{12}")
+_RECIPE_TAG: Final = re.compile(r"[0-9a-f]{12}")
+"""Tag of a runtime or portal: a hash of what it is built from."""
 _REFERENCE: Final = re.compile(r"/([a-z0-9]+(?:[._-]+[a-z0-9]+)*):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _MEGABYTE: Final = 1_000_000
@@ -60,7 +61,7 @@ class Needs:
         versions: repository of a model -> versions that are or were released here.
         contents: content hash of each release in models/.
         locks: releases in models/ -> tags of the runtime images that they are built on.
-        contexts: tags of runtime images that were built from this checkout.
+        contexts: tags of runtime and portal images that were built from this checkout.
         tags: images to which a state refers, or that a stack file serves or could roll back to -> why they stay.
         digests: digests to which a state refers -> why they stay.
     """
@@ -217,6 +218,8 @@ def _served(released: Catalog, sharing: Mapping[str, Settings]) -> dict[Name, st
         rollbacks = [(object_name(name), version) for name, target in targets for version in target]
         found |= dict.fromkeys(rollbacks, f"a rollback of {stack} needs it")
         served = [(each.release.repository, each.release.version) for model in models for each in model.versions]
+        if chosen.has_portal:
+            served.append((portal.REPOSITORY, portal.tag_of(chosen.images)))
         found |= dict.fromkeys(served, f"{file} serves it")
     return found
 
@@ -285,6 +288,8 @@ def _fates_of_models(images: Iterable[Image], needed: Needs, keep: int, *, unrel
     for image in images:
         if image.repository.startswith(f"{REVIEWS}/"):
             fates.append(Fate(image, not unreleased, "an image of a review"))
+        elif image.repository == portal.REPOSITORY and _RECIPE_TAG.fullmatch(image.tag):
+            fates.append(_fate_of_portal(image, needed))
         elif reason := _foreign(image, needed, unreleased=unreleased):
             fates.append(Fate(image, stays=True, why=reason))
         else:
@@ -319,6 +324,14 @@ def _used(image: Image, needed: Needs) -> str:
     return next(filter(None, by_digest), "") or needed.tags.get((image.repository, image.tag), "")
 
 
+def _fate_of_portal(image: Image, needed: Needs) -> Fate:
+    why = _used(image, needed)
+    if not why and image.tag not in needed.contexts:
+        # As with runtimes: another project may have one of the same name in this registry.
+        why = "its users are not known"
+    return Fate(image, bool(why), why or "no stack refers to it")
+
+
 def _fate_of_runtime(base: Image, models: Sequence[Fate], needed: Needs) -> Fate:
     going = {(fate.image.repository, fate.image.tag) for fate in models if not fate.stays}
     builds = (name for name, tags in needed.locks.items() if base.tag in tags and name not in going)
@@ -328,7 +341,7 @@ def _fate_of_runtime(base: Image, models: Sequence[Fate], needed: Needs) -> Fate
     if not why and remaining:
         why = f"{remaining[0]} is built on it"
     # The image does not say whose it is: only this checkout's builds and its models' bases are known.
-    elif not why and not (_RUNTIME_TAG.fullmatch(base.tag) and (above or base.tag in needed.contexts)):
+    elif not why and not (_RECIPE_TAG.fullmatch(base.tag) and (above or base.tag in needed.contexts)):
         why = "its users are not known"
     return Fate(base, bool(why), why or "no remaining image is built on it")
 

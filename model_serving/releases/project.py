@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from model_serving.catalog.releases import NAME_FORM, is_name
 from model_serving.git import without_account
 from model_serving.releases.yaml_files import read_yaml
-from model_serving.sections import RemoteUrl, Section, reachable, wrong
+from model_serving.sections import RemoteUrl, Section, possible_branch, reachable, wrong
 
 FILE: Final = "release.yaml"
 Kind = Literal["gitlab", "github"]
@@ -21,8 +21,8 @@ POOL: Final = r"projects/\d+/locations/global/workloadIdentityPools/[a-z][a-z0-9
 ACCOUNT: Final = r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9.:-]+\.iam\.gserviceaccount\.com"
 LONGEST_NAME: Final = 255
 """Bytes of a file's name in Linux."""
-BRANCH: Final = r"^[^-./\s~^:?*\[\\\x00-\x1f\x7f][^\s~^:?*\[\\\x00-\x1f\x7f]*$"
-"""https://git-scm.com/docs/git-check-ref-format, without its rules for dots and slashes inside."""
+BRANCH: Final = r"^[^\s~^:?*\[\\\x00-\x1f\x7f]+$"
+"""Characters that a branch can have; ``possible_branch`` has the other rules."""
 
 
 def _inside(value: str) -> str:
@@ -66,7 +66,7 @@ class Serving(Section):
         examples=["https://gitlab.example.com/group/serving.git"],
         description="Git address of the serving repository, without an account.",
     )
-    branch: Annotated[str, Field(pattern=BRANCH)] = Field(
+    branch: Annotated[str, Field(pattern=BRANCH), AfterValidator(possible_branch)] = Field(
         "main", examples=["main"], description="Branch that is deployed."
     )
     folder: RelativePath = Field("models", description="Folder of the releases in it.")

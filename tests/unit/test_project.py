@@ -59,7 +59,12 @@ def test_what_is_said_counts_more_than_the_hosts_name(tmp_path: Path) -> None:
         ({}, {"build": "a\0b"}, 'build is "a\\u0000b"'),
         ({}, {"data": ["x" * 256]}, "each name in it of up to 255 bytes"),
         ({"branch": "a\0b"}, {}, "Write for example main"),
-        ({"branch": "-f"}, {}, "Write for example main"),
+        ({"branch": "a~1"}, {}, "Write for example main"),
+        ({"branch": "-f"}, {}, "serving.branch is -f, which is not the name of a branch"),
+        ({"branch": "refs/heads/main"}, {}, "Write the branch without refs/heads/, e.g. main."),
+        ({"branch": "a..b"}, {}, "which is not the name of a branch"),
+        ({"branch": "main.lock"}, {}, "which is not the name of a branch"),
+        ({"branch": "main@{1}"}, {}, "which is not the name of a branch"),
         ({"repository": "https://gitlab.com:99999/g/s.git"}, {}, "Port out of range"),
         ({}, {"lock": "/etc/requirements.lock"}, "Write a path inside the repository, from its root."),
         (

@@ -16,6 +16,7 @@ import pytest
 from model_serving import catalog
 from model_serving.__main__ import main
 from model_serving.git import Git
+from model_serving.images import portal
 from model_serving.images.builds import CONTENT_LABEL
 from model_serving.images.registry import Image, Registry, RegistryError
 from model_serving.pipelines import prune, rollback, stacks
@@ -158,6 +159,17 @@ def test_a_runtime_of_which_nobody_knows_stays_unless_it_was_built_here() -> Non
     assert going(images, contexts=frozenset({OTHER})) == {f"runtime:{OTHER}"}
     foreign = model("1.0", name="rose", on="other")
     assert going([*images, foreign], contexts=frozenset({OTHER})) == set(), "another project's image is built on it"
+
+
+def test_a_portal_goes_once_nothing_refers_to_it_if_it_was_built_here() -> None:
+    images = [*IMAGES, Image(repository="portal", tag=OTHER, digest="sha256:portal")]
+    assert f"portal:{OTHER}" not in going(images)
+    assert why(images, f"portal:{OTHER}") == "its users are not known"
+    assert f"portal:{OTHER}" in going(images, contexts=frozenset({OTHER}))
+    kept = {"contexts": frozenset({OTHER}), "tags": {("portal", OTHER): "a state"}}
+    assert f"portal:{OTHER}" not in going(images, **kept)
+    model_of_this_name = Image(repository="portal", tag="1.0", digest="sha256:model")
+    assert going([model_of_this_name], contexts=frozenset({"1.0"})) == set()
 
 
 def test_only_what_no_other_image_has_is_freed() -> None:
@@ -399,7 +411,9 @@ def test_what_a_stack_serves_and_would_go_back_to_stays(project: Path, monkeypat
     target = rollback.Target(weights={"0.9": 100}, source="")
     monkeypatch.setattr(rollback, "find", lambda *_: target)
     released = catalog.read(stacks.PROJECT / "models")
-    assert prune._served(released, {"test": stacks.read("test")}) == {
+    chosen = stacks.read("test")
+    assert prune._served(released, {"test": chosen}) == {
+        ("portal", portal.tag_of(chosen.images)): "stacks/Pulumi.test.yaml serves it",
         ("wine-lgbm", "0.9"): "a rollback of test needs it",
         ("wine-lgbm", "1.0"): "stacks/Pulumi.test.yaml serves it",
     }
