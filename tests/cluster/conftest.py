@@ -36,6 +36,7 @@ FIRST: Final = (
     # They need a cluster on which the stack local is not up yet.
     "test_agent",
     "test_cloud_stack",
+    "test_own_cluster",
     # The longest ones: whoever is free takes the next file, and the short ones fill what is left.
     "test_faults_of_models",
     "test_faults_of_the_cluster",
@@ -204,6 +205,17 @@ def checkout(name_of_its_own: None, left: list[str]) -> Iterator[Project]:
         # After a failure as well: the processes of a cluster outlive the tests.
         checkout.run("python", "-m", "local.cluster", "stop", "--delete", "--name", CLUSTER)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def vacated(checkout: Project) -> Iterator[Project]:
+    """The checkout while the stack local is down, for stacks that have the same namespace and gateway."""
+    was_up = checkout.run("pulumi", "stack", "output", "endpoint", "--stack", "local", check=False).returncode == 0
+    if was_up:
+        checkout.run("pulumi", "destroy", "--yes", "--skip-preview", "--stack", "local")
+    yield checkout
+    if was_up:
+        checkout.make("up")
 
 
 @pytest.fixture(scope="session")

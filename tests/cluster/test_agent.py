@@ -127,17 +127,14 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(checkout: Project) -> Iterator[Stack]:
-    """The stack, up; the stack local has to go for so long, because it has the same namespace and gateway."""
-    was_up = checkout.run("pulumi", "stack", "output", "endpoint", "--stack", "local", check=False).returncode == 0
-    if was_up:
-        checkout.run("pulumi", "destroy", "--yes", "--skip-preview", "--stack", "local")
-    cloud = checkout.folder / ".state" / "gitlab"
+def stack(vacated: Project) -> Iterator[Stack]:
+    """The stack, up."""
+    cloud = vacated.folder / ".state" / "gitlab"
     (cloud / "backend").mkdir(parents=True)
     kubeconfig = cloud / "kubeconfig"
-    kubeconfig.write_text((checkout.folder / ".state" / "kubeconfig").read_text())
+    kubeconfig.write_text((vacated.folder / ".state" / "kubeconfig").read_text())
     environment = {
-        **checkout.environment,
+        **vacated.environment,
         "PULUMI_HOME": str(pulumi_home(cloud / "home", standins=("gitlab",))),
         "PULUMI_BACKEND_URL": f"file://{cloud / 'backend'}?metadata=skip",
         "KUBECONFIG": str(kubeconfig),
@@ -145,15 +142,13 @@ def stack(checkout: Project) -> Iterator[Stack]:
         "STANDIN_STATE": str(cloud),
         "STANDIN_FAULTS": str(cloud / "faults.json"),
     }
-    project = replace(checkout, environment=environment)
+    project = replace(vacated, environment=environment)
     stack = Stack(project)
     project.run("pulumi", "stack", "init", STACK, "--secrets-provider", "passphrase")
     stack.up()
     yield stack
     project.run("pulumi", "destroy", "--yes", "--skip-preview", "--stack", STACK)
     (project.folder / "stacks" / f"Pulumi.{STACK}.yaml").unlink()
-    if was_up:
-        checkout.make("up")
 
 
 @pytest.fixture(scope="module")

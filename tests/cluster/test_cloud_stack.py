@@ -84,22 +84,17 @@ def program_environment(project: Project, cloud: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def dev(checkout: Project) -> Iterator[Project]:
-    """The stack dev in the cluster of these tests, from which the stack local has to go for so long."""
-    was_up = checkout.run("pulumi", "stack", "output", "endpoint", "--stack", "local", check=False).returncode == 0
-    if was_up:
-        checkout.run("pulumi", "destroy", "--yes", "--skip-preview", "--stack", "local")
-    gke.install_definitions(checkout)
-    cloud = checkout.folder / ".state" / "cloud"
+def dev(vacated: Project) -> Iterator[Project]:
+    """The stack dev in the cluster of these tests."""
+    gke.install_definitions(vacated)
+    cloud = vacated.folder / ".state" / "cloud"
     cloud.mkdir()
-    write_stack(checkout.folder)
-    project = replace(checkout, environment=program_environment(checkout, cloud))
+    write_stack(vacated.folder)
+    project = replace(vacated, environment=program_environment(vacated, cloud))
     project.run("pulumi", "stack", "init", STACK, "--secrets-provider", "passphrase")
     yield project
     project.run("pulumi", "destroy", "--yes", "--skip-preview", "--stack", STACK)
-    checkout.run("git", "checkout", "--quiet", "stacks")
-    if was_up:
-        checkout.make("up")
+    vacated.run("git", "checkout", "--quiet", "stacks")
 
 
 def held(project: Project) -> set[str]:
