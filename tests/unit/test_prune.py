@@ -166,8 +166,8 @@ def test_a_portal_goes_once_nothing_refers_to_it_if_it_was_built_here() -> None:
     assert f"portal:{OTHER}" not in going(images)
     assert why(images, f"portal:{OTHER}") == "its users are not known"
     assert f"portal:{OTHER}" in going(images, contexts=frozenset({OTHER}))
-    kept = {"contexts": frozenset({OTHER}), "tags": {("portal", OTHER): "a state"}}
-    assert f"portal:{OTHER}" not in going(images, **kept)
+    used = {("portal", OTHER): "a state"}
+    assert f"portal:{OTHER}" not in going(images, contexts=frozenset({OTHER}), tags=used)
     model_of_this_name = Image(repository="portal", tag="1.0", digest="sha256:model")
     assert going([model_of_this_name], contexts=frozenset({"1.0"})) == set()
 
