@@ -22,6 +22,8 @@ LOCKS: Final = ("requirements.lock", "requirements-tools.txt")
 TOOLS: Final = PROJECT / ".venv" / "bin"
 MYPY_CACHE: Final = PROJECT / ".mypy_cache" / "templates"
 RESULTS: Final = ("build", "metrics.json", "plots")
+ARITHMETIC: Final = {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"}
+"""On other processors and in other numbers of threads, OpenBLAS adds in another order, and the last bits differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,8 @@ class Example:
         """Of a laptop, or a runner, that has uv."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("CI_", "GITHUB_", "PYTHON"))}
         path = f"{TOOLS}:{kept['PATH']}"
-        return kept | IDENTITY | {"PATH": path, "SERVING_TOOLS": str(self.tools), **(variables or {})}
+        own = {"PATH": path, "SERVING_TOOLS": str(self.tools), **(variables or {})}
+        return kept | IDENTITY | ARITHMETIC | own
 
     def git(self, *arguments: str) -> str:
         return git(self.folder, *arguments)

@@ -180,6 +180,8 @@ def test_the_api_description_is_shown_and_asks_a_model(running: Browser, front: 
     assert running.run("document.documentElement.className") == "dark-mode"
     running.run(f"operation('{path}').querySelector('.opblock-summary-control').click()")
     running.wait(f"!!operation('{path}').querySelector('button.execute')")
+    # The example may come after the button, which sends nothing without it.
+    running.wait(f"operation('{path}').querySelector('textarea')?.value")
     running.run(f"operation('{path}').querySelector('button.execute').click()")
     shown = running.wait(f"operation('{path}').querySelector('.live-responses-table tbody')?.textContent")
     assert shown.startswith("200")

@@ -24,7 +24,7 @@ MAKEFILES: Final = (PROJECT / "Makefile", PROJECT / "templates" / "model-reposit
 """This project's, and the one of models' repositories."""
 OURS: Final = ("make ", "python -m model_serving ", "pytest ")
 OTHERS: Final = {"gcloud", "git", "kubectl", "pulumi", "copier", ".venv/bin/copier"}
-SHELL: Final = {"cd", "cp", "curl", "eval", "export", "grep", "sed"}
+SHELL: Final = {"cd", "cp", "curl", "eval", "export", "grep", "sed", "until"}
 
 
 class Parser(argparse.ArgumentParser):
