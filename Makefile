@@ -289,7 +289,7 @@ test-docs: for-clusters ## … of what README.md and docs/ say, for a change of 
 	@$(PYTEST) -n 1 -m documents tests
 
 .PHONY: test-stock
-test-stock: machine all-tools ## try the two commands on a stock Debian in a virtual machine, through a reboot: 10 GB, an hour
+test-stock: machine all-tools ## try the two commands on a stock Debian in a virtual machine, through a reboot: 10 GB, half an hour or more
 	@$(LOCAL) fetch
 	@$(PYTHON) local/tools/packages.py qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs ssh=openssh-client
 	@$(ROOT) .venv/bin/python -m tests.stock

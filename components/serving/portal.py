@@ -199,7 +199,8 @@ def _pod(args: PortalArgs) -> dict[str, Any]:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": args.drain_seconds + 10,
         "securityContext": RESTRICTED_POD,
-        "topologySpreadConstraints": spread(LABELS) if args.replicas > 1 else [],
+        # None and not []: Kubernetes drops empty lists, so a preview would show them as new in each update.
+        "topologySpreadConstraints": spread(LABELS) if args.replicas > 1 else None,
         "volumes": [{"name": NAME, "configMap": {"name": NAME}}],
     }
 
@@ -210,7 +211,7 @@ def _container(args: PortalArgs) -> dict[str, Any]:
         "name": NAME,
         "image": args.image,
         "args": [f"{FOLDER}/{FILE}"],
-        "env": [{"name": key, "value": value} for key, value in origins(args.allowed_origins).items()],
+        "env": [{"name": key, "value": value} for key, value in origins(args.allowed_origins).items()] or None,
         "ports": [{"name": "http", "containerPort": HTTP_PORT}],
         "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "96Mi"}},
         "readinessProbe": {**probe, "periodSeconds": 2},

@@ -169,6 +169,8 @@ def _before(hook: ResourceHook) -> ResourceHookBinding:
 def _pod(args: ModelServerArgs) -> dict[str, Any]:
     settings = args.settings
     optional: dict[str, Any] = {}
+    if args.several:
+        optional["topologySpreadConstraints"] = spread(args.labels)
     if settings.priority:
         optional["priorityClassName"] = settings.priority
     if settings.gpu:
@@ -182,7 +184,6 @@ def _pod(args: ModelServerArgs) -> dict[str, Any]:
         # Requests in progress finish after the drain.
         "terminationGracePeriodSeconds": args.drain_seconds + settings.answer_seconds,
         "securityContext": RESTRICTED_POD,
-        "topologySpreadConstraints": spread(args.labels) if args.several else [],
         "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
     }
 

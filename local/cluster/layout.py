@@ -28,7 +28,6 @@ BRIDGE = "ms-pods"
 BRIDGE_ADDRESS = str(POD_RANGE[1])  # the bridge plugin assigns it as the pods' gateway
 
 LOOPBACK = "127.0.0.1"
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for a process that cannot listen on fewer
 REGISTRY_PORT = ports.IMAGE_REGISTRY
 REGISTRY = f"localhost:{REGISTRY_PORT}"
 

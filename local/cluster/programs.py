@@ -14,7 +14,7 @@ from typing import Any
 
 from local.cluster import ports, probes
 from local.cluster.api import Api
-from local.cluster.layout import BRIDGE, BUILDER, EVERY_ADDRESS, POD_RANGE, REGISTRY_PORT, Layout, write_atomically
+from local.cluster.layout import BRIDGE, BUILDER, POD_RANGE, REGISTRY_PORT, Layout, write_atomically
 from local.cluster.pause import PAUSE_IMAGE
 from local.cluster.processes import Process
 from model_serving.problems import Failure
@@ -133,10 +133,9 @@ def kube_router(layout: Layout) -> Process:
     return _built(
         layout,
         "kube-router",
-        ready=lambda: probes.http_ok(ports.KUBE_ROUTER_HEALTH, "/healthz"),
+        ready=lambda: probes.http_ok(ports.KUBE_ROUTER_METRICS, "/metrics"),
         after=("node",),
-        ports={ports.KUBE_ROUTER_HEALTH: "kube-router, health"},
-        address=EVERY_ADDRESS,  # it has no flag for another; it only answers that it works
+        ports={ports.KUBE_ROUTER_METRICS: "kube-router, metrics"},
     )
 
 

@@ -47,9 +47,11 @@ def steps() -> Iterator[Step]:
         return f"ended after {ended:.0f} s, login after {up:.0f} s more, and nothing of ours runs"
 
     def no_traces(machine: Guest) -> str:
-        if left := traces.differences(before[0], traces.seen(machine)):
+        after = traces.seen(machine)
+        if left := traces.differences(before[0], after):
             raise Fault("\n    ".join(["left behind:", *left]))
-        return "nothing is left"
+        loaded = after[traces.MODULES] - before[0][traces.MODULES]
+        return f"nothing is left but {len(loaded)} modules of the kernel, which go with the next boot"
 
     yield "what is there before", remember
     yield "make doctor", lambda machine: _made(machine, "doctor")

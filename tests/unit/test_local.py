@@ -22,6 +22,7 @@ from local.cluster.layout import SETTINGS
 from local.cluster.processes import Process, Processes
 from model_serving.problems import Failure
 
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - to see who is in the way of whom
 HOLD = """\
 import sys, time
 from pathlib import Path
@@ -266,8 +267,8 @@ def test_what_root_has_written_becomes_the_users_but_not_what_is_being_made(
     ("family", "held", "wanted", "taken"),
     [
         (socket.AF_INET, "127.0.0.1", "127.0.0.1", True),
-        (socket.AF_INET, layout.EVERY_ADDRESS, "127.0.0.1", True),
-        (socket.AF_INET, "127.0.0.1", layout.EVERY_ADDRESS, True),
+        (socket.AF_INET, EVERY_ADDRESS, "127.0.0.1", True),
+        (socket.AF_INET, "127.0.0.1", EVERY_ADDRESS, True),
         (socket.AF_INET, "127.0.0.1", "192.0.2.1", False),
         (socket.AF_INET6, "::", "127.0.0.1", True),
         (socket.AF_INET6, "::ffff:127.0.0.1", "127.0.0.1", True),
