@@ -12,7 +12,7 @@ PROGRAMS: Final = "etcd|kube|containerd|runc|buildkit|envoy|contour|registry|pau
 EMPTY: Final = (
     r"^\s*(\}|table ip6? \w+ \{|chain (INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) \{|type .* policy accept;)?$"
 )
-"""Lines of tables without a rule: iptables makes them when it is first asked anything, and they let everything through."""
+"""Lines of tables without a rule, which iptables makes when it is first asked anything, and which let all through."""
 MODULES: Final = "kernel modules"
 """The kernel loads them when something is first used, and keeps them until the next boot."""
 LOOKS: Final = {
