@@ -36,7 +36,8 @@ _SAFE_IN_ADDRESSES: Final = ("", "/", "$&+,;=", "$&+:=@", "$&+,/:;=@", "!'()*")
 (shouldEscape of its net/url), and by JavaScript."""
 _PASSWORD: Final = re.compile(r"://[^/?#\s:@]*:([^/?#\s@]{6,})@")
 """In an address, such as that of a proxy; a shorter one is a word such as dev, which would be hidden everywhere."""
-_SAYS_NOTHING: Final = frozenset({"true", "false", "null", "none"})
+_SAYS_NOTHING: Final = frozenset({"true", "false", "null", "none", "local"})
+"""Not hidden. The last is the passphrase of the stack local, which the Makefile tells, and a part of localhost."""
 _PUBLIC_IN_SERVICE_ACCOUNT: Final = frozenset(
     {
         "type",

@@ -94,7 +94,7 @@ def test_overlapping_secrets_leave_nothing_between_them() -> None:
     assert Redactor(["abcdef", "defghi", "xyz"]).text("_abcdefghi_") == f"_{MARK}_"
 
 
-@pytest.mark.parametrize("value", ["", "ab", "  ", "true", "False", "null"])
+@pytest.mark.parametrize("value", ["", "ab", "  ", "true", "False", "null", "local"])
 def test_values_that_hide_nothing_are_left(value: str) -> None:
     assert Redactor([value]).text("ab true False null") == "ab true False null"
 
