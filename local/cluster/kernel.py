@@ -21,8 +21,8 @@ _CHANGED = {
     "kernel/keys/root_maxkeys": "1000000",
     "kernel/keys/root_maxbytes": "25000000",
 }
-_LOADED = ("br_netfilter", "nfnetlink_acct")
-"""Modules that are loaded for the cluster."""
+LOADED = ("br_netfilter", "xt_nfacct", "nfnetlink_acct")
+"""Modules that nothing but the cluster is likely to want, in the order in which they can be removed."""
 _PROFILE = "cri-containerd.apparmor.d"
 """AppArmor profile that containerd loads for its containers."""
 _BRIDGES, _BEFORE = "bridges", "before"
@@ -59,14 +59,14 @@ def restore(layout: Layout) -> None:
     if _PROFILE in added:
         (_PROFILES.parent / ".remove").write_text(_PROFILE, encoding="utf-8")
     if not newer:
-        for module in sorted(added - {_PROFILE}):  # which fails if something else uses it by now
+        for module in filter(added.__contains__, LOADED):  # which fails if something else uses it by now
             subprocess.run(["modprobe", "--remove", module], capture_output=True, check=False)
 
 
 def _present() -> set[str]:
     """Which of the cluster's modules and profiles there are."""
     lines = [line for table in (_MODULES, _PROFILES) if table.exists() for line in table.read_text().splitlines()]
-    return {line.split()[0] for line in lines if line} & {*_LOADED, _PROFILE}
+    return {line.split()[0] for line in lines if line} & {*LOADED, _PROFILE}
 
 
 def _read(name: str) -> str:
