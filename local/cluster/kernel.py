@@ -59,7 +59,7 @@ def restore(layout: Layout) -> None:
     if _PROFILE in added:
         (_PROFILES.parent / ".remove").write_text(_PROFILE, encoding="utf-8")
     if not newer:
-        for module in filter(added.__contains__, LOADED):  # which fails if something else uses it by now
+        for module in (each for each in LOADED if each in added):  # which fails if something else uses it by now
             subprocess.run(["modprobe", "--remove", module], capture_output=True, check=False)
 
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from local.cluster import kernel
 from tests.stock import guest, image, traces
 from tests.stock.guest import Guest
 from tests.stock.image import CHECKOUT, SERVED
@@ -48,12 +47,9 @@ def steps() -> Iterator[Step]:
         return f"ended after {ended:.0f} s, login after {up:.0f} s more, and nothing of ours runs"
 
     def no_traces(machine: Guest) -> str:
-        after = traces.seen(machine)
-        loaded = after[traces.MODULES] - before[0][traces.MODULES]
-        left = [f"kernel modules: {name} is new" for name in kernel.LOADED if name in loaded]
-        if left := [*left, *traces.differences(before[0], after)]:
+        if left := traces.differences(before[0], traces.seen(machine)):
             raise Fault("\n    ".join(["left behind:", *left]))
-        return f"nothing is left but {len(loaded)} modules of the kernel, which go with the next boot"
+        return "nothing is left"
 
     yield "what is there before", remember
     yield "make doctor", lambda machine: _made(machine, "doctor")

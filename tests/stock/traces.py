@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from local.cluster import kernel
 from tests.stock.guest import Guest
 
 PARAMETERS: Final = r"^(net\.ipv4\.(ip_forward|conf\.(all|default))|net\.bridge|vm\.overcommit_memory|kernel\.panic)"
@@ -13,12 +14,12 @@ EMPTY: Final = (
     r"^\s*(\}|table ip6? \w+ \{|chain (INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) \{|type .* policy accept;)?$"
 )
 """Lines of tables without a rule, which iptables makes when it is first asked anything, and which let all through."""
-MODULES: Final = "kernel modules"
-"""The kernel loads them when something is first used, and keeps them until the next boot."""
+MODULES: Final = "|".join(kernel.LOADED)
+"""Others are loaded by the kernel when something is first used, and stay until the next boot."""
 LOOKS: Final = {
     "units that start at boot": "systemctl --root=/ list-unit-files --state=enabled | awk '/enabled/{print $1}'",
     "listening sockets": "ss -Hltn | awk '{print $4}'",
-    MODULES: "lsmod | tail -n +2 | cut -d' ' -f1",
+    "kernel modules": f"lsmod | cut -d' ' -f1 | grep -xE '{MODULES}'",
     "kernel parameters": f"sysctl --all 2> /dev/null | grep -E '{PARAMETERS}'",
     "network interfaces": "ip -brief link | awk '{print $1}'",
     "routes": "ip route",
@@ -45,9 +46,9 @@ def seen(guest: Guest) -> Traces:
 
 
 def differences(before: Traces, after: Traces) -> list[str]:
-    """What came and what went, one line for each; without the kernel's modules."""
+    """What came and what went, one line for each."""
     lines = []
-    for what in before.keys() - {MODULES}:
+    for what in before:
         lines += [f"{what}: {line} is new" for line in sorted(after[what] - before[what])]
         lines += [f"{what}: {line} is gone" for line in sorted(before[what] - after[what])]
     return lines

@@ -219,6 +219,7 @@ def test_what_another_program_has_set_since_is_not_put_back(machine: layout.Layo
     [
         ("", "--remove br_netfilter\n--remove xt_nfacct\n--remove nfnetlink_acct\n"),
         ("br_netfilter 1 0 -\n", "--remove xt_nfacct\n--remove nfnetlink_acct\n"),
+        ("br_netfilter 1 0 -\nxt_nfacct 1 0 -\nnfnetlink_acct 1 1 xt_nfacct\n", ""),
     ],
 )
 def test_a_module_that_was_loaded_for_the_cluster_is_removed_with_it(
@@ -238,7 +239,8 @@ def test_a_module_that_was_loaded_for_the_cluster_is_removed_with_it(
     (folder / "modules").write_text("\n".join(loaded))
     (folder / "profiles").write_text("cri-containerd.apparmor.d (enforce)\n")
     kernel.restore(machine)
-    assert (folder / "told").read_text() == removed
+    told = folder / "told"
+    assert (told.read_text() if told.exists() else "") == removed
     assert (folder / ".remove").read_text() == "cri-containerd.apparmor.d"
 
 
